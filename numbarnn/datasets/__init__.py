@@ -1,0 +1,5 @@
+"""Small real data sets for examples and tests."""
+
+from . import digits
+
+__all__ = ["digits"]

@@ -1,0 +1,58 @@
+"""What every test starts from: pinned threads, fixed seeds, no picture on a screen; and the tally of the parity ring.
+
+The compiled kernels are cached by numbarnn itself (`numbarnn/jit.py`), in a folder that carries the hash of their sources: a second
+run of the tests compiles nothing, an edited kernel is never answered from the cache.
+"""
+
+import os
+from collections import Counter
+
+# Before anything imports them: two threads on any machine, so that what only threads can break is always tried.
+os.environ.setdefault("NUMBARNN_NUM_THREADS", "2")
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+# The same examples in every run, and no limit on one example's time: the first call of a kernel compiles it.
+hypothesis.settings.register_profile("numbarnn", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("numbarnn")
+
+OPTIONS = pytest.StashKey[Counter]()
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """Seed NumPy's global generator (numbarnn's own seed follows once it exists), and put back the number of threads a test changed."""
+    from numbarnn import jit
+
+    threads = jit.get_num_threads()
+    np.random.seed(0)
+    yield
+    jit.set_num_threads(threads)
+
+
+@pytest.fixture
+def rng():
+    """Return a NumPy generator, the same in every run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def count_options(request):
+    """Return a function that adds the names of the options a parity test has exercised to the tally printed at the end."""
+
+    def count(*names):
+        request.config.stash.setdefault(OPTIONS, Counter()).update(names)
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    counts = config.stash.get(OPTIONS, None)
+    if counts:
+        terminalreporter.section("parity: configurations per option")
+        for name, count in sorted(counts.items()):
+            terminalreporter.write_line(f"{count:5d}  {name}")
