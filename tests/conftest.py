@@ -1,7 +1,7 @@
 """What every test starts from: pinned threads, fixed seeds, no picture on a screen; and the tally of the parity ring.
 
-The compiled kernels are cached by numbarnn itself (`numbarnn/jit.py`), in a folder that carries the hash of their sources: a second
-run of the tests compiles nothing, an edited kernel is never answered from the cache.
+The compiled kernels are cached by numbarnn itself (`numbarnn/jit.py`), in a folder that carries the hash of their
+sources: a second run of the tests compiles nothing, an edited kernel is never answered from the cache.
 """
 
 import os
@@ -25,7 +25,7 @@ OPTIONS = pytest.StashKey[Counter]()
 
 @pytest.fixture(autouse=True)
 def same_start():
-    """Seed NumPy's global generator (numbarnn's own seed follows once it exists), and put back the number of threads a test changed."""
+    """Seed NumPy's global generator, and put back the number of threads that a test changed."""
     from numbarnn import jit
 
     threads = jit.get_num_threads()
@@ -42,7 +42,7 @@ def rng():
 
 @pytest.fixture
 def count_options(request):
-    """Return a function that adds the names of the options a parity test has exercised to the tally printed at the end."""
+    """Return a function that adds the options a parity test has exercised to the tally printed at the end."""
 
     def count(*names):
         request.config.stash.setdefault(OPTIONS, Counter()).update(names)
