@@ -1,0 +1,1 @@
+"""Kernels that are not recurrent cells: optimizer updates, embedding, cross-entropy, normalization."""
