@@ -79,6 +79,11 @@ def has_fma():
     return bool({"fma", "avx512f"} & target_features()) or _is_arm()
 
 
+def masks_are_free():
+    """Whether the target's masked loads and stores cost what plain ones do."""
+    return "avx512f" in target_features()
+
+
 # ----------------------------------------------------------------------------------------------------------------- the types
 
 
@@ -124,7 +129,8 @@ def _is_float(ty):
     return ty in (types.float32, types.float64)
 
 
-def _splat_ir(builder, scalar, lanes_):
+def splat_ir(builder, scalar, lanes_):
+    """IR of a vector of `lanes_` lanes that all hold `scalar`."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes_), ir.Undefined)
     one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes_), [0] * lanes_)
@@ -234,7 +240,7 @@ def first_lanes(builder, n, dtype):
     wide = builder.icmp_signed(">", n, n.type(lanes_))
     count = builder.trunc(builder.select(wide, n.type(lanes_), n), i32)
     numbers = ir.Constant(ir.VectorType(i32, lanes_), list(range(lanes_)))
-    return builder.icmp_signed("<", numbers, _splat_ir(builder, count, lanes_))
+    return builder.icmp_signed("<", numbers, splat_ir(builder, count, lanes_))
 
 
 def masked_load(builder, address, mask, dtype):
@@ -313,7 +319,7 @@ def splat(typingctx, value):
         return None
 
     def codegen(context, builder, sig, args):
-        return _splat_ir(builder, args[0], sig.return_type.lanes)
+        return splat_ir(builder, args[0], sig.return_type.lanes)
 
     return Vec(value)(value), codegen
 
