@@ -160,7 +160,7 @@ def keras():
     import keras
 
     assert keras.backend.backend() == "torch"
-    # On PyTorch, Keras multiplies float64 matrices in float32 (it promotes as JAX does without x64), whatever floatx says.
+    # On PyTorch, Keras multiplies float64 matrices in float32, whatever floatx says: it promotes as JAX does.
     from keras.src.backend.common import dtypes
 
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"

@@ -1,0 +1,198 @@
+"""Commands: ``python -m numbarnn demo`` trains an LSTM on handwritten digits, ``... info`` describes the machine.
+
+A command is one entry of `COMMANDS`: a function that adds its arguments to a parser, and one that carries it out.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["main"]
+
+
+def demo_arguments(parser):
+    """Add the arguments of ``demo``."""
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of split, weights and shuffling (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=positive, default=40, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--units", type=positive, default=64, help="units of the LSTM (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo.png"), help="picture to write (default: %(default)s)")
+
+
+def demo(options):
+    """Train LSTM + BatchNormalization + Dense on the digits, print the score, draw the picture."""
+    from numbarnn.datasets import digits
+    from numbarnn.layers import LSTM, BatchNormalization, Dense
+    from numbarnn.losses import SparseCategoricalCrossentropy
+    from numbarnn.models import Sequential
+    from numbarnn.optimizers import Adam
+    from numbarnn.utils import set_random_seed
+
+    begin = time.perf_counter()
+    set_random_seed(options.seed)
+    (x_train, y_train), (x_test, y_test) = digits.load_data(test_fraction=0.2, seed=options.seed)
+    # Moving averages over ten batches: at the default momentum of 0.99 they would lag a whole epoch behind the weights.
+    model = Sequential(
+        [LSTM(options.units, input_shape=x_train.shape[1:]), BatchNormalization(momentum=0.9), Dense(10)]
+    )
+    model.summary()
+    model.compile(
+        optimizer=Adam(learning_rate=0.005),
+        loss=SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(
+        x_train, y_train, batch_size=32, epochs=options.epochs, validation_data=(x_test, y_test), verbose=2
+    )
+    read = model.predict(x_test, verbose=0).argmax(axis=1)
+    right = int((read == y_test).sum())
+    draw(history.history, x_test, y_test, read, options.out)
+    print(f"test accuracy {right / len(y_test):.4f}: {right} of {len(y_test)} digits read right")
+    print(f"picture in {options.out}; {time.perf_counter() - begin:.1f} s in all")
+    return 0
+
+
+def draw(history, x, y, read, path):
+    """Draw the learning curves and the digits read wrong.
+
+    Parameters
+    ----------
+    history : dict of str to list of float
+        With the keys loss, accuracy, val_loss and val_accuracy: one value per epoch each.
+    x : ndarray of shape (n, 8, 8)
+        Pictures in [0, 1].
+    y, read : ndarray of int, shape (n,)
+        The digits, and what the model took them for.
+    path : pathlib.Path
+        PNG file to write.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "The demo draws with Matplotlib, which is not installed. Install it with: pip install 'numbarnn[demo]'"
+        ) from error
+    figure = Figure(figsize=(11, 6), layout="constrained")  # no pyplot: nothing looks for a screen
+    curves, gallery = figure.subfigures(1, 2, width_ratios=(1, 1.1))
+    for axes, name in zip(curves.subplots(2, 1, sharex=True), ("loss", "accuracy"), strict=True):
+        epochs = range(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], label="training")
+        axes.plot(epochs, history[f"val_{name}"], label="test")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_xlabel("epoch")
+    wrong = np.flatnonzero(y != read)
+    shown = wrong[:20]
+    gallery.suptitle(
+        f"{len(wrong)} of {len(y)} digits read wrong" + (f", {len(shown)} shown" if len(wrong) > 20 else "")
+    )
+    for axes, index in zip(
+        gallery.subplots(4, 5, squeeze=False).flat, [*shown, *[None] * (20 - len(shown))], strict=True
+    ):
+        axes.set_axis_off()
+        if index is not None:
+            axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=1)
+            axes.set_title(f"{y[index]} read as {read[index]}", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def info_arguments(parser):
+    """Add the arguments of ``info``: it has none."""
+
+
+def info(options):
+    """Print what matters about this machine and installation when a result or a time is to be understood."""
+    from numbarnn import gemm, jit, simd
+
+    features = sorted(simd.target_features())
+    packages = ("numbarnn", "numba", "llvmlite", "numpy", "scipy", "optree")
+    rows = {
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "python": f"{platform.python_version()} ({platform.python_implementation()}) on {platform.platform()}",
+        "cpu": cpu_name(),
+        "cpu features": " ".join(features) or "none beyond the base of the architecture",
+        "vector width": f"{8 * simd.vector_bytes()} bits ({simd.vector_bytes() // 4} float32, "
+        f"{simd.vector_bytes() // 8} float64), {simd.register_count()} registers, "
+        + ("fused multiply-add" if simd.has_fma() else "no fused multiply-add"),
+        "threads": jit.get_num_threads(),
+        "kernel cache": gemm.rows_product.stats.cache_path,
+    }
+    for name, value in rows.items():
+        print(f"{name + ':':<14} {value}")
+    return 0
+
+
+def version(package):
+    """Return the installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed as a package)"  # numbarnn run from a checkout
+
+
+def cpu_name():
+    """Return the name that the CPU goes by."""
+    linux = Path("/proc/cpuinfo")
+    for line in linux.read_text().splitlines() if linux.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def positive(text):
+    """Read a positive integer from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+COMMANDS = {
+    "demo": (demo_arguments, demo, "train an LSTM on handwritten digits (a few seconds)"),
+    "info": (info_arguments, info, "print versions, CPU features, threads and the kernel cache's folder"),
+}
+
+
+def main(arguments=None):
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line, by default that of the process.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(prog="numbarnn", description="Recurrent networks in plain Python.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        add_arguments(command)
+        command.set_defaults(run=run)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except ImportError as error:
+        if "pip install" not in str(error):
+            raise
+        print(f"numbarnn: {error}", file=sys.stderr)  # an extra is missing: what to type is all there is to say
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
