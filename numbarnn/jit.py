@@ -2,10 +2,10 @@
 
 `njit` is the one decorator of all kernels, `parallel_for` the one way in which they run on several cores.
 
-Kernels release the GIL, divide as NumPy does, and use no fastmath. Not even ``fastmath={"contract"}``: the compiler then
-fuses ``f * c + i * g`` into a fused multiply-add wherever that suits the surroundings. One step inlined into a training
-loop (which stores ``f * c`` as well) and into an inference loop differed in 311 of 1003 values. Where a fused
-multiply-add is wanted the code says so, with `numbarnn.simd.fma`.
+Kernels release the GIL, divide as NumPy does, and use no fastmath, not even ``fastmath={"contract"}``: with it the
+compiler fuses ``f * c + i * g`` wherever that suits the surroundings. One step inlined into a training loop (which
+stores ``f * c`` as well) and into an inference loop differed in 311 of 1003 values. Where a fused multiply-add is
+wanted the code says so, with `numbarnn.simd.fma`.
 """
 
 import functools
