@@ -1,0 +1,63 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from numbarnn import __main__ as cli
+
+
+def test_demo_learns_and_draws(tmp_path, capsys):
+    """Eight epochs, a fifth of the real thing: enough to be far from chance, and the picture is one."""
+    from matplotlib.image import imread
+
+    path = tmp_path / "digits.png"
+    assert cli.main(["demo", "--epochs", "8", "--seed", "1", "--out", str(path)]) == 0
+    printed = capsys.readouterr().out
+    accuracy, right, total = re.search(r"test accuracy ([\d.]+): (\d+) of (\d+) digits", printed).groups()
+    assert int(total) == 360 and float(accuracy) == pytest.approx(int(right) / 360, abs=1e-4)
+    assert float(accuracy) > 0.8
+    assert (
+        f"val_accuracy: {float(accuracy):.4f}" in printed
+    )  # what `fit` reported last and what `predict` gives are one
+    picture = imread(path)
+    assert picture.shape == (660, 1210, 4) and picture.std() > 0.1
+
+
+def test_demo_names_the_extra(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert cli.main(["demo", "--out", str(tmp_path / "x.png")]) == 1
+    assert "pip install 'numbarnn[demo]'" in capsys.readouterr().err
+
+
+def test_draw_with_none_wrong_and_with_many(tmp_path, rng):
+    x, y = rng.random((30, 8, 8)), rng.integers(0, 10, 30)
+    history = {name: [1.0, 0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    sizes = []
+    for number, read in enumerate((y, (y + 1) % 10)):
+        path = tmp_path / f"{number}.png"
+        cli.draw(history, x, y, read, path)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] < sizes[1]
+
+
+def test_info_tells_the_target():
+    from numbarnn import simd
+
+    command = [sys.executable, "-m", "numbarnn", "info"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = dict(re.findall(r"^([a-z ]+): +(.*)$", printed, re.MULTILINE))
+    assert list(rows) == ["versions", "python", "cpu", "cpu features", "vector width", "threads", "kernel cache"]
+    assert f"numpy {np.__version__}" in rows["versions"]
+    assert rows["vector width"].startswith(f"{8 * simd.vector_bytes()} bits")
+    assert int(rows["threads"]) >= 1
+    assert "numbarnn-kernels" in rows["kernel cache"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["demo", "--epochs", "0"], ["demo", "--units", "-1"]])
+def test_a_wrong_command_line_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: numbarnn" in capsys.readouterr().err
