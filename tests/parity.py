@@ -211,6 +211,64 @@ def keras_answer(config, data):
     )
 
 
+def numbarnn_answer(config, data):
+    """Ask numbarnn."""
+    from numbarnn import layers
+
+    loop = {**config.loop_arguments(), "time_major": config.time_major, "dtype": config.dtype}
+    if config.as_rnn:
+        layer = layers.RNN(layers.LSTMCell(**config.cell_arguments(), dtype=config.dtype), **loop)
+    else:
+        layer = layers.LSTM(**config.cell_arguments(), **loop)
+
+    def layout(array):
+        return array.swapaxes(0, 1) if config.time_major and array is not None else array
+
+    layer.build(layout(data.x[0]).shape)
+    layer.set_weights(data.weights)
+    outputs = []
+    if config.stateful:
+        outputs.append(as_list(layer(layout(data.x[0]), mask=layout(data.mask[0]), initial_state=data.states or None)))
+    call = len(outputs)
+    states = [] if config.stateful else data.states
+    d_outputs = list(data.d_outputs)
+    if config.return_sequences:
+        d_outputs[0] = layout(d_outputs[0])
+    last, d_inputs, d_weights = differentiate(layer, layout(data.x[call]), layout(data.mask[call]), states, d_outputs)
+    outputs.append(last)
+    if config.return_sequences:
+        outputs = [[layout(first), *rest] for first, *rest in outputs]
+    return Answer(outputs=outputs, d_x=layout(d_inputs[0]), d_states=d_inputs[1:], d_weights=d_weights)
+
+
+def differentiate(layer, x, mask, states, d_outputs):
+    """Call a layer of numbarnn in a traced program; return its outputs, and the gradients of its inputs and weights.
+
+    A layer that keeps no state is also called eagerly, and both calls must give the same bits.
+    """
+    from numbarnn import graph
+
+    def call(x, *states):
+        return as_list(layer(x, mask=mask, initial_state=list(states) or None))
+
+    arrays = [x, *states]
+    program = graph.trace(call, [graph.Spec(a.shape, a.dtype) for a in arrays])
+    variables = layer.trainable_variables
+    forward, backward = program.linearize(list(range(len(d_outputs))), [*program.inputs, *variables])
+    outputs, residuals = forward(*arrays)
+    if not layer.stateful:
+        for traced, eager in zip(outputs, call(*arrays), strict=True):
+            assert type(eager) is np.ndarray
+            np.testing.assert_array_equal(traced, eager)
+    gradients = backward(residuals, d_outputs)
+    return outputs, gradients[: len(arrays)], gradients[len(arrays) :]
+
+
+def as_list(result):
+    """Return a layer's result as a list of outputs."""
+    return list(result) if isinstance(result, list | tuple) else [result]
+
+
 def reference_answer(config, data):
     """Ask the naive loop, in float64, with autograd for the gradients."""
     import autograd
