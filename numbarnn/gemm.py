@@ -54,6 +54,17 @@ def panel_is_narrow(typingctx, base):
     return types.boolean(base), codegen
 
 
+@intrinsic
+def panel_columns(typingctx, base):
+    """Columns of a panel of what is behind the pointer: a compile-time constant."""
+    columns = panel_vectors() * Vec(base.dtype).lanes
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.intp, columns)
+
+    return types.intp(base), codegen
+
+
 @functools.cache
 def panel_width(dtype):
     """Columns of a panel for `dtype` (float32 or float64)."""
@@ -283,6 +294,11 @@ def gated_rows_product(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row,
             _gated_1x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, 4 * lanes(b))
             a, c_in, c = advance(a, a_row), advance(c_in, c_in_row), advance(c, c_row)
             r += 1
+
+
+def gradient_columns(dtype):
+    """Columns of the blocks in which weight gradients are computed: four vectors."""
+    return 4 * vector_bytes() // np.dtype(dtype).itemsize
 
 
 def packed_shape(depth, columns, dtype):

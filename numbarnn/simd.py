@@ -25,6 +25,7 @@ __all__ = [
     "advance",
     "fma",
     "has_fma",
+    "hold",
     "itemsize",
     "lanes",
     "like",
@@ -162,6 +163,16 @@ def pointer(typingctx, array):
         return context.make_array(sig.args[0])(context, builder, value=args[0]).data
 
     return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def hold(typingctx, array):
+    """Keep an array alive up to here: Numba frees one that is only pointed to after its last use by name."""
+
+    def codegen(context, builder, sig, args):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
 
 
 @intrinsic

@@ -1,0 +1,1 @@
+"""Recurrent cells: equations and kernels on plain arrays."""

@@ -1,0 +1,242 @@
+"""LSTM cell: long short-term memory, its equations and the loops that run them over a batch of sequences.
+
+Gates in the order i, f, c, o (Keras's), states h and c::
+
+    z = b + x W + h R               (one chain for each element: bias, then x in k order, then h in k order)
+    i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o)          g = tanh(z_c)
+    c' = f * c + i * g              h' = o * tanh(c')
+
+Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of F. Gers,
+J. Schmidhuber and F. Cummins, "Learning to Forget", Neural Computation 12(10), 2000.
+
+The tape keeps i, f, g, o (or their inputs, for activations whose derivative needs the input); tanh(c') is computed again from c',
+which the states hold already.  `backward` overwrites the tape with the gradients of z.  The arrays are those of
+`numbarnn.cells.contract`.
+"""
+
+import numpy as np
+
+from numbarnn.cells.contract import COUNTS, CUT, SILENT, Cell
+from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
+from numbarnn.cells.products import multiply_back
+from numbarnn.cells.rows import ROW_BLOCK, any_flag, carry_row, emit_rows, gather_rows, zero_row
+from numbarnn.gemm import gated_rows_product, rows_product
+from numbarnn.jit import njit
+from numbarnn.simd import advance, fma, hold, lanes, load, load_n, pointer, splat, store_n
+
+
+@njit
+def step(zi, zf, zg, zo, c0, activation, recurrent_activation):
+    """One step from the gates' inputs and the cell state: (h, c) and what the tape keeps of i, f, g, o."""
+    i, f, o = gate(zi, recurrent_activation), gate(zf, recurrent_activation), gate(zo, recurrent_activation)
+    g = squash(zg, activation)
+    c = fma(f, c0, i * g)
+    h = o * squash(c, activation)
+    return (
+        h,
+        c,
+        keep(zi, i, recurrent_activation),
+        keep(zf, f, recurrent_activation),
+        keep(zg, g, activation),
+        keep(zo, o, recurrent_activation),
+    )
+
+
+@njit
+def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
+    """Gradients of `step`: those of (zi, zf, zg, zo, c0), from those of h and c and from what the tape kept."""
+    i, f, o = value_of(ki, recurrent_activation), value_of(kf, recurrent_activation), value_of(ko, recurrent_activation)
+    g = value_of(kg, activation)
+    squashed = squash(c, activation)
+    dc = fma(dh * o, squash_slope(keep(c, squashed, activation), activation), dc)
+    return (
+        dc * g * gate_slope(ki, recurrent_activation),
+        dc * c0 * gate_slope(kf, recurrent_activation),
+        dc * i * squash_slope(kg, activation),
+        dh * squashed * gate_slope(ko, recurrent_activation),
+        dc * f,
+    )
+
+
+@njit
+def forward(
+    start, stop, x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape,
+    first, last, backwards, activation, recurrent_activation,
+):  # fmt: skip
+    """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
+    timesteps, inputs = x.shape[1], x.shape[2]
+    slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
+    width = kernel.shape[2]
+    vector = lanes(kernel)
+    block_panels = 4 * vector // width  # panels that hold the four gates of one block of units
+    z_row = 4 * vector
+    z_array = np.empty((ROW_BLOCK, z_row), x.dtype)
+    z = pointer(z_array)
+    x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
+    rows = stop - start
+    x_array = np.empty((rows if x_copies else 0, inputs * max(1, x_copies)), x.dtype)
+    h_array = np.empty((rows, units * max(1, h_copies)), x.dtype)
+    memory, kept = pointer(states), pointer(tape)
+    training = tape.shape[0] > 0
+    for s in range(first, last):
+        slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
+        t = timesteps - 1 - s if backwards else s
+        end = max(start, min(stop, live[s]))
+        counted = any_flag(flags, s, start, end, COUNTS)
+        cut = any_flag(flags, s, start, end, CUT)
+        if counted:
+            # Left operands: where they lie, or a copy with dropout factors and resets applied.
+            x_rows, x_row, x_step = advance(pointer(x), (start * timesteps + t) * inputs), timesteps * inputs, 1
+            if x_copies:
+                gather_rows(x_rows, x_row, inputs, start, end, x_factors, flags, s, False, x_array)
+                x_rows, x_row, x_step = pointer(x_array), inputs * x_copies, x_copies
+            h_rows, h_row, h_step = advance(memory, (slot * batch + start) * units), units, 1
+            if h_copies or cut:
+                gather_rows(h_rows, h_row, units, start, end, h_factors, flags, s, cut, h_array)
+                h_step = max(1, h_copies)
+                h_rows, h_row = pointer(h_array), units * h_step
+            for row in range(start, end, ROW_BLOCK):
+                count = min(ROW_BLOCK, end - row)
+                x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
+                for unit in range(0, units, vector):
+                    for p in range(block_panels):
+                        panel = unit // vector * block_panels + p
+                        z_here = advance(z, p * width)
+                        b_here = advance(pointer(bias), panel * width)
+                        w_here = advance(pointer(kernel), panel * inputs * width)
+                        r_here = advance(pointer(recurrent), panel * units * width)
+                        pair = p * (width // vector)  # the first gate of this panel
+                        if x_step > 1:
+                            gated_rows_product(
+                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs, b_here, 0, z_here, z_row
+                            )  # fmt: skip
+                        else:
+                            rows_product(
+                                x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
+                            )  # fmt: skip
+                        if h_step > 1:
+                            gated_rows_product(
+                                advance(h_here, pair), h_row, h_step, count, r_here, width, units, z_here, z_row, z_here, z_row
+                            )  # fmt: skip
+                        else:
+                            rows_product(
+                                h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, width
+                            )  # fmt: skip
+                    n = units - unit
+                    for r in range(count):
+                        b = row + r
+                        flag = flags[s, b]
+                        if not flag & COUNTS:
+                            continue
+                        old = (slot * batch + b) * units + unit
+                        new = (new_slot * batch + b) * units + unit
+                        c_plane = slots * batch * units
+                        c0 = load_n(memory, c_plane + old, n)
+                        if flag & CUT:
+                            c0 = splat(x.dtype.type(0))
+                        zr = r * z_row
+                        h, c, ki, kf, kg, ko = step(
+                            load(z, zr), load(z, zr + vector), load(z, zr + 2 * vector), load(z, zr + 3 * vector),
+                            c0, activation, recurrent_activation,
+                        )  # fmt: skip
+                        store_n(memory, new, n, h)
+                        store_n(memory, c_plane + new, n, c)
+                        if training:
+                            there = (s * batch + b) * 4 * units + unit
+                            store_n(kept, there, n, ki)
+                            store_n(kept, there + units, n, kf)
+                            store_n(kept, there + 2 * units, n, kg)
+                            store_n(kept, there + 3 * units, n, ko)
+        for b in range(start, stop):
+            if b >= end or not flags[s, b] & COUNTS:
+                carry_row(states, slot, new_slot, b, flags[s, b] & CUT)
+        if out.shape[1]:
+            emit_rows(states, new_slot, out, flags, s, start, stop)
+    hold(z_array)
+    hold(x_array)
+    hold(h_array)
+
+
+@njit
+def backward(
+    start, stop, d_out, d_states, kernel, recurrent, states, flags, live, x_factors, h_factors, tape, d_x,
+    first, last, backwards, activation, recurrent_activation,
+):  # fmt: skip
+    """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
+
+    `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
+    """
+    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
+    vector = lanes(states)
+    memory, kept, dh, dc = pointer(states), pointer(tape), pointer(d_states), pointer(d_states[1])
+    emitted = d_out.shape[1] > 0
+    c_plane = slots * batch * units
+    zero = splat(states.dtype.type(0))
+    scratch = np.empty((stop - start, kernel.shape[2]), states.dtype)
+    zeros = np.zeros(kernel.shape[2], states.dtype)
+    for s in range(last - 1, first - 1, -1):
+        end = max(start, min(stop, live[s]))
+        for b in range(start, stop):
+            flag = flags[s, b]
+            passes = emitted and not flag & SILENT
+            counts = b < end and flag & COUNTS
+            for unit in range(0, units, vector):
+                n = units - unit
+                here = b * units + unit
+                dh0 = load_n(dh, here, n)
+                if passes:
+                    dh0 = dh0 + load_n(pointer(d_out), (b * d_out.shape[1] + s) * units + unit, n)
+                there = (s * batch + b) * 4 * units + unit
+                if counts:
+                    c0 = load_n(memory, c_plane + (s * batch + b) * units + unit, n)
+                    if flag & CUT:
+                        c0 = zero
+                    di, df, dg, do, dc0 = step_back(
+                        dh0, load_n(dc, here, n),
+                        load_n(kept, there, n), load_n(kept, there + units, n),
+                        load_n(kept, there + 2 * units, n), load_n(kept, there + 3 * units, n),
+                        c0, load_n(memory, c_plane + ((s + 1) * batch + b) * units + unit, n),
+                        activation, recurrent_activation,
+                    )  # fmt: skip
+                    store_n(kept, there, n, di)
+                    store_n(kept, there + units, n, df)
+                    store_n(kept, there + 2 * units, n, dg)
+                    store_n(kept, there + 3 * units, n, do)
+                    store_n(dc, here, n, dc0)
+                    store_n(dh, here, n, zero)
+                else:
+                    store_n(dh, here, n, dh0)
+                    store_n(kept, there, n, zero)
+                    store_n(kept, there + units, n, zero)
+                    store_n(kept, there + 2 * units, n, zero)
+                    store_n(kept, there + 3 * units, n, zero)
+        dz = advance(kept, (s * batch + start) * 4 * units)
+        if any_flag(flags, s, start, end, COUNTS):
+            multiply_back(
+                dz, end - start, 4, units, recurrent, h_factors, start, scratch, zeros, advance(dh, start * units), units
+            )
+            if timesteps:
+                t = timesteps - 1 - s if backwards else s
+                d_x_here = advance(pointer(d_x), (start * timesteps + t) * inputs)
+                multiply_back(
+                    dz, end - start, 4, units, kernel, x_factors, start, scratch, zeros, d_x_here, timesteps * inputs
+                )
+        for b in range(start, stop):
+            if flags[s, b] & CUT:
+                zero_row(states.dtype.type(0), dh, b * units, units)
+                zero_row(states.dtype.type(0), dc, b * units, units)
+    hold(d_states)
+
+
+CELL = Cell(
+    name="LSTM",
+    gates=4,
+    states=2,
+    default_activation="tanh",
+    default_recurrent_activation="sigmoid",
+    step=step,
+    step_back=step_back,
+    forward=forward,
+    backward=backward,
+)

@@ -1,0 +1,328 @@
+"""A recurrent layer's pass over a batch of sequences: validate, allocate, pack, launch the cell's kernels, and back.
+
+The one place where the device is chosen (the CPU so far).  Layers above turn masks, resets and options into the arrays of
+`numbarnn.cells.contract`; kernels below see nothing else.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from numbarnn import gemm
+from numbarnn.cells.contract import COUNTS, CUT, SILENT
+from numbarnn.cells.products import weight_gradients
+from numbarnn.jit import chunks, parallel_for
+from numbarnn.simd_math import ACTIVATIONS
+
+__all__ = ["PackedWeights", "Pullback", "kernel_calls", "run", "step_flags"]
+
+#: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.
+kernel_calls = Counter()
+
+_GRAIN = 1 << 21  # multiply-adds worth a thread of their own: some 30 microseconds
+
+
+class PackedWeights:
+    """The weights of one layer with their packed forms, each made when it is first needed.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel : ndarray of shape (I, G*H), (H, G*H)
+        C-contiguous, float32 or float64.
+    bias : ndarray of shape (G*H,) or None
+        None stands for zeros.
+    gates : int
+        G.
+    """
+
+    def __init__(self, kernel, recurrent_kernel, bias, gates):
+        self.kernel = kernel
+        self.recurrent_kernel = recurrent_kernel
+        self.bias = np.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias
+        self.gates = gates
+        self._forward = None
+        self._backward = None
+
+    def forward(self):
+        """Kernel, recurrent kernel and bias as `forward` takes them."""
+        if self._forward is None:
+            self._forward = (
+                gemm.pack_gates(self.kernel, self.gates),
+                gemm.pack_gates(self.recurrent_kernel, self.gates),
+                gemm.pack_gates(self.bias.reshape(1, -1), self.gates),
+            )
+        return self._forward
+
+    def backward(self):
+        """Kernel and recurrent kernel as `backward` takes them."""
+        if self._backward is None:
+            self._backward = gemm.pack_transposed(self.kernel), gemm.pack_transposed(self.recurrent_kernel)
+        return self._backward
+
+
+def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backwards=False):
+    """What happens at each step and row, as the kernels read it.
+
+    Parameters
+    ----------
+    batch, timesteps : int
+        B and T.
+    mask : ndarray of bool, shape (B, T), optional
+        True where the timestep counts.
+    reset : ndarray of bool, shape (B, T), optional
+        True where the states are set to zero before the timestep.
+    zero_output : bool
+        Emit zeros at masked timesteps; else the last output again (zeros before the first timestep that counts).
+    backwards : bool
+        Steps run from the last timestep to the first.
+
+    Returns
+    -------
+    ndarray of uint8, shape (T, B)
+        In the order of the steps.
+    """
+    if mask is None and reset is None:
+        return np.full((timesteps, batch), COUNTS, np.uint8)
+    order = slice(None, None, -1) if backwards else slice(None)
+    if mask is None:
+        flags = np.full((timesteps, batch), COUNTS, np.uint8)
+    else:
+        counts = mask.T[order]
+        silent = ~counts if zero_output else ~np.logical_or.accumulate(counts, axis=0)
+        flags = counts.astype(np.uint8) * np.uint8(COUNTS) + silent.astype(np.uint8) * np.uint8(SILENT)
+    if reset is not None:
+        flags |= reset.T[order].astype(np.uint8) * np.uint8(CUT)
+    return np.ascontiguousarray(flags)
+
+
+def _check(name, array, shape, dtype):
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype} as the kernel is; got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def _codes(cell, activation, recurrent_activation):
+    """Run-time codes of an activation pair: None for the cell's own."""
+    codes = []
+    for argument, name in (("activation", activation), ("recurrent_activation", recurrent_activation)):
+        if name not in ACTIVATIONS:
+            raise ValueError(f"{argument} must be one of {sorted(ACTIVATIONS)}; got {name!r}")
+        codes.append(ACTIVATIONS[name].code)
+    own = (cell.default_activation, cell.default_recurrent_activation)
+    return (None, None) if (activation, recurrent_activation) == own else tuple(codes)
+
+
+def _live(flags):
+    """For each step, how many leading rows hold all those that count."""
+    counts = (flags & COUNTS).astype(bool)
+    batch = flags.shape[1]
+    return np.where(counts.any(axis=1), batch - counts[:, ::-1].argmax(axis=1), 0).astype(np.int64)
+
+
+def run(
+    cell,
+    x,
+    weights,
+    initial_states,
+    *,
+    flags=None,
+    x_factors=None,
+    h_factors=None,
+    backwards=False,
+    return_sequences=True,
+    activation=None,
+    recurrent_activation=None,
+    save=False,
+):
+    """Run a cell over a batch of sequences.
+
+    Parameters
+    ----------
+    cell : numbarnn.cells.Cell
+        Its equations and kernels.
+    x : ndarray of shape (B, T, I), float32 or float64
+        Inputs; T at least 1.
+    weights : PackedWeights
+        Of the dtype of `x`.
+    initial_states : sequence of S ndarrays of shape (B, H), or None
+        First states; None stands for zeros.
+    flags : ndarray of uint8, shape (T, B), optional
+        From `step_flags`; default: every step counts.
+    x_factors, h_factors : ndarray of shape (M, B, I), (M, B, H), optional
+        Dropout factors, M = 1 or the number of gates.
+    backwards : bool
+        Run from the last timestep to the first.
+    return_sequences : bool
+        Return what is emitted at each step, or only at the last.
+    activation, recurrent_activation : str, optional
+        Names in `numbarnn.simd_math.ACTIVATIONS`; default: the cell's own.
+    save : bool
+        Keep what the gradient needs.
+
+    Returns
+    -------
+    out : ndarray of shape (B, T, H) or (B, H)
+        In the order of the steps.
+    states : list of S ndarrays of shape (B, H)
+        Those after the last step; new arrays.
+    pullback : Pullback or None
+        The gradient's other half, with `save`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument whose type, dtype or shape does not fit, before anything is computed.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
+        raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 3:
+        raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
+    batch, timesteps, inputs = x.shape
+    if timesteps == 0:
+        raise ValueError("x must have at least one timestep; got 0")
+    dtype = x.dtype
+    units = weights.recurrent_kernel.shape[0]
+    columns = cell.gates * units
+    _check("kernel", weights.kernel, (inputs, columns), dtype)
+    _check("recurrent_kernel", weights.recurrent_kernel, (units, columns), dtype)
+    _check("bias", weights.bias, (columns,), dtype)
+    x = np.ascontiguousarray(x)
+    codes = _codes(
+        cell,
+        cell.default_activation if activation is None else activation,
+        cell.default_recurrent_activation if recurrent_activation is None else recurrent_activation,
+    )
+    factors = []
+    for name, given, width in (("x_factors", x_factors, inputs), ("h_factors", h_factors, units)):
+        if given is None:
+            factors.append(np.empty((0, batch, width), dtype))
+        else:
+            copies = given.shape[0] if given.ndim == 3 else -1
+            if copies not in (1, cell.gates):
+                raise ValueError(
+                    f"{name} must have shape (1 or {cell.gates}, {batch}, {width}); got {given.shape}"
+                )  # fmt: skip
+            factors.append(_check(name, given, (copies, batch, width), dtype))
+    slots = timesteps + 1 if save else 2
+    states = np.empty((cell.states, slots, batch, units), dtype)
+    if initial_states is None:
+        states[:, 0] = 0
+    else:
+        if len(initial_states) != cell.states:
+            raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
+        for n, state in enumerate(initial_states):
+            states[n, 0] = _check(f"initial_states[{n}]", state, (batch, units), dtype)
+    if flags is None:
+        flags = np.full((timesteps, batch), COUNTS, np.uint8)
+        live = np.full(timesteps, batch, np.int64)
+    else:
+        flags = _check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+        live = _live(flags)
+    out = np.empty((batch, timesteps if return_sequences else 0, units), dtype)
+    tape = np.empty((timesteps if save else 0, batch, columns), dtype)
+    kernel, recurrent, bias = weights.forward()
+    if batch:
+        grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
+        kernel_calls[cell.name, "forward"] += len(chunks(batch, grain))
+        parallel_for(
+            cell.forward, batch, grain, x, kernel, recurrent, bias, states, out, flags, live, *factors, tape,
+            0, timesteps, backwards, *codes,
+        )  # fmt: skip
+    last = states[:, timesteps if save else timesteps % 2]
+    final_states = [state.copy() for state in last]
+    if not return_sequences:
+        out = last[0].copy()
+        out[flags[-1] & SILENT != 0] = 0
+    if not save:
+        return out, final_states, None
+    pullback = Pullback(cell, x, weights, states, flags, live, factors, tape, backwards, codes, return_sequences)
+    return out, final_states, pullback
+
+
+class Pullback:
+    """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call."""
+
+    def __init__(self, cell, x, weights, states, flags, live, factors, tape, backwards, codes, return_sequences):
+        self._cell, self._x, self._weights = cell, x, weights
+        self._states, self._flags, self._live, self._factors = states, flags, live, factors
+        self._tape, self._backwards, self._codes = tape, backwards, codes
+        self._return_sequences = return_sequences
+
+    def __call__(self, d_out=None, d_states=None, need_x=True, need_weights=True):
+        """Gradients of the inputs, the weights and the initial states.
+
+        Parameters
+        ----------
+        d_out : ndarray of the shape of `out`, optional
+            Gradient of what was emitted; default: zeros.
+        d_states : sequence of S ndarrays of shape (B, H) or None, optional
+            Gradient of the last states; default: zeros.
+        need_x, need_weights : bool
+            What is not needed is not computed.
+
+        Returns
+        -------
+        d_x : ndarray of shape (B, T, I), or None
+        d_weights : tuple of ndarrays (I, G*H), (H, G*H), (G*H,), or None
+            Of kernel, recurrent kernel and bias.
+        d_initial : list of S ndarrays of shape (B, H)
+
+        Raises
+        ------
+        RuntimeError
+            When called a second time: the tape is overwritten by the first.
+        """
+        if self._tape is None:
+            raise RuntimeError("a pullback can be called once: its tape has been overwritten by the first call")
+        cell, x, states, flags, live, tape = self._cell, self._x, self._states, self._flags, self._live, self._tape
+        self._tape = None
+        batch, timesteps, inputs = x.shape
+        units, dtype = states.shape[3], x.dtype
+        columns = cell.gates * units
+        d_last = np.zeros((cell.states, batch, units), dtype)
+        for n, gradient in enumerate(d_states or ()):
+            if gradient is not None:
+                d_last[n] = _check(f"d_states[{n}]", gradient, (batch, units), dtype)
+        sequence = np.empty((batch, 0, units), dtype)
+        if d_out is not None:
+            if self._return_sequences:
+                sequence = _check("d_out", d_out, (batch, timesteps, units), dtype)
+            else:
+                heard = flags[-1] & SILENT == 0
+                d_last[0][heard] += _check("d_out", d_out, (batch, units), dtype)[heard]
+        d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
+        kernel, recurrent = self._weights.backward()
+        if batch:
+            grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
+            kernel_calls[cell.name, "backward"] += len(chunks(batch, grain))
+            parallel_for(
+                cell.backward, batch, grain, sequence, d_last, kernel, recurrent, states, flags, live, *self._factors,
+                tape, d_x, 0, timesteps, self._backwards, *self._codes,
+            )  # fmt: skip
+        return d_x if need_x else None, self._weight_gradients(tape) if need_weights else None, list(d_last)
+
+    def _weight_gradients(self, dz):
+        x, states = self._x, self._states
+        batch, timesteps, inputs = x.shape
+        units, columns = states.shape[3], dz.shape[2]
+        gradients = tuple(np.zeros(shape, x.dtype) for shape in ((inputs, columns), (units, columns), (columns,)))
+        if batch:
+            splits = max(1, *(factor.shape[0] for factor in self._factors))
+            panels = splits * -(-(columns // splits) // gemm.gradient_columns(x.dtype))
+            depth = batch * timesteps
+            # Threads share the columns, or the rows when there are too few panels of columns.
+            by_rows = len(chunks(panels, 1)) < len(chunks(batch * timesteps * columns * (inputs + units), _GRAIN))
+            if by_rows:
+                n, grain = inputs + units, max(6, _GRAIN // (depth * columns))
+            else:
+                n, grain = panels, max(1, _GRAIN // (depth * (inputs + units) * (columns // panels)))
+            kernel_calls[self._cell.name, "weight_gradients"] += len(chunks(n, grain))
+            parallel_for(
+                weight_gradients, n, grain, by_rows, x, states, self._flags, self._live, *self._factors, dz,
+                0, timesteps, self._backwards, *gradients,
+            )  # fmt: skip
+        return gradients
