@@ -1,0 +1,174 @@
+"""Tracing, and the functional graph: the public face of floor 2.
+
+>>> from numbarnn import ops
+>>> program = trace(lambda x, y: ops.sum(x * y), (Spec((3,), "float64"), Spec((3,), "float64")))
+>>> forward, backward = program.linearize(0, program.inputs)
+
+A traced function is run once on symbols; the `Program` that comes out is replayed on arrays. What is recorded:
+
+- operations on Tensors and Variables; variables and captured arrays are read at each replay, Python numbers are baked in;
+- effects (``Variable.assign``, draws of `numbarnn.random`): in their order, used or not.
+"""
+
+import random
+
+import numpy as np
+
+from . import tree
+from .program import Program
+from .protocols import TracedValueError, user_line
+from .symbolic import KernelOp, Node, Op, Spec, Tensor, Trace, is_tracing, suspended, tracing
+
+__all__ = [
+    "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract", "evaluate", "is_tracing",
+    "record", "suspended", "trace", "user_line",
+]  # fmt: skip
+
+
+def trace(fn, args, kwargs=None, *, name=None):
+    """Run a function once on symbols.
+
+    Parameters
+    ----------
+    fn : callable
+        Run as ``fn(*args, **kwargs)``.
+    args, kwargs : tuple, dict
+        Nests. Each Spec in them becomes an input Tensor; everything else is passed as it is.
+    name : str, optional
+        For messages and printouts.
+
+    Returns
+    -------
+    Program
+        Called with one array for each Spec, it returns what ``fn`` would, arrays in place of Tensors.
+
+    Raises
+    ------
+    RuntimeError
+        If ``fn`` drew from the global generators of `numpy.random` or `random`: the draw would be the same at every replay.
+    """
+    record = Trace()
+    inputs = []
+
+    def symbol(x):
+        if not isinstance(x, Spec):
+            return x
+        inputs.append(record.input(x, name=f"input_{len(inputs)}"))
+        return inputs[-1]
+
+    args, kwargs = tree.map_structure(symbol, (tuple(args), dict(kwargs or {})))
+    with tracing(record):
+        result = tree.map_structure(record.resolve, fn(*args, **kwargs))
+    return Program(name or getattr(fn, "__name__", type(fn).__name__), record, inputs, result)
+
+
+def abstract(fn, args, kwargs=None):
+    """Return the result of a function on symbols, as Specs: no program is made and nothing is computed.
+
+    Tensors and Specs among the arguments are replaced by symbols; axes may have unknown length.
+    """
+    record = Trace()
+
+    def symbol(x):
+        return record.input(Spec.of(x)) if isinstance(x, (Spec, Tensor)) else x
+
+    args, kwargs = tree.map_structure(symbol, (tuple(args), dict(kwargs or {})))
+    with tracing(record):
+        result = tree.map_structure(record.resolve, fn(*args, **kwargs))
+    return tree.map_structure(lambda x: x.spec if isinstance(x, Tensor) else x, result)
+
+
+def record(operation, args, kwargs, output_specs):
+    """Record a call of any callable as a node of a functional graph.
+
+    Parameters
+    ----------
+    operation : callable
+        A layer, say; ``operation(*args, **kwargs)`` with arrays in place of the Tensors gives a nest like ``output_specs``.
+    args, kwargs : tuple, dict
+        Nests in which Tensors occur.
+    output_specs : nest of Spec
+
+    Returns
+    -------
+    nest of Tensor
+    """
+    inputs = [x for x in tree.leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
+    specs, treedef = tree.flatten(output_specs)
+    node = Node(operation, tuple(args), dict(kwargs), inputs, tuple(specs), None)
+    return tree.unflatten(treedef, node.outputs)
+
+
+class FunctionalGraph:
+    """The part of a functional graph between inputs and outputs, in an order in which it can be run.
+
+    Parameters
+    ----------
+    inputs, outputs : nest of Tensor
+
+    Attributes
+    ----------
+    nodes : list of Node
+        Each after those that it depends on.
+
+    Raises
+    ------
+    ValueError
+        If an output depends on a Tensor that is neither among the inputs nor the output of a node.
+    """
+
+    def __init__(self, inputs, outputs):
+        self.inputs, self.outputs = tree.leaves(inputs), tree.leaves(outputs)
+        self.result = outputs
+        for x in (*self.inputs, *self.outputs):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"the inputs and outputs of a graph are symbolic tensors, got {x!r}")
+        known = {id(x) for x in self.inputs}
+        self.nodes, placed = [], set()
+        stack = [(x, False) for x in reversed(self.outputs)]
+        while stack:  # depth first without recursion: graphs may be deep
+            x, expanded = stack.pop()
+            if id(x) in known or x.node in placed:
+                continue
+            if x.node is None:
+                raise ValueError(f"the graph is disconnected: an output depends on {x!r}, which is not among the inputs")
+            if expanded:
+                placed.add(x.node)
+                self.nodes.append(x.node)
+            else:
+                stack.append((x, True))
+                stack.extend((y, False) for y in reversed(x.node.inputs))
+
+    def __call__(self, *values, call=None):
+        """Run the nodes on values for the inputs: arrays, or Tensors to connect the graph anew or to trace it.
+
+        Parameters
+        ----------
+        *values
+            One per input.
+        call : callable, optional
+            ``call(node, args, kwargs)`` runs a node; by default ``node.operation(*args, **kwargs)``.
+
+        Returns
+        -------
+        nest
+            Like ``outputs``.
+        """
+        if len(values) != len(self.inputs):
+            raise TypeError(f"the graph takes {len(self.inputs)} inputs, got {len(values)}")
+        known = {id(x): value for x, value in zip(self.inputs, values, strict=True)}
+
+        def value(x):
+            return known[id(x)] if isinstance(x, Tensor) else x
+
+        for node in self.nodes:
+            args, kwargs = tree.map_structure(value, (node.args, node.kwargs))
+            result = node.operation(*args, **kwargs) if call is None else call(node, args, kwargs)
+            leaves = [result] if node.single else tree.leaves(result)
+            known.update(zip(map(id, node.outputs), leaves, strict=True))
+        return tree.map_structure(value, self.result)
+
+
+def evaluate(outputs, inputs, values, call=None):
+    """Run a functional graph from ``inputs`` (nest of Tensor) with ``values`` (nest like it) to ``outputs``; see `FunctionalGraph`."""
+    return FunctionalGraph(inputs, outputs)(*tree.leaves(values), call=call)

@@ -1,0 +1,250 @@
+"""Elements by place: basic and advanced indexing, `take`, `one_hot`, and what scatters their gradients back."""
+
+import numpy as np
+
+from ..protocols import ArrayLike, user_line
+from ..symbolic import Op, Spec
+from ..variable import default_float
+from ._inference import array_module, broadcast, one_axis
+
+
+class _Place:
+    """In a key: here comes the next index array."""
+
+    def __repr__(self):
+        return "[]"
+
+    def __reduce__(self):
+        return "_PLACE"
+
+
+_PLACE = _Place()
+
+
+def _with(key, indices):
+    """Return the key with its index arrays."""
+    if not indices:
+        return key
+    given = iter(indices)
+    return tuple(next(given) if part is _PLACE else part for part in key)
+
+
+def _infer_getitem(x, *indices, key):
+    consumed = sum((spec.ndim if spec.dtype == bool else 1) for spec in indices) + sum(isinstance(part, (int, slice)) for part in key)
+    if consumed > x.ndim:
+        raise IndexError(f"{user_line()}: {consumed} indices for {x.ndim} axes")
+    if Ellipsis not in key:
+        key = (*key, Ellipsis)
+    result, lengths, given = [], iter(x.shape), iter(indices)
+    advanced, first, apart, gap = [], None, False, False
+    for part in key:
+        if part is Ellipsis:
+            kept = [next(lengths) for _ in range(x.ndim - consumed)]
+            result += kept
+        elif part is None:
+            result.append(1)
+        elif isinstance(part, slice):
+            n = next(lengths)
+            result.append(_sliced(n, part))
+        elif part is _PLACE:
+            spec = next(given)
+            if spec.dtype == bool:
+                for _ in range(spec.ndim):
+                    next(lengths)
+                advanced.append((None,))
+            else:
+                next(lengths)
+                advanced.append(spec.shape)
+            apart, first = apart or gap, len(result) if first is None else first
+            gap = False
+            continue
+        else:
+            n = next(lengths)
+            if n is not None and not -n <= part < n:
+                raise IndexError(f"{user_line()}: index {part} is out of range for an axis of length {n} (shape {x.shape})")
+            if indices:  # next to index arrays an integer is one, too
+                advanced.append(())
+                apart, first = apart or gap, len(result) if first is None else first
+                gap = False
+            continue
+        gap = gap or first is not None
+    if advanced:
+        at = 0 if apart else first
+        result[at:at] = broadcast(*advanced)
+    return Spec(result, x.dtype)
+
+
+def _sliced(n, part):
+    if n is not None:
+        return len(range(*part.indices(n)))
+    if part == slice(None) or part == slice(None, None, -1):
+        return None
+    if part.start in (0, None) and part.stop is not None and part.stop == 0:
+        return 0
+    return None
+
+
+def _scatter(d, indices, key, shape):
+    result = array_module(d).zeros(shape, d.dtype)
+    if indices:
+        np.add.at(result, _with(key, indices), d)
+    else:
+        result[key] = d
+    return result
+
+
+_scatter_into = Op(
+    "scatter",
+    lambda d, *indices, key, shape: _scatter(d, indices, key, shape),
+    lambda d, *indices, key, shape: Spec(shape, d.dtype),
+    lambda node, d: (_getitem(d, *node.inputs[1:], key=node.attrs["key"]), *[None] * (len(node.inputs) - 1)),
+)
+_scatter_like = Op(
+    "scatter_like", lambda d, x, *indices, key: _scatter(d, indices, key, x.shape), lambda d, x, *indices, key: Spec(x.shape, d.dtype)
+)
+
+
+def _getitem_gradient(node, d):
+    x, *indices = node.inputs
+    key = node.attrs["key"]
+    none = [None] * len(indices)
+    if None in x.shape:
+        return _scatter_like(d, x, *indices, key=key), *none
+    return _scatter_into(d, *indices, key=key, shape=x.shape), *none
+
+
+_getitem = Op("getitem", lambda x, *indices, key: x[_with(key, indices)], _infer_getitem, _getitem_gradient)
+
+
+def getitem(x, key):
+    """Return ``x[key]`` with NumPy's meaning: integers, slices, ``...``, None, integer arrays and boolean masks."""
+    template, indices = [], []
+    for part in key if isinstance(key, tuple) else (key,):
+        if part is None or part is Ellipsis:
+            template.append(part)
+        elif isinstance(part, slice):
+            template.append(slice(*(bound if bound is None else _index(bound) for bound in (part.start, part.stop, part.step))))
+        elif isinstance(part, (bool, np.bool_, list)) or getattr(part, "ndim", 0) or isinstance(part, ArrayLike):
+            part = part if hasattr(part, "dtype") else np.asarray(part)
+            if part.dtype.kind not in "biu":
+                raise IndexError(f"{user_line()}: an index array holds integers or booleans, got {part.dtype}")
+            template.append(_PLACE)
+            indices.append(part)
+        else:
+            template.append(_index(part))
+    return _getitem(x, *indices, key=tuple(template))
+
+
+def _index(part):
+    try:
+        return part.__index__()
+    except AttributeError:
+        raise IndexError(f"{user_line()}: an index is an integer, a slice, ..., None or an array of integers or booleans, got {part!r}") from None
+
+
+def take(x, indices, axis=None):
+    """Return the elements at ``indices`` along ``axis`` (of the flattened array for None); negative indices count from the end."""
+    if axis is None:
+        from .shaping import reshape
+
+        x, axis = reshape(x, (-1,)), 0
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    axis = one_axis(axis, x.ndim)
+    indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    return getitem(x, (slice(None),) * axis + (indices,))
+
+
+def take_along_axis(x, indices, axis=-1):
+    """Return ``x`` at ``indices``, which give one place along ``axis`` for every place along the others."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    axis = one_axis(axis, x.ndim)
+    if None in x.shape:
+        raise ValueError(f"{user_line()}: take_along_axis needs every length, got shape {x.shape}")
+    places = [np.arange(n).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
+    places[axis] = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    return getitem(x, tuple(places))
+
+
+def _one_hot_compute(x, *, num_classes, axis, dtype):
+    module = array_module(x)
+    hot = (np.expand_dims(x, -1) == module.arange(num_classes)).astype(dtype)
+    return hot if axis == -1 else np.moveaxis(hot, -1, axis)
+
+
+def _infer_one_hot(x, *, num_classes, axis, dtype):
+    lengths = list(x.shape)
+    lengths.insert(one_axis(axis, x.ndim + 1), num_classes)
+    return Spec(lengths, dtype)
+
+
+_one_hot = Op("one_hot", _one_hot_compute, _infer_one_hot)
+
+
+def one_hot(x, num_classes, axis=-1, dtype=None):
+    """Return 1 where the new axis ``axis`` of length ``num_classes`` equals the integer, else 0; a row of zeros out of range."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{user_line()}: one_hot takes integers, got {x.dtype}")
+    return _one_hot(x, num_classes=int(num_classes), axis=axis, dtype=np.dtype(dtype or default_float()))
+
+
+# -- made from nothing --------------------------------------------------------------------------------------------------------
+
+
+def _filled(name, module_name):
+    return Op(
+        name,
+        lambda x, *, dtype: getattr(array_module(x), module_name)(x.shape, dtype or x.dtype),
+        lambda x, *, dtype: Spec(x.shape, dtype or x.dtype),
+    )
+
+
+_zeros_like, _ones_like = _filled("zeros_like", "zeros"), _filled("ones_like", "ones")
+# An effect, so that every replay makes new ones: whoever gets them may write to them.
+_fresh_zeros = Op("zeros", lambda *, shape, dtype: np.zeros(shape, dtype), lambda *, shape, dtype: Spec(shape, dtype), effect=True)
+
+
+def fresh_zeros(shape, dtype):
+    """Return zeros, made anew at every replay."""
+    return _fresh_zeros(shape=shape, dtype=dtype)
+
+
+def zeros_like(x, dtype=None):
+    """Return zeros of the shape and dtype of ``x``."""
+    return _zeros_like(x, dtype=dtype and np.dtype(dtype))
+
+
+def ones_like(x, dtype=None):
+    """Return ones of the shape and dtype of ``x``."""
+    return _ones_like(x, dtype=dtype and np.dtype(dtype))
+
+
+def full_like(x, fill_value, dtype=None):
+    """Return an array of the shape and dtype of ``x`` filled with a value."""
+    return zeros_like(x, dtype) + fill_value
+
+
+def zeros(shape, dtype=None):
+    """Return zeros (an ndarray) of a shape."""
+    return np.zeros(shape, dtype or default_float())
+
+
+def ones(shape, dtype=None):
+    """Return ones (an ndarray) of a shape."""
+    return np.ones(shape, dtype or default_float())
+
+
+def full(shape, fill_value, dtype=None):
+    """Return an array of a shape filled with a number."""
+    return np.full(shape, fill_value, dtype or default_float())
+
+
+def arange(start, stop=None, step=1, dtype=None):
+    """Return numbers from ``start`` up to ``stop``, as ``np.arange``; Python floats give `default_float`."""
+    result = np.arange(start, stop, step) if stop is not None else np.arange(0, start, step)
+    return result.astype(dtype or (default_float() if result.dtype.kind == "f" else np.int32))
+
+
+def eye(n, m=None, dtype=None):
+    """Return the identity matrix of n rows and m columns."""
+    return np.eye(n, m, dtype=dtype or default_float())

@@ -1,0 +1,156 @@
+"""Activations, and what losses are made of."""
+
+import functools
+
+import numpy as np
+
+from ..symbolic import Op
+from ._inference import array_module, floating, inexact, like_first
+from .elementwise import abs, cast, clip, exp, greater, less_equal, logical_and, square, tanh, where
+from .reduction import sum
+
+SQRT_HALF = 0.7071067811865476
+INVERSE_SQRT_2PI = 0.3989422804014327
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _activation(compute, rule, name=None):
+    """An op of one input in floating point (float16 by way of float32); ``rule(d, x, y)`` is its gradient."""
+
+    @functools.wraps(compute)
+    def run(x, **attrs):
+        dtype = x.dtype if x.dtype.kind == "f" else inexact(x.dtype)
+        if dtype == np.float16:
+            return compute(x.astype(np.float32), **attrs).astype(dtype)
+        return compute(x if x.dtype == dtype else x.astype(dtype), **attrs)
+
+    name = name or compute.__name__.strip("_")
+    return Op(name, run, floating, lambda node, d: rule(d, node.inputs[0], node.outputs[0], **node.attrs), doc=compute.__doc__)
+
+
+def _step(condition, like):
+    return cast(condition, like.dtype)
+
+
+def _sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    z = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, z) / (1 + z)
+
+
+def _relu(x):
+    """The positive part: max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def _softplus(x):
+    """log(1 + exp(x)), without overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _softsign(x):
+    """x / (1 + abs(x))."""
+    return x / (1 + np.abs(x))
+
+
+def _hard_sigmoid(x):
+    """x / 6 + 1/2, limited to [0, 1]."""
+    return np.clip(x / 6 + 0.5, 0, 1)
+
+
+def _erf(x):
+    """The error function."""
+    if array_module(x) is not np:
+        from cupyx.scipy import special
+    else:
+        from scipy import special
+
+    return special.erf(x)
+
+
+def _elu(x, *, alpha):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _gelu(x):
+    return x * (0.5 * (1 + _erf(x * SQRT_HALF)))
+
+
+def _gelu_rule(d, x, y):
+    return d * (0.5 * (1 + erf(x * SQRT_HALF)) + x * (exp(-0.5 * square(x)) * INVERSE_SQRT_2PI))
+
+
+sigmoid = _activation(_sigmoid, lambda d, x, y: d * (y * (1 - y)))
+relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__)
+softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x))
+softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)))
+hard_sigmoid = _activation(_hard_sigmoid, lambda d, x, y: d * (_step(logical_and(greater(x, -3), less_equal(x, 3)), d) * (1 / 6)))
+erf = _activation(_erf, lambda d, x, y: d * (exp(-square(x)) * 1.1283791670955126))
+_elu_op = _activation(_elu, lambda d, x, y, alpha: d * where(greater(x, 0), 1.0, y + alpha), name="elu")
+_gelu_op = _activation(_gelu, _gelu_rule, name="gelu")
+
+
+def elu(x, alpha=1.0):
+    """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
+    return _elu_op(x, alpha=float(alpha))
+
+
+def selu(x):
+    """Scaled exponential linear unit."""
+    return SELU_SCALE * elu(x, SELU_ALPHA)
+
+
+def leaky_relu(x, negative_slope=0.2):
+    """``x`` where positive, else ``negative_slope * x``."""
+    return where(greater(x, 0), x, negative_slope * x)
+
+
+def relu6(x):
+    """Limit to [0, 6]."""
+    return clip(x, 0, 6)
+
+
+def silu(x):
+    """``x * sigmoid(x)``."""
+    return x * sigmoid(x)
+
+
+swish = silu
+
+
+def gelu(x, approximate=True):
+    """Gaussian error linear unit, ``approximate`` by tanh (Keras's default for the op, not for the activation)."""
+    if not approximate:
+        return _gelu_op(x)
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * (x * square(x)))))
+
+
+def log_sigmoid(x):
+    """log(sigmoid(x)), without overflow."""
+    return -softplus(-x)
+
+
+def _softmax_compute(x, *, axis):
+    z = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return z / np.add.reduce(z, axis=axis, keepdims=True)
+
+
+def _log_softmax_compute(x, *, axis):
+    z = x - np.max(x, axis=axis, keepdims=True)
+    return z - np.log(np.add.reduce(np.exp(z), axis=axis, keepdims=True))
+
+
+_softmax = _activation(_softmax_compute, lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)), name="softmax")
+_log_softmax = _activation(
+    _log_softmax_compute, lambda d, x, y, axis: d - exp(y) * sum(d, axis=axis, keepdims=True), name="log_softmax"
+)
+
+
+def softmax(x, axis=-1):
+    """Exponentials that sum to 1 over ``axis`` (int or tuple)."""
+    return _softmax(x, axis=tuple(axis) if isinstance(axis, list) else axis)
+
+
+def log_softmax(x, axis=-1):
+    """log(softmax(x)), without overflow."""
+    return _log_softmax(x, axis=tuple(axis) if isinstance(axis, list) else axis)

@@ -1,0 +1,143 @@
+"""The NumPy functions that work on symbols and variables, and the operations that they stand for."""
+
+import functools
+import inspect
+import types
+
+import numpy as np
+
+from .. import protocols
+from ..symbolic import Op
+from . import elementwise, indexing, linalg, nn, reduction, shaping
+
+_MODULES = (elementwise, indexing, linalg, nn, reduction, shaping)
+
+# NumPy's function: the operation, and which of its parameters each of NumPy's is ("theirs=ours" where the names differ).
+# NumPy's other parameters must be left at their defaults; dtype= casts the result.
+_TABLE = {
+    np.sum: (reduction.sum, "a=x axis keepdims"),
+    np.mean: (reduction.mean, "a=x axis keepdims"),
+    np.prod: (reduction.prod, "a=x axis keepdims"),
+    np.max: (reduction.max, "a=x axis keepdims"),
+    np.min: (reduction.min, "a=x axis keepdims"),
+    np.any: (reduction.any, "a=x axis keepdims"),
+    np.all: (reduction.all, "a=x axis keepdims"),
+    np.var: (reduction.var, "a=x axis keepdims"),
+    np.std: (reduction.std, "a=x axis keepdims"),
+    np.argmax: (reduction.argmax, "a=x axis keepdims"),
+    np.argmin: (reduction.argmin, "a=x axis keepdims"),
+    np.cumsum: (reduction.cumsum, "a=x axis"),
+    np.transpose: (shaping.transpose, "a=x axes"),
+    np.reshape: (shaping.reshape, "a=x shape=newshape"),
+    np.ravel: (shaping.ravel, "a=x"),
+    np.expand_dims: (shaping.expand_dims, "a=x axis"),
+    np.squeeze: (shaping.squeeze, "a=x axis"),
+    np.swapaxes: (shaping.swapaxes, "a=x axis1 axis2"),
+    np.moveaxis: (shaping.moveaxis, "a=x source destination"),
+    np.broadcast_to: (shaping.broadcast_to, "array=x shape"),
+    np.flip: (shaping.flip, "m=x axis"),
+    np.roll: (shaping.roll, "a=x shift axis"),
+    np.split: (shaping.split, "ary=x indices_or_sections axis"),
+    np.stack: (shaping.stack, "arrays=xs axis"),
+    np.repeat: (shaping.repeat, "a=x repeats axis"),
+    np.tile: (shaping.tile, "A=x reps=repeats"),
+    np.shape: (shaping.shape, "a=x"),
+    np.take: (indexing.take, "a=x indices axis"),
+    np.take_along_axis: (indexing.take_along_axis, "arr=x indices axis"),
+    np.zeros_like: (indexing.zeros_like, "a=x dtype"),
+    np.ones_like: (indexing.ones_like, "a=x dtype"),
+    np.full_like: (indexing.full_like, "a=x fill_value dtype"),
+    np.tensordot: (linalg.tensordot, "a b axes"),
+    np.outer: (linalg.outer, "a b"),
+}
+
+
+def _spelled(function, operation, parameters):
+    """Return ``operation`` with the signature of a NumPy function."""
+    ours = dict(pair.split("=") if "=" in pair else (pair, pair) for pair in parameters.split())
+
+    @functools.wraps(operation)
+    def spelled(*args, **kwargs):
+        signature = inspect.signature(function)
+        given = signature.bind(*args, **kwargs).arguments
+        dtype = given.pop("dtype", None) if "dtype" not in ours else None
+        for name, value in given.items():
+            if name not in ours and value is not signature.parameters[name].default:
+                raise TypeError(f"{protocols.user_line()}: np.{function.__name__} with {name}= has no entry in numbarnn.ops")
+        result = operation(**{ours[name]: value for name, value in given.items() if name in ours})
+        return result if dtype is None else elementwise.cast(result, dtype)
+
+    return spelled
+
+
+# Those whose signature older NumPys do not tell, or that differ by more than names.
+
+
+def _concatenate(arrays, axis=0):
+    if axis is None:
+        return shaping.concatenate([shaping.ravel(x) for x in arrays], 0)
+    return shaping.concatenate(arrays, axis)
+
+
+def _where(condition, *choices):
+    if len(choices) != 2:
+        raise TypeError(f"{protocols.user_line()}: np.where(condition) alone has a result of unknown length; give both choices")
+    return elementwise.where(condition, *choices)
+
+
+def _clip(a, a_min=None, a_max=None, *, min=None, max=None):
+    return elementwise.clip(a, a_min if min is None else min, a_max if max is None else max)
+
+
+def _pad(array, pad_width, mode="constant", *, constant_values=0):
+    if mode != "constant":
+        raise TypeError(f"{protocols.user_line()}: np.pad with mode={mode!r} has no entry in numbarnn.ops")
+    return shaping.pad(array, pad_width, constant_values)
+
+
+def _einsum(subscripts, *operands, optimize=False):
+    return linalg.einsum(subscripts, *operands)
+
+
+def _vstack(arrays):
+    return shaping.concatenate([shaping.expand_dims(x, 0) if len(shaping.shape(x)) == 1 else x for x in arrays], 0)
+
+
+def _hstack(arrays):
+    return shaping.concatenate(arrays, 0 if len(shaping.shape(arrays[0])) == 1 else 1)
+
+
+def _size(a, axis=None):
+    return shaping.size(a) if axis is None else shaping.shape(a)[axis]
+
+
+_OTHERS = {
+    np.concatenate: _concatenate,
+    np.where: _where,
+    np.dot: linalg.dot,
+    np.clip: _clip,
+    np.pad: _pad,
+    np.einsum: _einsum,
+    np.vstack: _vstack,
+    np.hstack: _hstack,
+    np.size: _size,
+    np.ndim: lambda a: len(shaping.shape(a)),
+    np.copy: lambda a: elementwise.identity(a),
+    np.result_type: lambda *xs: np.result_type(*(getattr(x, "dtype", x) for x in xs)),
+}
+
+
+def is_operation(value):
+    """Say whether a value is an operation of this package."""
+    return isinstance(value, Op) or isinstance(value, types.FunctionType) and value.__module__ in {m.__name__ for m in _MODULES}
+
+
+def install(operations):
+    """Fill the tables that operators, methods and NumPy's protocols look into."""
+    named = {name: value for name, value in operations.items() if not name.startswith("_") and is_operation(value)}
+    protocols.OPERATIONS.update(named)
+    protocols.OPERATIONS.update(assign=elementwise.assign, zeros=indexing.fresh_zeros)
+    protocols.UFUNCS.update({op.ufunc: op for op in vars(elementwise).values() if hasattr(op, "ufunc")})
+    protocols.UFUNCS[np.matmul] = linalg.matmul
+    protocols.FUNCTIONS.update(_OTHERS)
+    protocols.FUNCTIONS.update({function: _spelled(function, *row) for function, row in _TABLE.items()})

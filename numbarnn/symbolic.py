@@ -1,0 +1,408 @@
+"""Symbols: what a function sees instead of arrays while it is run once to be turned into a program.
+
+`Op` and `KernelOp` are the two kinds of operation. Both have three modes, chosen at the call:
+
+==============================================  ==================================================================
+called                                          does
+==============================================  ==================================================================
+in a trace, on a Tensor or a Variable           records a `Node` of the trace, returns Tensors
+outside a trace, on a Tensor                    records a `Node` of a functional graph, returns Tensors
+else (arrays, numbers, Variables)               computes at once, returns arrays
+==============================================  ==================================================================
+"""
+
+import contextlib
+
+import numpy as np
+
+from .protocols import ArrayLike, local, user_frame, user_line
+from .variable import Variable, captured
+
+_PYTHON_SCALARS = (bool, int, float, complex)
+
+
+class Spec:
+    """Shape and dtype of a value that does not exist yet.
+
+    Parameters
+    ----------
+    shape : sequence of (int or None)
+        None is an axis whose length is not known.
+    dtype : dtype
+
+    Attributes
+    ----------
+    weak : Python number or None
+        The number itself where this describes a Python number, whose dtype gives way to the other operand's.
+    """
+
+    __slots__ = ("dtype", "shape", "weak")
+
+    def __init__(self, shape, dtype="float32", weak=None):
+        self.shape = tuple(n if n is None else int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+        self.weak = weak
+
+    @classmethod
+    def of(cls, x):
+        """Return the Spec of a Tensor, Variable, array or number; None for None."""
+        if isinstance(x, (Tensor, Spec)) or x is None:
+            return x.spec if isinstance(x, Tensor) else x
+        if type(x) in _PYTHON_SCALARS:
+            return cls((), np.result_type(type(x)), weak=x)
+        return cls(x.shape, x.dtype) if hasattr(x, "dtype") else cls.of(np.asarray(x))
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def known(self):
+        """Whether the length of every axis is known."""
+        return None not in self.shape
+
+    def fits(self, array):
+        """Say whether an array has this dtype and shape, axes of unknown length aside."""
+        if array.dtype != self.dtype:
+            return False
+        return array.shape == self.shape or (
+            len(array.shape) == len(self.shape) and all(n is None or n == m for n, m in zip(self.shape, array.shape, strict=True))
+        )
+
+    def __eq__(self, other):
+        return isinstance(other, Spec) and (self.shape, self.dtype) == (other.shape, other.dtype)
+
+    def __hash__(self):
+        return hash((self.shape, self.dtype))
+
+    def __repr__(self):
+        return f"Spec({self.shape}, {self.dtype.name!r})"
+
+
+class Tensor(ArrayLike):
+    """A symbolic value: the output of a node, or an input.
+
+    Attributes
+    ----------
+    spec : Spec
+    shape, dtype : tuple, dtype
+        Those of ``spec``; None is an axis of unknown length.
+    node : Node or None
+        Where it comes from; None for an input and for a variable that is read.
+    index : int
+        Its place among the outputs of the node.
+    variable : Variable or None
+        The variable that it stands for.
+    mask : Tensor or None
+        Set by layers: which timesteps count.
+    name : str or None
+    """
+
+    symbolic = True
+
+    def __init__(self, spec, node=None, index=0, *, trace=None, variable=None, name=None):
+        self.spec = spec
+        if spec is not None:  # None: what a kernel saves for its pullback, opaque
+            self.shape = spec.shape
+            self.dtype = spec.dtype
+        self.node = node
+        self.index = index
+        self.trace = trace
+        self.variable = variable
+        self.mask = None
+        self.name = name
+
+    def __array__(self, dtype=None, copy=None):
+        self._refuse("Turning it into an array", "Use functions of numbarnn.ops, or np. functions that have an entry there.")
+
+    def numpy(self):
+        """Raise: there is no value yet."""
+        self._refuse(".numpy()", "Call the model or the function on arrays to see values.")
+
+    def item(self):
+        """Raise: there is no value yet."""
+        self._refuse(".item()", "Call the model or the function on arrays to see values.")
+
+    tolist = item
+
+    def __repr__(self):
+        name = f"{self.name!r} " if self.name else f"of {self.node.name} " if self.node is not None else ""
+        return f"<Tensor {name}shape={self.shape} dtype={self.dtype}>"
+
+
+class Node:
+    """One recorded call of an operation.
+
+    Attributes
+    ----------
+    operation : Op, KernelOp or any callable
+        ``operation(*args, **kwargs)`` repeats the call.
+    args, kwargs : tuple, dict
+        As called. For an `Op`, ``args`` are its inputs (Tensors, arrays, numbers, None) and ``kwargs`` its attributes; for another
+        operation they are nests in which Tensors occur.
+    inputs : list
+        For an `Op`, ``args``; for another operation, the Tensors in ``args`` and ``kwargs``.
+    outputs : list of Tensor
+    line : (str, int)
+        File and line of the user's code that made the call.
+    """
+
+    __slots__ = ("args", "inputs", "kwargs", "line", "operation", "outputs", "saved", "single")
+
+    def __init__(self, operation, args, kwargs, inputs, specs, trace):
+        self.operation, self.args, self.kwargs, self.inputs = operation, args, kwargs, inputs
+        self.single = specs is None or isinstance(specs, Spec)
+        self.outputs = [Tensor(spec, self, i, trace=trace) for i, spec in enumerate((specs,) if self.single else specs)]
+        self.line = user_frame()
+        self.saved = None  # the Tensor of what a kernel saved for its pullback
+
+    @property
+    def attrs(self):
+        """The attributes of an `Op` node."""
+        return self.kwargs
+
+    @property
+    def name(self):
+        """The name of the operation."""
+        return getattr(self.operation, "name", None) or getattr(self.operation, "__name__", type(self.operation).__name__)
+
+    @property
+    def result(self):
+        """The outputs as the call returned them: one Tensor, or a tuple."""
+        return self.outputs[0] if self.single else tuple(self.outputs)
+
+    def __repr__(self):
+        return f"<Node {self.name} at {self.line[0]}:{self.line[1]}>"
+
+
+class Trace:
+    """The record of one run of a function on symbols.
+
+    Parameters
+    ----------
+    forward : Trace, optional
+        The trace that this one differentiates. Its Tensors may be used here and become `residuals`.
+    """
+
+    def __init__(self, forward=None):
+        self.forward = forward
+        self.nodes = []
+        self.variables = {}  # Variable -> the Tensor that it reads as now
+        self.leaves = {}  # Variable -> the Tensor of its value at the start
+        self.assigned = set()
+        self.known = {}  # only in a gradient: call -> its node
+        self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)
+
+    def input(self, spec, name=None):
+        """Return a new input Tensor."""
+        return Tensor(spec, trace=self, name=name)
+
+    def read(self, variable):
+        """Return the Tensor of a variable's value at this point."""
+        tensor = self.variables.get(variable)
+        if tensor is None:
+            tensor = Tensor(Spec.of(variable), trace=self, variable=variable, name=variable.path)
+            self.variables[variable] = self.leaves[variable] = tensor
+        return tensor
+
+    def residual(self, tensor):
+        """Return the Tensor that stands here for one of the trace that is differentiated."""
+        entry = self.residuals.get(id(tensor))
+        if entry is None:
+            twin = Tensor(tensor.spec, trace=self, name=tensor.name)
+            entry = self.residuals[id(tensor)] = (tensor, twin)
+        return entry[1]
+
+    def resolve(self, x):
+        """Return ``x`` as an input of a node of this trace."""
+        if isinstance(x, Tensor):
+            if x.trace is self:
+                return x
+            if x.trace is not None and x.trace is self.forward:
+                return self.residual(x)
+            whence = "a functional graph" if x.trace is None else "another traced function"
+            raise ValueError(
+                f"{user_line()}: {x!r} belongs to {whence} and has no value here. Pass it to this function as an argument; keep nothing "
+                "symbolic on self or in a global between calls"
+            )
+        if isinstance(x, Variable):
+            return self.read(x)
+        if type(x) is np.ndarray and (variable := captured(x)) is not None:
+            return self.read(variable)
+        return x
+
+    def record(self, operation, inputs, attrs):
+        """Append a node; return it."""
+        inputs = [self.resolve(x) for x in inputs]
+        key = self._key(operation, inputs, attrs)
+        if key in self.known:
+            return self.known[key]
+        specs = operation.infer(*map(Spec.of, inputs), **attrs)
+        node = Node(operation, tuple(inputs), attrs, inputs, specs, self)
+        self.nodes.append(node)
+        if key is not None:
+            self.known[key] = node
+        return node
+
+    def _key(self, operation, inputs, attrs):
+        """Return what makes two calls of gradient rules the same call, which is then made once; None for what is never shared."""
+        if self.forward is None or operation.effect:
+            return None
+        key = (operation, *((type(x), repr(x)) if type(x) in _PYTHON_SCALARS else id(x) for x in inputs), *sorted(attrs.items()))
+        try:
+            hash(key)
+        except TypeError:
+            return None
+        return key
+
+
+@contextlib.contextmanager
+def tracing(trace):
+    """Make ``trace`` the active one of this thread; None suspends tracing."""
+    outer, local.trace = local.trace, trace
+    try:
+        yield trace
+    finally:
+        local.trace = outer
+
+
+def suspended():
+    """Suspend tracing in a ``with`` block, in which operations compute at once (to build a layer, say)."""
+    return tracing(None)
+
+
+def is_tracing():
+    """Say whether a function is being traced in this thread."""
+    return local.trace is not None
+
+
+class _Operation:
+    effect = False
+
+    def __call__(self, *inputs, **attrs):
+        arrays = lists = False
+        for x in inputs:
+            kind = type(x)
+            if kind is np.ndarray:
+                arrays = True
+            elif isinstance(x, ArrayLike):
+                return self._symbolic(inputs, attrs)
+            elif kind is list or kind is tuple:
+                lists = True
+        if self.effect and local.trace is not None:
+            return local.trace.record(self, inputs, attrs).result
+        if lists or not arrays:
+            inputs = _arrays(inputs)
+        return self.compute(*inputs, **attrs)
+
+    def _symbolic(self, inputs, attrs):
+        inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]
+        if local.trace is not None:
+            return local.trace.record(self, inputs, attrs).result
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        if not tensors:
+            return self(*(x.value if isinstance(x, Variable) else x for x in inputs), **attrs)
+        for x in tensors:
+            if x.trace is not None:
+                raise ValueError(f"{user_line()}: {x!r} is left over from a traced function, which has ended; it has no value")
+        specs = self.infer(*map(Spec.of, inputs), **attrs)
+        return Node(self, tuple(inputs), attrs, tensors, specs, None).result
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def _arrays(inputs):
+    """Return lists as arrays, and Python numbers too where nothing else decides about the dtype."""
+    inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]
+    if any(hasattr(x, "dtype") for x in inputs):
+        return inputs
+    return [x if x is None else np.asarray(x) for x in inputs]
+
+
+class Op(_Operation):
+    """An operation on arrays with a gradient rule written in operations.
+
+    Parameters
+    ----------
+    name : str
+    compute : callable
+        ``compute(*arrays, **attrs)`` -> array, or a tuple of arrays. It may return a view of its input, and changes no input.
+    infer : callable
+        ``infer(*specs, **attrs)`` -> Spec, or a tuple of Specs. A Python number comes as a Spec with ``weak`` set, None as None.
+    gradient : callable, optional
+        ``gradient(node, *d_outputs)`` -> one Tensor or None per input (bare for one input), written in operations on ``node.inputs``,
+        ``node.outputs`` and ``node.attrs``. An entry of ``d_outputs`` is None where nothing depends on that output. Without a rule
+        nothing flows back.
+    effect : bool
+        Whether a call does more than return a value (draws, assigns): recorded also without a symbolic input, kept though its output
+        is not used, and repeated at every replay.
+    """
+
+    kernel = False
+
+    def __init__(self, name, compute, infer, gradient=None, *, effect=False, doc=None):
+        self.name = self.__name__ = name
+        self.compute, self.infer, self.gradient, self.effect = compute, infer, gradient, effect
+        self.__doc__ = doc or getattr(compute, "__doc__", None)
+
+
+class KernelOp(_Operation):
+    """An operation with a hand-written pullback on arrays.
+
+    Parameters
+    ----------
+    name : str
+    forward : callable
+        ``forward(*arrays, save, **attrs)`` -> ``(output or tuple of outputs, saved)``. ``saved`` is whatever the pullback wants; with
+        ``save=False`` no gradient will be asked and it is ignored.
+    infer : callable
+        As for `Op`.
+    pullback : callable
+        ``pullback(saved, d_outputs, needs, **attrs)`` -> tuple with one array or None per input. ``d_outputs`` is a tuple with None where
+        nothing depends on that output; ``needs`` says for which inputs a gradient is wanted.
+    effect : bool
+        As for `Op`.
+    """
+
+    kernel = True
+
+    def __init__(self, name, forward, infer, pullback=None, *, effect=False, doc=None):
+        self.name = self.__name__ = name
+        self.forward, self.infer, self.pullback, self.effect = forward, infer, pullback, effect
+        self.gradient = pullback
+        self.__doc__ = doc or getattr(forward, "__doc__", None)
+
+    def compute(self, *arrays, **attrs):
+        """Run the forward kernel without saving anything."""
+        return self.forward(*arrays, save=False, **attrs)[0]
+
+
+class Pullback:
+    """The pullback of a `KernelOp`, as the operation of a node in a backward program."""
+
+    kernel = effect = False
+    gradient = None
+
+    def __init__(self, op, needs, present, specs):
+        self.name = f"{op.name}_pullback"
+        self.op, self.needs, self.present, self.specs = op, needs, present, specs
+
+    def infer(self, *inputs, **attrs):
+        """Return the Specs of the gradients."""
+        return self.specs
+
+    def compute(self, saved, *d_outputs, **attrs):
+        """Run the pullback; return the wanted gradients alone."""
+        given = iter(d_outputs)
+        gradients = self.op.pullback(saved, tuple(next(given) if p else None for p in self.present), self.needs, **attrs)
+        if len(gradients) != len(self.needs):
+            raise ValueError(f"the pullback of {self.op.name} returned {len(gradients)} gradients for {len(self.needs)} inputs")
+        wanted = tuple(g for g, need in zip(gradients, self.needs, strict=True) if need)
+        for gradient, spec in zip(wanted, self.specs, strict=True):
+            if gradient is None or not spec.fits(gradient):
+                got = "None" if gradient is None else f"{gradient.dtype} {gradient.shape}"
+                raise ValueError(f"the pullback of {self.op.name} returned {got} where a gradient of {spec} is needed")
+        return wanted
+
