@@ -1,0 +1,1441 @@
+"""`Layer`: the base of everything that has weights and a `call`; and the masks that travel with arrays.
+
+What happens in ``layer(x)``: arrays come in the layer's float type (``autocast``), the shape is checked against `input_spec`,
+the layer is built if it is not, `training` and `mask` are filled in, `call` runs, and the mask goes on to the output.
+
+- On arrays, `call` computes at once and arrays come out.
+- On Tensors of a function that is being traced, `call` runs too: its operations become part of the trace.
+- On Tensors outside a trace (`Input`), the layer itself becomes one node of a functional graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import itertools
+import threading
+import warnings
+import weakref
+
+import numpy as np
+
+from .. import backend, constraints, graph, initializers, ops, regularizers
+from ..graph import Op, Spec, Tensor, suspended
+from ..protocols import ArrayLike
+from ..random import SeedGenerator
+from ..serialization import export
+from ..variable import Variable
+
+__all__ = ["InputSpec", "Layer", "get_mask", "set_mask", "structure_clock"]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# masks
+
+_masks: dict[int, tuple] = {}  # id of an array -> (weak reference to it, its mask)
+
+
+def get_mask(x):
+    """Return the mask that travels with a value.
+
+    Parameters
+    ----------
+    x : array or Tensor
+        Slices, copies and results of arithmetic have lost the mask of what they were made from.
+
+    Returns
+    -------
+    array, Tensor or None
+        True where a timestep counts.
+    """
+    if isinstance(x, Tensor):
+        return x.mask
+    entry = _masks.get(id(x))
+    # Another array may live at the address of one that is gone.
+    return entry[1] if entry is not None and entry[0]() is x else None
+
+
+def set_mask(x, mask):
+    """Let a mask travel with a value.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    mask : array, Tensor or None
+        None takes the mask away.
+
+    Raises
+    ------
+    TypeError
+        If a symbolic mask is given for an array: the array would outlive the trace that the mask belongs to.
+    """
+    if isinstance(x, Tensor):
+        x.mask = mask
+        return
+    key = id(x)
+    if mask is None:
+        if get_mask(x) is not None:
+            del _masks[key]
+        return
+    if isinstance(mask, Tensor):
+        raise TypeError(f"an array cannot carry the symbolic mask {mask!r}")
+
+    def forget(reference):
+        entry = _masks.get(key)
+        if entry is not None and entry[0] is reference:
+            del _masks[key]
+
+    _masks[key] = (weakref.ref(x, forget), mask)
+
+
+def _map_masks(nest):
+    """Return the masks of a nest of values, in its structure; None if there are none at all."""
+    if isinstance(nest, (np.ndarray, Tensor)):
+        return get_mask(nest)
+    masks = _map(get_mask, nest)
+    return masks if any(mask is not None for mask in _leaves(masks)) else None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# nests: the short way for what is nearly always one array (tree.py brings in optree)
+
+
+def _map(fn, nest):
+    if isinstance(nest, dict):
+        return type(nest)((key, _map(fn, value)) for key, value in nest.items())
+    if isinstance(nest, (list, tuple)):
+        items = [_map(fn, item) for item in nest]
+        return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
+    return fn(nest)
+
+
+def _leaves(nest):
+    if isinstance(nest, dict):
+        return [leaf for key in sorted(nest) for leaf in _leaves(nest[key])]
+    if isinstance(nest, (list, tuple)):
+        return [leaf for item in nest for leaf in _leaves(item)]
+    return [nest]
+
+
+def _is_shape(x):
+    return isinstance(x, (list, tuple)) and all(n is None or isinstance(n, (int, np.integer)) for n in x)
+
+
+def _shape_of(nest):
+    return _map(lambda x: tuple(x.shape) if hasattr(x, "shape") else None, nest)
+
+
+def _is_values(nest):
+    """Say whether something can have a shape: an array, a Tensor, a Variable, or a nest of these."""
+    leaves = _leaves(nest)
+    return any(hasattr(x, "shape") for x in leaves) and all(x is None or hasattr(x, "shape") for x in leaves)
+
+
+# The same value under another identity: what a layer returns that returns its input but not the input's mask.
+_alias = Op("alias", lambda x: x.view(), lambda x: x, lambda node, d: d)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# the calls that are under way
+
+
+class _Calls(threading.local):
+    def __init__(self):
+        self.stack = []  # (layer, training) of the layers whose call or build is running, outermost first
+
+
+_calls = _Calls()
+_clock = itertools.count(1)
+_time = 0
+_losses_added = False  # whether any layer ever called add_loss: only then is there something to clear
+
+
+def structure_clock():
+    """Return a number that grows whenever an attribute of any layer changes.
+
+    While it stands still, no `Layer.structure_version` has changed and programs that were traced are still right.
+
+    Returns
+    -------
+    int
+    """
+    return _time
+
+
+class _CallInfo:
+    """What must be known about the parameters of a `call`."""
+
+    __slots__ = ("first", "has_mask", "has_training", "keywords", "mask_index", "names", "signature", "training_default", "training_index")
+
+    def __init__(self, function):
+        self.signature = inspect.signature(function)
+        parameters = [p for p in self.signature.parameters.values() if p.name != "self"]
+        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.names = [p.name for p in plain]
+        self.keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.first = self.names[0] if self.names else None
+        self.has_training = "training" in self.names
+        self.has_mask = "mask" in self.names
+        self.training_index = self.names.index("training") if self.has_training else -1
+        self.mask_index = self.names.index("mask") if self.has_mask else -1
+        default = self.signature.parameters["training"].default if self.has_training else None
+        self.training_default = None if default is inspect.Parameter.empty else default
+
+
+@functools.lru_cache(maxsize=1024)
+def _call_info(function):
+    return _CallInfo(function)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shape_parameters(function):
+    parameters = inspect.signature(function).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.name != "self" and p.kind in kinds]
+
+
+def _wrap_build(build):
+    """Make a `build` method leave the layer marked, locked and with its shapes noted, whoever calls it."""
+
+    @functools.wraps(build)
+    def wrapped(self, *args, **kwargs):
+        state = self.__dict__
+        outermost = not state["_building"]
+        if not outermost:  # super().build(...)
+            return build(self, *args, **kwargs)
+        state["_building"] = True
+        _calls.stack.append((self, None))
+        try:
+            with suspended():  # weights are made now, also while a function is being traced
+                result = build(self, *args, **kwargs)
+        finally:
+            _calls.stack.pop()
+            state["_building"] = False
+        bound = inspect.signature(build).bind(self, *args, **kwargs).arguments
+        state["_build_shapes"] = {name: value for name, value in bound.items() if name != "self"}
+        self.built = True
+        state["_locked"] = True
+        if state["_initial_weights"] is not None:
+            self.set_weights(state["_initial_weights"])
+            state["_initial_weights"] = None
+        return result
+
+    wrapped._builds = True
+    return wrapped
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class InputSpec:
+    """What a layer expects of an input: its rank, shape, dtype, or the length of some axes.
+
+    Parameters
+    ----------
+    dtype : str, optional
+    shape : tuple, optional
+        None stands for any length.
+    ndim, max_ndim, min_ndim : int, optional
+    axes : dict, optional
+        Axis -> length, or None for any.
+    allow_last_axis_squeeze : bool
+        Whether a last axis of length 1 may be missing or too many.
+    name : str, optional
+        The key of the input if inputs come as a dict.
+    optional : bool
+        Whether None may be passed.
+    """
+
+    def __init__(
+        self,
+        dtype=None,
+        shape=None,
+        ndim=None,
+        max_ndim=None,
+        min_ndim=None,
+        axes=None,
+        allow_last_axis_squeeze=False,
+        name=None,
+        optional=False,
+    ):
+        self.dtype = None if dtype is None else backend.standardize_dtype(dtype)
+        self.shape = None if shape is None else tuple(shape)
+        self.ndim = len(self.shape) if shape is not None else ndim
+        self.max_ndim = max_ndim
+        self.min_ndim = min_ndim
+        self.name = name
+        self.optional = optional
+        self.allow_last_axis_squeeze = allow_last_axis_squeeze
+        try:
+            self.axes = {int(axis): length for axis, length in (axes or {}).items()}
+        except (AttributeError, TypeError, ValueError):
+            raise TypeError(f"Argument `axes` must be a dict with integer keys. Received: axes={axes}") from None
+        highest = self.ndim if self.ndim is not None else self.max_ndim
+        if self.axes and highest is not None and max(self.axes) > highest - 1:
+            raise ValueError(f"Axis {max(self.axes)} is greater than the maximum allowed value: {highest - 1}")
+
+    def __repr__(self):
+        shown = ("dtype", "shape", "ndim", "max_ndim", "min_ndim", "axes")
+        return f"InputSpec({', '.join(f'{name}={getattr(self, name)}' for name in shown if getattr(self, name))})"
+
+    def get_config(self):
+        """Return the constructor's arguments as a dict."""
+        names = ("dtype", "shape", "ndim", "max_ndim", "min_ndim", "axes", "optional")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a spec from `get_config`'s result."""
+        return cls(**config)
+
+    def check(self, x, index, layer_name):
+        """Raise ValueError unless a value fits.
+
+        Parameters
+        ----------
+        x : array or Tensor
+        index : int
+            Which input it is, for the message.
+        layer_name : str
+        """
+        if x is None and self.optional:
+            return
+        if not hasattr(x, "shape"):
+            raise ValueError(
+                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
+            )
+        shape = tuple(x.shape)
+        ndim = len(shape)
+        who = f"Input {index} with name '{self.name}' of layer '{layer_name}' is incompatible with the layer: "
+        full = f"Full shape received: {shape}"
+        if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
+            raise ValueError(f"{who}expected ndim={self.ndim}, found ndim={ndim}. {full}")
+        if self.max_ndim is not None and ndim > self.max_ndim:
+            raise ValueError(f"{who}expected max_ndim={self.max_ndim}, found ndim={ndim}")
+        if self.min_ndim is not None and ndim < self.min_ndim:
+            raise ValueError(f"{who}expected min_ndim={self.min_ndim}, found ndim={ndim}. {full}")
+        if self.dtype is not None and x.dtype != self.dtype:
+            raise ValueError(f"{who}expected dtype={self.dtype}, found dtype={x.dtype}")
+        for axis, length in self.axes.items():
+            if length is not None and shape[axis] not in (length, None):
+                raise ValueError(
+                    f"{who}expected axis {axis} of input shape to have value {length}, "
+                    f"but received input with shape {shape}"
+                )
+        if self.shape is not None:
+            expected, found = self.shape, shape
+            if self.allow_last_axis_squeeze:
+                found = found[:-1] if found and found[-1] == 1 else found
+                expected = expected[:-1] if expected and expected[-1] == 1 else expected
+            differ = len(expected) != len(found) or any(
+                a is not None and b is not None and a != b for a, b in zip(expected, found, strict=True)
+            )
+            if differ:
+                raise ValueError(f"{who}expected shape={self.shape}, found shape={shape}")
+
+
+class Layer:
+    """A function with weights, a configuration and a name.
+
+    A subclass gives `call`, and, if it has weights, `build`, in which it makes them with `add_weight`. Layers and variables that are
+    set as attributes, also inside lists, tuples and dicts, belong to the layer; `weights` lists them in the order in which they came.
+    Attributes may be set before ``super().__init__()`` is called.
+
+    Parameters
+    ----------
+    activity_regularizer : Regularizer or str, optional
+        A penalty on the outputs, divided by the batch size.
+    trainable : bool
+        Whether the optimizer changes the weights.
+    dtype : str, dtype or DTypePolicy, optional
+        The float type of weights and results, or ``"mixed_float16"``; `numbarnn.backend.floatx` by default.
+    autocast : bool
+        Whether floating-point inputs are cast to the layer's type.
+    name : str, optional
+        By default the class's name in snake case, numbered from the second on.
+    input_shape, batch_input_shape, input_dim, input_length, batch_size
+        The shape of the input (without and with the batch, or its last axis alone), for a `Sequential` to be built at once.
+    weights : list of array, optional
+        Values that the weights start from.
+
+    Attributes
+    ----------
+    built : bool
+    input_spec : InputSpec or nest of them, or None
+        What `__call__` checks its first argument against.
+    supports_masking : bool
+        Whether a mask may come in and go on; by default whether the class defines `compute_mask`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numbarnn import layers
+    >>> class Scale(layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight(shape=input_shape[-1:], initializer="ones", name="scale")
+    ...     def call(self, x):
+    ...         return x * self.scale
+    >>> layer = Scale()
+    >>> layer(np.ones((2, 3), np.float32)).shape
+    (2, 3)
+    >>> layer.scale.path
+    'scale/scale'
+    """
+
+    _allow_non_tensor_positional_args = False
+    _call_info = None
+
+    def __new__(cls, *args, **kwargs):
+        # What must be there before __init__: attributes may be set before super().__init__() is called.
+        self = super().__new__(cls)
+        state = self.__dict__
+        state["_own_trainable"] = []
+        state["_own_non_trainable"] = []
+        state["_untracked_names"] = set()
+        state["_version"] = 0
+        state["_building"] = False
+        state["_locked"] = False
+        state["_initial_weights"] = None
+        state["_init_arguments"] = (args, kwargs)
+        return self
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        build = cls.__dict__.get("build")
+        if build is not None and not getattr(build, "_builds", False):
+            cls.build = _wrap_build(build)
+
+    def __init__(self, *, activity_regularizer=None, trainable=True, dtype=None, autocast=True, name=None, **kwargs):
+        state = self.__dict__
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"Argument `name` must be a string. Received: name={name} (of type {type(name)})")
+        if name is not None and "/" in name:
+            raise ValueError(f"Argument `name` must be a string and cannot contain character `/`. Received: name={name}")
+        state["_name"] = name if name is not None else self._default_name()
+        self._set_policy(dtype)
+        if not isinstance(trainable, bool):
+            raise ValueError(
+                f"Expected `trainable` to be a boolean. Received: trainable={trainable} (of type {type(trainable)})"
+            )
+        state["_trainable"] = trainable
+        state["autocast"] = autocast
+        state["_activity_regularizer"] = regularizers.get(activity_regularizer)
+        state.setdefault("built", False)
+        state.setdefault("_input_spec", None)
+        state["_supports_masking"] = type(self).compute_mask is not Layer.compute_mask
+        state["_losses"] = []
+        state["_inbound_nodes"] = []
+        state["_build_shapes"] = None
+        state["_batch_input_shape"] = self._declared_shape(kwargs)
+        state["_initial_weights"] = kwargs.pop("weights", None)
+        if kwargs:
+            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
+        state["_call_info"] = _call_info(type(self).call)
+
+    def _default_name(self):
+        return backend.auto_name(type(self).__name__)
+
+    @staticmethod
+    def _declared_shape(kwargs):
+        """Take the input shape, in any of Keras's spellings, out of the keyword arguments; None if there is none."""
+        batch_shape = kwargs.pop("batch_input_shape", None)
+        batch_shape = kwargs.pop("batch_shape", batch_shape)
+        shape = kwargs.pop("input_shape", None)
+        features = kwargs.pop("input_dim", None)
+        length = kwargs.pop("input_length", None)
+        batch_size = kwargs.pop("batch_size", None)
+        if batch_shape is not None:
+            return tuple(batch_shape)
+        if features is not None:
+            shape = (length, features) if length is not None else (features,)
+        if shape is None:
+            return None
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        return (batch_size, *shape)
+
+    # -- attributes ---------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name, value):
+        state = self.__dict__
+        missing = state  # no attribute is its own layer's __dict__
+        old = state.get(name, missing)
+        if old is value:
+            return
+        if isinstance(value, (Variable, Layer)) and self._locked and name not in self._untracked_names:
+            self._refuse_state()
+        if isinstance(old, Variable) and name not in self._untracked_names:
+            object.__setattr__(self, name, value)
+            self._forget(old)
+        else:
+            object.__setattr__(self, name, value)
+        if isinstance(value, Variable) and name not in self._untracked_names:
+            self._track(value)
+        self._changed()
+
+    def __delattr__(self, name):
+        old = self.__dict__.get(name)
+        object.__delattr__(self, name)
+        if isinstance(old, Variable):
+            self._forget(old)
+        self._changed()
+
+    def _changed(self):
+        # What `call` itself sets was set by the very run that a trace records; counting it would make every trace stale at once.
+        if any(layer is self for layer, _ in _calls.stack) and not self._building:
+            return
+        global _time
+        self.__dict__["_version"] += 1
+        _time = next(_clock)
+
+    def _refuse_state(self):
+        raise ValueError(
+            "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All state must be "
+            f"created in the `__init__()` method or in the `build()` method. Layer: {self.name!r}"
+        )
+
+    def _track(self, variable):
+        if any(variable is v for v in itertools.chain(self._own_trainable, self._own_non_trainable)):
+            return
+        (self._own_trainable if variable.trainable else self._own_non_trainable).append(variable)
+        if not self.__dict__.get("_trainable", True):
+            variable.trainable = False
+
+    def _forget(self, variable):
+        if any(value is variable for value in self.__dict__.values()):
+            return
+        for name in ("_own_trainable", "_own_non_trainable"):
+            self.__dict__[name] = [v for v in self.__dict__[name] if v is not variable]
+
+    def _set_untracked(self, name, value):
+        """Set an attribute whose variables and layers are not this layer's, and whose change is no change of structure."""
+        self._untracked_names.add(name)
+        object.__setattr__(self, name, value)
+
+    def _members(self, kind):
+        """Return what is of a class among the attributes and, in lists, tuples, sets and dicts, within them, each once."""
+        found, seen = [], set()
+
+        def visit(value):
+            if isinstance(value, kind):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    found.append(value)
+            elif isinstance(value, dict):
+                for item in value.values():
+                    visit(item)
+            elif isinstance(value, (list, tuple, set)):
+                for item in value:
+                    visit(item)
+
+        for name, value in self.__dict__.items():
+            if name not in _NOT_MEMBERS and name not in self._untracked_names:
+                visit(value)
+        return found
+
+    @property
+    def _sublayers(self):
+        return [layer for layer in self._members(Layer) if layer is not self]
+
+    def _flatten_layers(self, include_self=True, recursive=True):
+        """Return this layer and those within it, outer before inner, each once."""
+        found, seen = [], set()
+
+        def visit(layer, depth):
+            if id(layer) in seen:
+                return
+            seen.add(id(layer))
+            if depth or include_self:
+                found.append(layer)
+            if depth == 0 or recursive:
+                for inner in layer._sublayers:
+                    visit(inner, depth + 1)
+
+        visit(self, 0)
+        return found
+
+    @property
+    def structure_version(self):
+        """A number that changes when an attribute of this layer or of one within it changes.
+
+        Programs are traced anew when it does. See also `structure_clock`, which is quicker to ask.
+        """
+        return sum(layer._version for layer in self._flatten_layers())
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        state["_inbound_nodes"] = []  # the graph is not the layer's
+        state["_losses"] = []
+        return state
+
+    def __repr__(self):
+        return f"<{type(self).__name__} name={self.__dict__.get('_name')}, built={self.__dict__.get('built')}>"
+
+    # -- name and types -----------------------------------------------------------------------------------------
+
+    @property
+    def name(self):
+        """The layer's name."""
+        return self._name
+
+    @name.setter
+    def name(self, value):
+        self.__dict__["_name"] = value
+
+    def _set_policy(self, dtype):
+        policy = backend.get_policy(dtype)
+        state = self.__dict__
+        state["_dtype_policy"] = policy
+        compute = np.dtype(policy.compute_dtype)
+        # Nothing is computed below float32; a float16 layer casts what it returns.
+        state["_working_dtype"] = np.dtype(np.float32) if compute == np.float16 else compute
+        state["_result_dtype"] = compute if compute == np.float16 else None
+
+    @property
+    def dtype_policy(self):
+        """The `DTypePolicy`."""
+        return self._dtype_policy
+
+    @dtype_policy.setter
+    def dtype_policy(self, value):
+        self._set_policy(value)
+        self._changed()
+
+    @property
+    def dtype(self):
+        """The type of the weights, as a string; the same as `variable_dtype`."""
+        return self._dtype_policy.variable_dtype
+
+    @property
+    def variable_dtype(self):
+        """The type of the weights, as a string."""
+        return self._dtype_policy.variable_dtype
+
+    @property
+    def compute_dtype(self):
+        """The type of the results, as a string."""
+        return self._dtype_policy.compute_dtype
+
+    @property
+    def input_dtype(self):
+        """The type that floating-point inputs come in."""
+        return self._dtype_policy.compute_dtype
+
+    @property
+    def input_spec(self):
+        """What the first argument of a call must fit: an `InputSpec`, a nest of them, or None."""
+        return self._input_spec
+
+    @input_spec.setter
+    def input_spec(self, value):
+        self.__dict__["_input_spec"] = value
+
+    @property
+    def supports_masking(self):
+        """Whether a mask may come in and go on."""
+        return self._supports_masking
+
+    @supports_masking.setter
+    def supports_masking(self, value):
+        self.__dict__["_supports_masking"] = value
+
+    @property
+    def activity_regularizer(self):
+        """The penalty on the outputs, or None."""
+        return self._activity_regularizer
+
+    @activity_regularizer.setter
+    def activity_regularizer(self, value):
+        self.__dict__["_activity_regularizer"] = regularizers.get(value)
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
+    def add_weight(
+        self,
+        *args,
+        shape=None,
+        initializer=None,
+        dtype=None,
+        trainable=None,
+        autocast=True,
+        regularizer=None,
+        constraint=None,
+        aggregation="none",
+        overwrite_with_gradient=False,
+        name=None,
+        **kwargs,
+    ):
+        """Make a weight of this layer.
+
+        Both of Keras's spellings are understood: ``add_weight(shape, initializer, dtype, ...)`` of Keras 3 and
+        ``add_weight(name, shape, dtype, initializer, regularizer, trainable, constraint)`` of Keras 2, told apart by
+        whether the first argument is a string.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            ``()`` by default.
+        initializer : str, callable or array, optional
+            ``"glorot_uniform"`` by default, ``"zeros"`` for a type that is not a float.
+        dtype : str, optional
+            The layer's `variable_dtype` by default.
+        trainable : bool
+        regularizer, constraint : str, callable or None
+        name : str, optional
+        autocast, aggregation, overwrite_with_gradient
+            Accepted for Keras's sake: NumPy's promotion casts, there are no replicas, gradients are gradients.
+
+        Returns
+        -------
+        Variable
+
+        Raises
+        ------
+        ValueError
+            If the layer is built already, or the shape is not fully known.
+        """
+        self._check_super_called()
+        order = ("name", "shape", "dtype", "initializer", "regularizer", "trainable", "constraint")
+        if not args or not isinstance(args[0], str):
+            order = ("shape", "initializer", "dtype")
+        if len(args) > len(order):
+            raise TypeError(f"add_weight() takes at most {len(order)} positional arguments but {len(args)} were given.")
+        given = {
+            "name": name,
+            "shape": shape,
+            "dtype": dtype,
+            "initializer": initializer,
+            "regularizer": regularizer,
+            "trainable": trainable,
+            "constraint": constraint,
+        }
+        for key, value in zip(order, args, strict=False):
+            if given[key] is not None:
+                raise ValueError(f"`{key}` was passed both positionally and as a keyword argument.")
+            given[key] = value
+        unknown = set(kwargs) - {"use_resource", "synchronization", "experimental_autocast", "collections", "partitioner", "getter"}
+        if unknown:
+            raise TypeError(f"add_weight() got unexpected keyword arguments: {sorted(unknown)}")
+        if self._locked:
+            self._refuse_state()
+
+        shape = given["shape"] if given["shape"] is not None else ()
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if any(n is None for n in shape):
+            raise ValueError(f"Shapes used to initialize variables must be fully-defined (no `None` dimensions). Received: shape={shape}")
+        dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
+        initializer = given["initializer"]
+        if initializer is None:
+            initializer = "glorot_uniform" if "float" in dtype else "zeros"
+        with suspended():
+            value = initializers.get(initializer)(shape, dtype=dtype)
+        value = np.asarray(value)
+        if value.shape != shape:
+            raise ValueError(
+                f"The initializer of weight {given['name']!r} of layer {self.name!r} returned shape {value.shape}, expected {shape}"
+            )
+        variable = Variable(
+            value,
+            trainable=given["trainable"] is None or bool(given["trainable"]),
+            name=given["name"],
+            dtype=dtype,
+            regularizer=regularizers.get(given["regularizer"]),
+            constraint=constraints.get(given["constraint"]),
+        )
+        scope = [layer.name for layer, _ in _calls.stack]
+        if not _calls.stack or _calls.stack[-1][0] is not self:
+            scope.append(self.name)
+        variable.path = "/".join([*scope, variable.name])
+        self._track(variable)
+        self._changed()
+        return variable
+
+    def add_variable(self, *args, **kwargs):
+        """Make a weight of this layer; the same as `add_weight`."""
+        return self.add_weight(*args, **kwargs)
+
+    def _own_variables(self):
+        # Variables inside lists and dicts are found when they are asked for; what was made or set first comes first.
+        own = [*self._own_trainable, *self._own_non_trainable]
+        seen = {id(v) for v in own}
+        return own + [v for v in self._members(Variable) if id(v) not in seen]
+
+    def _collect(self, with_seeds):
+        found, seen = [], set()
+
+        def visit(layer):
+            mine = layer._own_variables()
+            if with_seeds:
+                mine = mine + [generator.state for generator in layer._members(SeedGenerator)]
+            for variable in mine:
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    found.append(variable)
+            for inner in layer._sublayers:
+                visit(inner)
+
+        visit(self)
+        return found
+
+    @property
+    def weights(self):
+        """All weights: the trainable ones made here, then the others made here, then those of the layers within."""
+        return self._collect(with_seeds=False)
+
+    @property
+    def variables(self):
+        """All weights and the states of random generators."""
+        return self._collect(with_seeds=True)
+
+    @property
+    def trainable_weights(self):
+        """The weights that the optimizer changes; none if the layer is not trainable."""
+        return [v for v in self.weights if v.trainable] if self.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        """The weights that the optimizer leaves alone."""
+        return [v for v in self.weights if not v.trainable] if self.trainable else self.weights
+
+    @property
+    def trainable_variables(self):
+        """The same as `trainable_weights`."""
+        return [v for v in self.variables if v.trainable] if self.trainable else []
+
+    @property
+    def non_trainable_variables(self):
+        """`non_trainable_weights` and the states of random generators."""
+        return [v for v in self.variables if not v.trainable] if self.trainable else self.variables
+
+    @property
+    def trainable(self):
+        """Whether the optimizer changes the weights; setting it sets that of every layer within."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        value = bool(value)
+        self.__dict__["_trainable"] = value
+        for variable in self._own_trainable:
+            variable.trainable = value
+        for layer in self._sublayers:
+            layer.trainable = value
+        self._changed()
+
+    def get_weights(self):
+        """Return copies of the values of `weights`.
+
+        Returns
+        -------
+        list of numpy.ndarray
+        """
+        return [variable.numpy() for variable in self.weights]
+
+    def set_weights(self, weights):
+        """Set the values of `weights`.
+
+        Parameters
+        ----------
+        weights : list of array
+            In the order of `weights`.
+
+        Raises
+        ------
+        ValueError
+            If their number or a shape differs; nothing is set then.
+        """
+        own = self.weights
+        values = [np.asarray(value) for value in weights]
+        if len(own) != len(values):
+            raise ValueError(
+                f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(values)}, "
+                f"but the layer was expecting {len(own)} weights."
+            )
+        for variable, value in zip(own, values, strict=True):
+            if variable.shape != value.shape:
+                raise ValueError(
+                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape {value.shape}."
+                )
+        for variable, value in zip(own, values, strict=True):
+            variable.assign(value)
+
+    def count_params(self):
+        """Count the numbers in all weights.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"You tried to call `count_params` on layer '{self.name}', but the layer isn't built. "
+                f"You can build it manually via: `layer.build(input_shape)`."
+            )
+        return sum(variable.size for variable in self.weights)
+
+    # -- losses -------------------------------------------------------------------------------------------------
+
+    def add_loss(self, loss):
+        """Add a scalar, or several, to the loss of the model that this layer is in; to be called within `call`.
+
+        Parameters
+        ----------
+        loss : scalar, or list of scalars
+        """
+        global _losses_added
+        _losses_added = True
+        for value in _leaves(loss):
+            if not isinstance(value, (ArrayLike, np.ndarray)):
+                value = np.asarray(value, self._working_dtype)
+            self._losses.append(value)
+
+    @property
+    def losses(self):
+        """The scalars of the last call's `add_loss` and activity penalties, then one per regularized trainable weight."""
+        found = [loss for layer in self._flatten_layers() for loss in layer._losses]
+        return found + [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
+
+    def _clear_losses(self):
+        for layer in self._flatten_layers():
+            layer._losses.clear()
+
+    @property
+    def metrics(self):
+        """The metrics among the attributes of this layer and of those within it."""
+        found = []
+        for layer in self._flatten_layers():
+            found += [m for m in layer._members(object) if hasattr(m, "update_state") and hasattr(m, "reset_state")]
+        return found
+
+    # -- building -----------------------------------------------------------------------------------------------
+
+    def build(self, input_shape=None):
+        """Make the weights, knowing the shape of the input. Called once, before the first `call`.
+
+        Parameters
+        ----------
+        input_shape : tuple, or nest of tuples
+            None stands for a length that is not known. A subclass may name further parameters after those of `call`, with
+            ``_shape`` added (``build(self, a_shape, b_shape)`` for ``call(self, a, b)``).
+        """
+
+    def _build_at_init(self):
+        """Mark a layer without weights as built."""
+        self.__dict__["built"] = True
+
+    def _maybe_build(self, args, kwargs):
+        names = _shape_parameters(type(self).build)
+        if type(self).build is Layer.build or not names:
+            self.build(*([_shape_of(args[0])] if args and names and _is_values(args[0]) else []))
+            return
+        self.build(**self._shapes_for(names, args, kwargs, "build"))
+        if self._input_spec is not None:
+            self._check_input(args[0] if args else kwargs.get(self._call_info.first))
+
+    def _shapes_for(self, names, args, kwargs, method):
+        """Return the shapes of the arguments of a call under the names that `build` or `compute_output_shape` has for them."""
+        info = self._call_info
+        values = {**dict(zip(info.names, args, strict=False)), **kwargs}
+        shapes = {}
+        for key in [*info.names, *(key for key in kwargs if key not in info.names)]:
+            value = values.get(key)
+            if key != "mask" and value is not None and _is_values(value):
+                shapes[f"{key}_shape"] = _shape_of(value)
+        if len(names) == 1:
+            return {names[0]: next(iter(shapes.values()), None)}
+        chosen = {}
+        for name in names:
+            if not name.endswith("_shape") or (name.removesuffix("_shape") not in info.names and not info.keywords):
+                raise ValueError(
+                    f"For a `{method}()` method with more than one argument, all arguments should have a `_shape` suffix and match "
+                    f"an argument from `call()`. E.g. `{method}(self, foo_shape, bar_shape)`. For layer '{type(self).__name__}', "
+                    f"received `{method}()` argument `{name}`, and the arguments of `call()` are {info.names}."
+                )
+            if name in shapes:
+                chosen[name] = shapes[name]
+        return chosen
+
+    def get_build_config(self):
+        """Return the shapes that `build` was called with, or None."""
+        shapes = self._build_shapes
+        if shapes is None:
+            return None
+        if len(shapes) == 1:
+            return {"input_shape": next(iter(shapes.values()))}
+        return {"shapes_dict": shapes}
+
+    def build_from_config(self, config):
+        """Build from `get_build_config`'s result.
+
+        Parameters
+        ----------
+        config : dict
+        """
+        if "input_shape" in config:
+            self.build(config["input_shape"])
+        elif "shapes_dict" in config:
+            self.build(**config["shapes_dict"])
+
+    # -- calling ------------------------------------------------------------------------------------------------
+
+    def call(self, *args, **kwargs):
+        """Compute the outputs from the inputs; to be defined by a subclass. Users call the layer itself."""
+        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
+
+    def _check_super_called(self):
+        if "_name" not in self.__dict__:
+            raise RuntimeError(
+                f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement in the "
+                "`__init__()` method. Go add it!"
+            )
+
+    def _check_input(self, x):
+        spec = self._input_spec
+        if isinstance(spec, InputSpec) and not isinstance(x, (list, tuple, dict)):
+            spec.check(x, 0, self.name)
+            return
+        specs = _leaves(spec)
+        if isinstance(x, dict) and all(s is not None and s.name for s in specs):
+            absent = [s.name for s in specs if s.name not in x]
+            if absent:
+                raise ValueError(
+                    f'Missing data for input "{absent[0]}". You passed a data dictionary with keys {list(x)}. '
+                    f"Expected the following keys: {[s.name for s in specs]}"
+                )
+            values = [x[s.name] for s in specs]
+        else:
+            values = _leaves(x)
+        if len(values) != len(specs):
+            raise ValueError(
+                f'Layer "{self.name}" expects {len(specs)} input(s), but it received {len(values)} input tensors. '
+                f"Inputs received: {values}"
+            )
+        for index, (value, one) in enumerate(zip(values, specs, strict=True)):
+            if one is not None:
+                one.check(value, index, self.name)
+
+    def _take(self, x):
+        """Bring one value into the layer's float type; its mask comes along."""
+        if type(x) is np.ndarray:
+            dtype = x.dtype
+            if dtype is self._working_dtype or dtype.kind != "f" or not self.autocast or dtype == self._working_dtype:
+                return x
+            if self._working_dtype.kind != "f":
+                return x
+            cast = x.astype(self._working_dtype)
+        elif isinstance(x, ArrayLike):
+            if isinstance(x, Variable) and not graph.is_tracing():
+                return self._take(x.value)
+            if x.dtype.kind != "f" or not self.autocast or x.dtype == self._working_dtype or self._working_dtype.kind != "f":
+                return x
+            cast = ops.cast(x, self._working_dtype)
+        elif hasattr(x, "__array__"):
+            return self._take(np.asarray(x))
+        else:
+            return x
+        mask = get_mask(x)
+        if mask is not None:
+            set_mask(cast, mask)
+        return cast
+
+    def _working(self, x):
+        """Bring an input or a weight into the type that is computed in: the policy's, but float32 instead of float16."""
+        return x if x.dtype == self._working_dtype else ops.cast(x, self._working_dtype)
+
+    def _take_positional(self, x):
+        taken = self._take(x)
+        if isinstance(taken, (int, float, complex, str)) and not isinstance(taken, bool):
+            raise ValueError(
+                "Only input tensors may be passed as positional arguments. The following argument value should be passed as a "
+                f"keyword argument: {x} (of type {type(x)})"
+            )
+        return taken
+
+    def __call__(self, *args, **kwargs):
+        """Call the layer on arrays, or on symbolic tensors.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of `call`. `training` and `mask` are filled in where they are not given: `training` from the layer or model
+            in whose `call` this one happens, `mask` from the first argument.
+
+        Returns
+        -------
+        nest of numpy.ndarray, or of Tensor
+        """
+        info = self._call_info
+        if info is None:
+            self._check_super_called()
+
+        # The arguments, in the layer's float type. One array alone is what is nearly always passed.
+        if len(args) == 1 and type(args[0]) is np.ndarray:
+            args = (self._take(args[0]),)
+        elif self._allow_non_tensor_positional_args:
+            args = tuple([_map(self._take, x) for x in args])
+        else:
+            args = tuple([_map(self._take_positional, x) for x in args])
+        for key in kwargs:
+            if key != "training":
+                kwargs[key] = _map(self._take, kwargs[key])
+        if args:
+            first = args[0]
+        elif info.first is not None and info.first in kwargs:
+            first = kwargs[info.first]
+        else:
+            first = info.signature.bind(self, *args, **kwargs) and None  # raises TypeError, naming what is missing
+
+        training = kwargs.pop("training", None)
+        if training is None and 0 <= info.training_index < len(args):
+            training = args[info.training_index]
+        if not graph.is_tracing() and (
+            isinstance(first, Tensor) or any(isinstance(x, Tensor) for x in _leaves((args, kwargs)))
+        ):
+            return self._call_functional(first, args, kwargs, training)
+        return self._call_directly(first, args, kwargs, training)
+
+    def _call_directly(self, first, args, kwargs, training):
+        info = self._call_info
+        stack = _calls.stack
+        if self._input_spec is not None:
+            self._check_input(first)
+        if not self.built:
+            self._maybe_build(args, kwargs)
+        if not stack and _losses_added:
+            self._clear_losses()
+
+        # training: as given > as in the call around this one > as by default
+        if training is None and stack:
+            training = stack[-1][1]
+        if training is None:
+            training = info.training_default
+        if info.has_training and training is not None and info.training_index >= len(args):
+            kwargs["training"] = training
+
+        given = kwargs.get("mask") if info.has_mask and info.mask_index >= len(args) else None
+        if given is None:
+            previous = _map_masks(first)
+            if info.has_mask and info.mask_index < len(args):
+                previous = args[info.mask_index]
+            elif info.has_mask and previous is not None:
+                kwargs["mask"] = previous
+        else:
+            previous = given
+
+        stack.append((self, training))
+        try:
+            outputs = self.call(*args, **kwargs)
+            if self._result_dtype is not None:
+                outputs = _map(self._give, outputs)
+            if self._activity_regularizer is not None:
+                self._penalize(outputs)
+        finally:
+            stack.pop()
+
+        if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
+            return outputs
+        return self._pass_mask(first, previous, outputs)
+
+    def _give(self, x):
+        """Bring one result into the type that the layer promises."""
+        if not hasattr(x, "dtype") or x.dtype.kind != "f" or x.dtype == self._result_dtype:
+            return x
+        cast = ops.cast(x, self._result_dtype)
+        mask = get_mask(x)
+        if mask is not None:
+            set_mask(cast, mask)
+        return cast
+
+    def _penalize(self, outputs):
+        for output in _leaves(outputs):
+            if hasattr(output, "shape"):
+                penalty = self._activity_regularizer(output)
+                if len(output.shape) > 0:
+                    # An empty batch costs nothing.
+                    penalty = penalty / ops.maximum(ops.cast(ops.shape(output)[0], output.dtype), 1)
+                self.add_loss(penalty)
+
+    def _pass_mask(self, first, previous, outputs):
+        """Give the outputs their masks."""
+        incoming = [x for x in _leaves(first) if isinstance(x, (np.ndarray, Tensor))]
+        if self._supports_masking:
+            masks = self.compute_mask(first, previous)
+            single = not isinstance(outputs, (list, tuple, dict))
+            flat = [masks] if single and not isinstance(masks, (list, tuple, dict)) else _leaves(masks)
+            flat = itertools.chain(flat, itertools.repeat(None))
+        else:
+            warnings.warn(
+                f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to it. However, this "
+                "layer does not support masking and will therefore destroy the mask information. Downstream layers will not see the "
+                "mask.",
+                stacklevel=4,
+            )
+            flat = itertools.repeat(None)
+
+        def attach(output):
+            mask = next(flat)
+            if not isinstance(output, (np.ndarray, Tensor)):
+                return output
+            own = get_mask(output)
+            if any(output is x for x in incoming):
+                if mask is own:
+                    return output
+                output, own = _alias(output), None  # the input keeps its own mask
+            if own is None and mask is not None:
+                set_mask(output, mask)
+            return output
+
+        if isinstance(outputs, (np.ndarray, Tensor)):
+            return attach(outputs)
+        return _map(attach, outputs)
+
+    def _call_functional(self, first, args, kwargs, training):
+        """Record this layer as a node of a functional graph."""
+        if self._input_spec is not None:
+            self._check_input(first)
+        if not self.built:
+            self._maybe_build(args, kwargs)
+        if training is not None and self._call_info.training_index >= len(args):
+            kwargs["training"] = training
+        specs = self.compute_output_spec(*args, **kwargs)
+        outputs = graph.record(self, args, kwargs, specs)
+        node = next(x for x in _leaves(outputs) if isinstance(x, Tensor)).node
+        self._inbound_nodes.append(node)
+        previous = kwargs.get("mask")
+        if previous is None:
+            previous = _map_masks(first)
+        if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
+            return outputs
+        return self._pass_mask(first, previous, outputs)
+
+    # -- shapes and masks ---------------------------------------------------------------------------------------
+
+    def compute_output_spec(self, *args, **kwargs):
+        """Say what shape and dtype the outputs have, without computing them.
+
+        Uses `compute_output_shape` where a subclass defines it, and otherwise runs `call` on symbols.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As of `call`, with Tensors, Specs or arrays.
+
+        Returns
+        -------
+        Spec, or nest of them
+        """
+        method = type(self).compute_output_shape
+        if method is Layer.compute_output_shape:
+            return self._trace_spec(args, kwargs)
+        names = _shape_parameters(method)
+        if names:
+            shape = self.compute_output_shape(**self._shapes_for(names, args, kwargs, "compute_output_shape"))
+        else:  # (*args, **kwargs)
+            shape = self.compute_output_shape(_shape_of(args[0]))
+        return self._specs_of(shape)
+
+    def _specs_of(self, shape):
+        if _is_shape(shape):
+            return Spec(shape, self.compute_dtype)
+        if isinstance(shape, dict):
+            return {key: self._specs_of(value) for key, value in shape.items()}
+        if not isinstance(shape, (list, tuple)):
+            raise ValueError(
+                f"Method `compute_output_shape()` of layer {type(self).__name__} is returning a type that cannot be interpreted as a "
+                f"shape. It should return a shape tuple. Received: {shape}"
+            )
+        return type(shape)([self._specs_of(value) for value in shape])
+
+    def _trace_spec(self, args, kwargs):
+        masks = []
+
+        def to_spec(x):
+            if isinstance(x, (Tensor, Spec)):
+                mask = get_mask(x) if isinstance(x, Tensor) else None
+                masks.append(None if mask is None else Spec.of(mask))
+                return Spec.of(x)
+            return x
+
+        spec_args, spec_kwargs = _map(to_spec, args), _map(to_spec, kwargs)
+        # A trace is no call: what it adds to the losses is taken away again.
+        before = [(layer, list(layer._losses)) for layer in self._flatten_layers()]
+
+        def run(args, kwargs, masks):
+            remaining = iter(masks)
+            for x in _leaves((args, kwargs)):
+                if isinstance(x, Tensor):
+                    x.mask = next(remaining)
+            return self(*args, **kwargs)
+
+        result = graph.abstract(run, (spec_args, spec_kwargs, masks))
+        for layer, losses in before:
+            layer._losses[:] = losses
+        return _map(lambda x: x if x is None else Spec.of(x), result)
+
+    def compute_output_shape(self, *args, **kwargs):
+        """Say what shape the output has for an input of a shape.
+
+        Parameters
+        ----------
+        input_shape : tuple, or nest of them
+            None stands for a length that is not known.
+
+        Returns
+        -------
+        tuple, or nest of them
+        """
+        self._check_super_called()
+        shapes = [*args, *kwargs.values()]
+
+        def to_spec(shape):
+            if _is_shape(shape):
+                return Spec(shape, self._working_dtype)
+            if isinstance(shape, dict):
+                return {key: to_spec(value) for key, value in shape.items()}
+            return type(shape)([to_spec(value) for value in shape])
+
+        specs = [None if shape is None else to_spec(shape) for shape in shapes]
+        names = [name.removesuffix("_shape") for name in kwargs]
+        call_args, call_kwargs = specs[: len(args)], dict(zip(names, specs[len(args) :], strict=True))
+        if "input" in call_kwargs or "inputs" in call_kwargs:  # compute_output_shape(input_shape=...)
+            call_args = [call_kwargs.pop("input", None) or call_kwargs.pop("inputs")]
+        if not self.built:
+            self._maybe_build([Tensor(s) if isinstance(s, Spec) else s for s in call_args], {})
+        return _map(lambda spec: spec.shape, self._trace_spec(tuple(call_args), call_kwargs))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """Say which mask goes on with the output.
+
+        Parameters
+        ----------
+        inputs : array or Tensor, or nest of them
+        previous_mask : array or Tensor, or nest of them, or None
+            The mask of `inputs`.
+
+        Returns
+        -------
+        array or Tensor, or nest of them, or None
+        """
+        return previous_mask
+
+    # -- the functional graph -----------------------------------------------------------------------------------
+
+    def _only_node(self, what):
+        if not self._inbound_nodes:
+            raise AttributeError(f"The layer {self.name} has never been called on symbolic tensors and thus has no defined {what}.")
+        if len(self._inbound_nodes) > 1:
+            raise AttributeError(
+                f"The layer {self.name!r} has multiple inbound nodes, and thus has no unambiguous {what}. Hold on to the tensors "
+                "that its calls returned instead."
+            )
+        return self._inbound_nodes[0]
+
+    @property
+    def input(self):
+        """The Tensor, or nest of them, that the layer was called on in a functional graph."""
+        node = self._only_node("input")
+        inputs = node.inputs
+        return inputs[0] if len(inputs) == 1 else list(inputs)
+
+    @property
+    def output(self):
+        """The Tensor, or tuple of them, that the layer returned in a functional graph."""
+        return self._only_node("output").result
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def get_config(self):
+        """Return the arguments that make this layer again, without its weights.
+
+        A subclass adds its own. One that defines no `get_config` gets its constructor's arguments as they were passed, if they are
+        plain values.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        NotImplementedError
+            If the arguments are not plain values.
+        """
+        self._check_super_called()
+        config = {"name": self.name, "trainable": self.trainable, "dtype": _serialize_policy(self._dtype_policy)}
+        if self._activity_regularizer is not None:
+            config["activity_regularizer"] = regularizers.serialize(self._activity_regularizer)
+        if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
+            config.update(self._constructor_config(set(config)))
+        return config
+
+    def _constructor_config(self, known):
+        args, kwargs = self._init_arguments
+        bound = inspect.signature(type(self).__init__).bind(self, *args, **kwargs).arguments
+        extra = {}
+        for key, value in list(bound.items())[1:]:
+            kind = inspect.signature(type(self).__init__).parameters[key].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                extra.update(value)
+            elif kind is inspect.Parameter.VAR_POSITIONAL and value:
+                raise NotImplementedError(_NO_CONFIG.format(type(self).__name__, f"*{key}"))
+            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+                extra[key] = value
+        for key, value in extra.items():
+            if key not in known and not all(v is None or isinstance(v, (bool, int, float, str)) for v in _leaves(value)):
+                raise NotImplementedError(_NO_CONFIG.format(type(self).__name__, key))
+        return {key: value for key, value in extra.items() if key not in known}
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a layer from `get_config`'s result.
+
+        Parameters
+        ----------
+        config : dict
+
+        Returns
+        -------
+        Layer
+            New, without weights.
+        """
+        return cls(**config)
+
+
+_NO_CONFIG = (
+    "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the layer must override "
+    "`get_config()` in order to be serializable. Please implement `get_config()`."
+)
+# Attributes whose contents are not the layer's members, or are found otherwise.
+_NOT_MEMBERS = frozenset(
+    ("_own_trainable", "_own_non_trainable", "_init_arguments", "_inbound_nodes", "_losses", "_initial_weights", "_build_shapes")
+)
+Layer.build = _wrap_build(Layer.build)
+
+
+def _serialize_policy(policy):
+    return {"module": "keras", "class_name": "DTypePolicy", "config": policy.get_config(), "registered_name": None}
+
+
+@contextlib.contextmanager
+def call_context(layer, training=None):
+    """Within the block, layers that are called happen inside `layer`: they take `training` from here and their names below its own.
+
+    For code that stands in for a `call`.
+
+    Parameters
+    ----------
+    layer : Layer
+    training : bool, optional
+    """
+    _calls.stack.append((layer, training))
+    try:
+        yield
+    finally:
+        _calls.stack.pop()
+
+
+export("keras.layers", Layer, InputSpec)
