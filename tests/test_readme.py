@@ -1,0 +1,23 @@
+"""The README's example runs as it stands and learns what it says. (Its shell commands are run by .ci/run.)"""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def test_the_example_runs_and_learns(capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names = {}
+        exec(compile(block, str(README), "exec"), names)
+        if "accuracy" in names:
+            assert names["accuracy"] > 0.93
+            assert f"right about {names['accuracy']:.1%}" in capsys.readouterr().out
+
+
+def test_it_opens_with_the_two_commands():
+    first, second = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)[:2]
+    assert first.rstrip().endswith("-m numbarnn demo")
+    assert second.rstrip().endswith("-m pytest -q")
