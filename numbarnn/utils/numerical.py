@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from numbarnn import backend
+
 __all__ = ["to_categorical"]
 
 
@@ -27,8 +29,6 @@ def to_categorical(x, num_classes=None):
         If `x` is not of integers (or of floats that are whole), is empty with `num_classes` not given, or has a label
         outside the range.
     """
-    from numbarnn import backend
-
     x = np.asarray(x)
     if x.dtype.kind not in "biuf" or not np.array_equal(x, np.floor(x)):
         raise ValueError(f"`x` must hold integer labels. Received: x of dtype {x.dtype}, not all of it whole numbers")
