@@ -6,19 +6,19 @@ Each public function runs on
 - a float32 or float64 scalar inside any kernel, with the same bits as one lane of the `Vec`,
 - NumPy arrays and scalars in plain Python: the reference that the tests and the reader compare with.
 
-How a kernel gets its code: the formula below is a plain Python function.  When Numba compiles a call of, say, `tanh`, the formula runs
-*once* on `_Value` objects, whose operators append instructions to the function being compiled.  That costs Numba's type inference one
-call instead of twenty statements, so kernels with many activations still compile fast, and a `Vec`, a scalar and (for formulas without
-bit tricks) an array share one text.
+How a kernel gets its code: the formula below is a plain Python function.  When Numba compiles a call of, say, `tanh`,
+the formula runs *once* on `_Value` objects, whose operators append instructions to the function being compiled.  That
+costs Numba's type inference one call instead of twenty statements, so kernels with many activations still compile fast,
+and a `Vec`, a scalar and (for formulas without bit tricks) an array share one text.
 
-Numerics.  Nothing here relies on fast-math: the results are the same in every kernel, NaN stays NaN, and the only fused operation is
-the explicit `_fma`.  All exponential-based functions share one reduction, ``x = n ln2 + r`` with ``|r| <= ln2 / 2``, and one fact:
-with the even function ``A(r) = (r/2) coth(r/2) = 1 + r**2/12 - ...``
+Numerics.  Nothing here relies on fast-math: the results are the same in every kernel, NaN stays NaN, and the only fused
+operation is the explicit `_fma`.  All exponential-based functions share one reduction, ``x = n ln2 + r`` with
+``|r| <= ln2 / 2``, and one fact: with the even function ``A(r) = (r/2) coth(r/2) = 1 + r**2/12 - ...``
 
     exp(r) = (A + r/2) / (A - r/2),
 
-a ratio whose two halves cost two instructions in float32.  `sigmoid` and `tanh` put the halves into the one division that they need
-anyway, so that their exponential needs no long polynomial and no division of its own.
+a ratio whose two halves are a short polynomial in ``r**2`` and two additions.  `sigmoid` and `tanh` put the halves into
+the one division that they need anyway, so that their exponential needs no long polynomial and no division of its own.
 """
 
 import functools
@@ -71,7 +71,7 @@ __all__ = [
 _LOG2E = 1.0 / math.log(2.0)
 
 
-# ------------------------------------------------------------------------------------------------- what differs between the dtypes
+# -------------------------------------------------------------------------------------- what differs between the dtypes
 
 
 class _Format(NamedTuple):
@@ -97,14 +97,14 @@ class _Format(NamedTuple):
     tail: tuple  # (1 + w) exp(w**2 / 2) Phi(-w) in powers of (w - centre) / (w + centre)
 
     def pattern(self, number):
-        """The bits of `number`, as an integer."""
+        """Return the bits of `number`, as an integer."""
         if self.mantissa == 23:
             return int(np.float32(number).view(np.int32))
         return int(np.float64(number).view(np.int64))
 
 
-# The coefficients are minimax fits (Remez exchange in 50 digits); relative errors float32 / float64: half_coth 2e-9 / 9e-19,
-# log 8e-10 / 1e-18, erf 4e-8 / 7e-18, tail 1e-7 / 5e-17.
+# The coefficients are minimax fits (Remez exchange in 50 digits); relative errors float32 / float64:
+# half_coth 2e-9 / 9e-19, log 8e-10 / 1e-18, erf 4e-8 / 7e-18, tail 1e-7 / 5e-17.
 _FLOAT32 = _Format(
     mantissa=23,
     bias=127,
@@ -214,7 +214,7 @@ _FLOAT64 = _Format(
 )
 
 
-# --------------------------------------------------------------------------------------- values whose operators append instructions
+# --------------------------------------------------------------------------- values whose operators append instructions
 
 
 class _Value:
@@ -239,13 +239,13 @@ class _Value:
         return _FLOAT32 if isinstance(self.element, ir.FloatType) else _FLOAT64
 
     def constant(self, number):
-        """IR constant with `number` in every lane, or the IR of a `_Value`."""
+        """Return the IR constant with `number` in every lane, or the IR of a `_Value`."""
         if isinstance(number, _Value):
             return number.ir
         return self._fill(self.ir.type, float(number))
 
     def like(self, number):
-        """`number` as a value of this type."""
+        """Return `number` as a value of this type."""
         return _Value(self.builder, self.constant(number))
 
     @staticmethod
@@ -258,21 +258,25 @@ class _Value:
         return ir.VectorType(bits, self.ir.type.count) if isinstance(self.ir.type, ir.VectorType) else bits
 
     def bits(self, instruction, number):
-        """The value after the integer `instruction` (``"shl"``, ``"and_"``, ...) on its bits and the integer `number`."""
+        """Return the value after the integer `instruction` (``"shl"``, ...) on its bits and the integer `number`."""
         integers = self._integers()
         result = getattr(self.builder, instruction)(
             self.builder.bitcast(self.ir, integers), self._fill(integers, number)
         )
         return _Value(self.builder, self.builder.bitcast(result, self.ir.type))
 
-    def fabs(self):
-        name = "f32" if isinstance(self.element, ir.FloatType) else "f64"
-        if isinstance(self.ir.type, ir.VectorType):
-            name = f"v{self.ir.type.count}{name}"
-        return _Value(self.builder, call_llvm(self.builder, f"llvm.fabs.{name}", self.ir.type, [self.ir]))
+    def _math(self, name, *args):
+        """Return the result of the LLVM intrinsic `name` on values of this type."""
+        element = "f32" if isinstance(self.element, ir.FloatType) else "f64"
+        count = f"v{self.ir.type.count}" if isinstance(self.ir.type, ir.VectorType) else ""
+        return _Value(self.builder, call_llvm(self.builder, f"llvm.{name}.{count}{element}", self.ir.type, args))
+
+    def copy_sign(self, other):
+        """Return this value with the sign of `other`."""
+        return self._math("copysign", self.ir, other.ir)
 
     def select(self, a, b):
-        """`a` where this truth value holds, else `b`; at least one of them is a `_Value`."""
+        """Return `a` where this truth value holds, else `b`; at least one of them is a `_Value`."""
         like = a if isinstance(a, _Value) else b
         return _Value(self.builder, self.builder.select(self.ir, like.constant(a), like.constant(b)))
 
@@ -311,7 +315,7 @@ class _Value:
         return _Value(self.builder, self.builder.fneg(self.ir))
 
     def __abs__(self):
-        return self.fabs()
+        return self._math("fabs", self.ir)
 
     def __lt__(self, other):
         return self._compare("<", other)
@@ -327,12 +331,12 @@ class _Value:
 
 
 def _where(condition, a, b):
-    """`a` where `condition` holds, else `b`, for formulas (on `_Value` or arrays)."""
+    """Return `a` where `condition` holds, else `b`, for formulas (on `_Value` or arrays)."""
     return condition.select(a, b) if isinstance(condition, _Value) else np.where(condition, a, b)[()]
 
 
 def _like(x, number):
-    """`number` in the type (and shape) of `x`, for formulas (on `_Value` or arrays)."""
+    """Return `number` in the type (and shape) of `x`, for formulas (on `_Value` or arrays)."""
     if isinstance(x, _Value):
         return x.like(number)
     x = np.asarray(x)
@@ -340,13 +344,13 @@ def _like(x, number):
 
 
 def _fma(a, b, c):
-    """``a * b + c`` in one rounding where the target can; at least one operand is a `_Value`."""
+    """Return ``a * b + c`` in one rounding where the target can; at least one operand is a `_Value`."""
     like = next(v for v in (a, b, c) if isinstance(v, _Value))
     return _Value(like.builder, fma_ir(like.builder, like.constant(a), like.constant(b), like.constant(c)))
 
 
 def _at_least(x, low):
-    """`x`, or `low` where x is smaller; NaN stays (one instruction on x86, which LLVM's `minnum` is not)."""
+    """Return `x`, or `low` where x is smaller; NaN stays (LLVM's `maxnum` would lose it)."""
     return _where(x < low, low, x)
 
 
@@ -362,11 +366,11 @@ def _horner(x, coefficients):
     return result
 
 
-# -------------------------------------------------------------------------------------------------- from formula to compiled function
+# ------------------------------------------------------------------------------------ from formula to compiled function
 
 
 def _dtype(ty):
-    """The float type of a value that formulas accept, else None."""
+    """Return the float type of a value that formulas accept, else None."""
     dtype = ty.dtype if isinstance(ty, Vec) else ty
     return dtype if dtype in (types.float32, types.float64) else None
 
@@ -423,14 +427,14 @@ def _reference(function):
     return plain
 
 
-# ------------------------------------------------------------------------------------------------------------ the shared exponential
+# ----------------------------------------------------------------------------------------------- the shared exponential
 
 
 def _split(x, scale, offset=0):
     """Round ``x * scale`` to an integer n: (n as a float, ``2**(n + offset)``); `offset` a number or a `_Value`.
 
-    The addition of a large number rounds, and its low bits are then n (plus the exponent's bias), ready to be shifted into place: no
-    conversion to integers, which would be undefined for NaN.  NaN gives NaN for n and an arbitrary power.
+    The addition of a large number rounds, and its low bits are then n (plus the exponent's bias), ready to be shifted
+    into place: no conversion to integers, which would be undefined for NaN.  NaN gives NaN for n and an arbitrary power.
     """
     magic = offset + (1.5 * 2.0**x.format.mantissa + x.format.bias)
     rounded = _fma(x, scale, magic)
@@ -438,19 +442,19 @@ def _split(x, scale, offset=0):
 
 
 def _reduce(x, n):
-    """``x - n ln2`` in two steps, of which the first is exact."""
+    """Return ``x - n ln2`` in two steps, of which the first is exact."""
     return _fma(n, -x.format.ln2_low, _fma(n, -x.format.ln2_high, x))
 
 
 def _twice_a(r):
-    """``2 A(r) = r coth(r/2)``: exp(r) is ``(2A + r) / (2A - r)``."""
+    """Return ``2 A(r) = r coth(r/2)``: exp(r) is ``(2A + r) / (2A - r)``."""
     return _horner(r * r, [2.0, *(c * 2.0 / 4.0 ** (i + 1) for i, c in enumerate(r.format.half_coth))])
 
 
 def _exp_factors(x, low=0.0):
-    """``exp(x + low)`` as two factors: a normal number, which may be multiplied further, and a power of two to be multiplied last.
+    """Return ``exp(x + low)`` as two factors: a normal number, and a power of two to be multiplied last.
 
-    Only that last product may overflow or round to a denormal.
+    The first may be multiplied further; only the last product may overflow or round to a denormal.
     """
     x = _at_most(_at_least(x, x.format.exp_low), x.format.exp_high)
     # 2**n alone does not always fit into the format; 2**(n +- 100) does.
@@ -462,18 +466,18 @@ def _exp_factors(x, low=0.0):
 
 
 def _sigmoid_halves(x):
-    """Numerator and denominator of sigmoid(x): ``s / (s + s exp(-x))``, where s keeps all of it in range."""
+    """Return numerator, denominator and their difference for sigmoid(x) = ``s / (s + s exp(-x))``; s a scale."""
     form = x.format
     x = _at_most(_at_least(x, form.sigmoid_low), form.sigmoid_high)
     n, power = _split(x, -_LOG2E, form.sigmoid_scale)
     r = _reduce(x, -n)
     a = _twice_a(r)
     numerator = (a + r) * 2.0**form.sigmoid_scale
-    return numerator, _fma(power, a - r, numerator)
+    return numerator, _fma(power, a - r, numerator), power * (a - r)
 
 
 def _normal_tail(w):
-    """(Phi(-w), exp(-w**2 / 2)) for w >= 0, both still to be multiplied by the third value, a power of two."""
+    """Return Phi(-w) and exp(-w**2 / 2), w >= 0, both still to be multiplied by the third value, a power of two."""
     # The rounding error of w**2 would be magnified by exp: split w so that the square of its upper half is exact.
     upper = w.bits("and_", -1 << (w.format.mantissa // 2 + 1))
     density, power = _exp_factors(upper * upper * -0.5, (w - upper) * (w + upper) * -0.5)
@@ -481,7 +485,7 @@ def _normal_tail(w):
     return density * _horner((w - centre) / (w + centre), w.format.tail) / (1.0 + w), density, power
 
 
-# ----------------------------------------------------------------------------------------------------------- elementary functions
+# ------------------------------------------------------------------------------------------------- elementary functions
 
 
 @_reference
@@ -557,34 +561,34 @@ def _erf(x):
     w = abs(x) * math.sqrt(2.0)
     tail, _, power = _normal_tail(_at_most(w, x.format.tail_limit))
     large = 1.0 - 2.0 * (tail * power)
-    return _where(abs(x) < 1.0, small, _where(x < 0.0, -large, large))
+    return _where(abs(x) < 1.0, small, large.copy_sign(x))
 
 
-# ----------------------------------------------------------------------------------------------------------- activation functions
+# ------------------------------------------------------------------------------------------------- activation functions
 
 
 @_reference
 def tanh(x):
-    """Hyperbolic tangent, within 4 units in the last place everywhere; odd, bit by bit."""
+    """Hyperbolic tangent, within 3 units in the last place everywhere; odd, bit by bit."""
     return np.tanh(x)
 
 
 @_kernel_of(tanh)
 def _tanh(x):
-    # tanh(x) = (e - 1) / (e + 1) with e = exp(2x) = 2**n (A + r) / (A - r); multiplied out, so that nothing cancels where n = 0.
+    # tanh(x) = (e - 1) / (e + 1), e = exp(2x) = 2**n p / q with p, q = A +- r.  Multiplied out and written so that
+    # nothing cancels: the numerator is (2**n - 1) p + 2r, and the denominator is the numerator plus 2q.
     form = x.format
-    x = _at_most(_at_least(x, -form.tanh_limit), form.tanh_limit)
-    n, power = _split(x, 2.0 * _LOG2E)
-    r = _fma(n, -0.5 * math.log(2.0), x)  # one step is enough: where n is large, e - 1 and e + 1 hardly differ
+    positive = _at_most(abs(x), form.tanh_limit)
+    n, power = _split(positive, 2.0 * _LOG2E)
+    r = _fma(n, -0.5 * math.log(2.0), positive)  # one step is enough: where n is large, tanh hardly depends on r
     a = _horner(r * r, [1.0, *form.half_coth])
-    below, above = 1.0 - power, 1.0 + power
-    # -a * below is -0.0 where n = 0: that keeps the sign of x = -0.0.
-    return _fma(-a, below, r * above) / _fma(a, above, -(r * below))
+    numerator = _fma(power - 1.0, a + r, r + r)
+    return (numerator / _fma(2.0, a - r, numerator)).copy_sign(x)
 
 
 @_everywhere
 def tanh_slope(y):
-    """Derivative of `tanh` from its output."""
+    """Return the derivative of `tanh` from its output."""
     return 1.0 - y * y
 
 
@@ -597,13 +601,13 @@ def sigmoid(x):
 
 @_kernel_of(sigmoid)
 def _sigmoid(x):
-    numerator, denominator = _sigmoid_halves(x)
+    numerator, denominator, _ = _sigmoid_halves(x)
     return numerator / denominator
 
 
 @_everywhere
 def sigmoid_slope(y):
-    """Derivative of `sigmoid` from its output."""
+    """Return the derivative of `sigmoid` from its output."""
     return y * (1.0 - y)
 
 
@@ -615,7 +619,7 @@ def hard_sigmoid(x):
 
 @_everywhere
 def hard_sigmoid_slope(y):
-    """Derivative of `hard_sigmoid` from its output; zero where it saturates."""
+    """Return the derivative of `hard_sigmoid` from its output; zero where it saturates."""
     inside = _where(y < 1.0, _like(y, 1.0 / 6.0), 0.0)
     return _where(y > 0.0, inside, 0.0)
 
@@ -628,7 +632,7 @@ def relu(x):
 
 @_everywhere
 def relu_slope(y):
-    """Derivative of `relu` from its output; zero at zero."""
+    """Return the derivative of `relu` from its output; zero at zero."""
     return _where(y > 0.0, _like(y, 1.0), 0.0)
 
 
@@ -640,7 +644,7 @@ def linear(x):
 
 @_everywhere
 def linear_slope(y):
-    """Derivative of `linear`: one."""
+    """Return the derivative of `linear`: one."""
     return _like(y, 1.0)
 
 
@@ -653,7 +657,7 @@ def softsign(x):
 
 @_everywhere
 def softsign_slope(y):
-    """Derivative of `softsign` from its output."""
+    """Return the derivative of `softsign` from its output."""
     slack = 1.0 - abs(y)
     return slack * slack
 
@@ -671,7 +675,7 @@ def _softplus(x):
 
 @_reference
 def softplus_slope(y):
-    """Derivative of `softplus` from its output."""
+    """Return the derivative of `softplus` from its output."""
     return -np.expm1(-y)
 
 
@@ -698,7 +702,7 @@ def _elu(x):
 
 @_everywhere
 def elu_slope(y):
-    """Derivative of `elu` from its output."""
+    """Return the derivative of `elu` from its output."""
     return _where(y > 0.0, _like(y, 1.0), y + 1.0)
 
 
@@ -715,7 +719,7 @@ def _selu(x):
 
 @_everywhere
 def selu_slope(y):
-    """Derivative of `selu` from its output."""
+    """Return the derivative of `selu` from its output."""
     return _where(y > 0.0, _like(y, _SELU_SCALE), y + _SELU_SCALE * _SELU_ALPHA)
 
 
@@ -729,14 +733,14 @@ def silu(x):
 
 @_kernel_of(silu)
 def _silu(x):
-    numerator, denominator = _sigmoid_halves(x)
+    numerator, denominator, _ = _sigmoid_halves(x)
     result = _at_least(x, x.format.sigmoid_low) * numerator / denominator
     return _where(abs(x) < x.format.tiny, 0.5 * x, result)  # the numerator's scale would push them below the denormals
 
 
 @_reference
 def silu_slope(x):
-    """Derivative of `silu` from its *input*."""
+    """Return the derivative of `silu` from its *input*."""
     x = np.clip(x, -800.0, 800.0)
     s = sigmoid(x)
     return s * (1.0 + x * sigmoid(-x))
@@ -744,12 +748,11 @@ def silu_slope(x):
 
 @_kernel_of(silu_slope)
 def _silu_slope(x):
-    # sigmoid(x) (1 + x (1 - sigmoid(x))), where 1 - sigmoid(x) is den - num over den
-    form = x.format
-    numerator, denominator = _sigmoid_halves(x)
-    bounded = _at_most(_at_least(x, form.sigmoid_low), -form.sigmoid_low)
-    s = numerator / denominator
-    return s * (1.0 + bounded * (1.0 - s))
+    # s (1 + x (1 - s)) with s = sigmoid(x); 1 - s from its own numerator: it is small where x is large
+    limit = -x.format.sigmoid_low
+    numerator, denominator, rest = _sigmoid_halves(x)
+    bounded = _at_most(_at_least(x, -limit), limit)
+    return numerator / denominator * _fma(bounded, rest / denominator, 1.0)
 
 
 @_reference
@@ -770,7 +773,7 @@ def _gelu(x):
 
 @_reference
 def gelu_slope(x):
-    """Derivative of `gelu` from its *input*."""
+    """Return the derivative of `gelu` from its *input*."""
     from scipy.special import ndtr
 
     bounded = np.clip(x, -40.0, 40.0)
@@ -791,7 +794,7 @@ exponential = exp
 
 @_everywhere
 def exponential_slope(y):
-    """Derivative of `exponential` from its output: the output."""
+    """Return the derivative of `exponential` from its output: the output."""
     return y
 
 
@@ -799,7 +802,7 @@ for _formula in _PLAIN_FORMULAS:
     _kernel_of(_formula)(_formula)
 
 
-# ------------------------------------------------------------------------------------------------------- the table of activations
+# --------------------------------------------------------------------------------------------- the table of activations
 
 
 class ActivationInfo(NamedTuple):
@@ -873,7 +876,7 @@ def activate(code, z):
 
 
 def activation_slope(code, saved):
-    """Derivative of the activation `code`, from its output or input as ``ACTIVATIONS[name].derivative_from`` says.
+    """Return the derivative of the activation `code` from its output or input (see `ACTIVATIONS`).
 
     Parameters
     ----------
@@ -898,8 +901,8 @@ def activation_slope(code, saved):
 def _kernel_by_code(function, column):
     """Register `function(code, value)` as a switch over one column of the table.
 
-    The switch is a function of its own in the compiled module, called and not inlined: a kernel with many activations then holds each
-    formula once, which keeps it fast to compile.
+    The switch is inlined: calling it instead makes the kernel spill vectors to a stack that is not aligned for them,
+    which took up to twice the time, depending on where the process found its stack.
     """
 
     @infer_global(function)
@@ -916,7 +919,7 @@ def _kernel_by_code(function, column):
         if switch is None:
             switch = ir.Function(builder.module, ir.FunctionType(type_, [args[0].type, type_]), name)
             switch.linkage = "internal"
-            switch.attributes.add("noinline")
+            switch.attributes.add("alwaysinline")
             start = switch.append_basic_block()
             unknown = switch.append_basic_block("unknown")
             inner = ir.IRBuilder(start)
