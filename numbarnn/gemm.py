@@ -39,19 +39,12 @@ from numbarnn.simd import (
 __all__ = ["matmul", "pack", "pack_gates", "packed_gates_shape", "pack_transposed", "packed_shape", "panel_vectors", "panel_width", "rows_product"]
 
 
+_I64 = ir.IntType(64)
+
+
 def panel_vectors():
     """Vector registers across a panel: with tiles of six rows, 24 accumulators of 32 registers or 12 of 16."""
     return 4 if register_count() == 32 else 2
-
-
-@intrinsic
-def panel_is_narrow(typingctx, base):
-    """Whether a panel is two vectors wide: a compile-time constant."""
-
-    def codegen(context, builder, sig, args):
-        return context.get_constant(types.boolean, panel_vectors() == 2)
-
-    return types.boolean(base), codegen
 
 
 @intrinsic
@@ -71,178 +64,183 @@ def panel_width(dtype):
     return panel_vectors() * vector_bytes() // np.dtype(dtype).itemsize
 
 
-def _define_tile(rows, vectors, gated=False):
-    """Micro-kernel for `rows` rows and the first `vectors` vectors of a panel; `rows_product` documents its arguments.
+_TILE_ROWS = (6, 2, 1)
+_GATED_ROWS = (4, 1)
+
+
+class _Tile:
+    """Emits the micro-kernel for `rows` rows and the first `vectors` vectors of a panel into the current block.
 
     With `gated`, vector v takes its left factors from ``a + v``: every gate has its own copy of the row, interleaved.
     """
 
+    def __init__(self, builder, dtype, rows, vectors, gated):
+        self.builder, self.dtype, self.rows, self.vectors, self.gated = builder, dtype, rows, vectors, gated
+        self.width = Vec(dtype).lanes
+        self.align = dtype.bitwidth // 8
+
+    def _addresses(self, base, row, masks):
+        for m in range(self.rows):
+            here = self.builder.gep(base, [self.builder.mul(row, _I64(m))])
+            for v in range(self.vectors):
+                yield vector_address(self.builder, here, _I64(v * self.width), self.dtype), masks[v]
+
+    def _load(self, address):
+        value = self.builder.load(address)
+        value.align = self.align
+        return value
+
+    def _merge(self, one, one_block, other, other_block):
+        phis = []
+        for x, y in zip(one, other, strict=True):
+            phi = self.builder.phi(x.type)
+            phi.add_incoming(x, one_block)
+            phi.add_incoming(y, other_block)
+            phis.append(phi)
+        return phis
+
+    def _read(self, base, row, masks, full):
+        # Where masks are free they serve all panels; elsewhere whole panels, nearly all of them, go without.
+        builder = self.builder
+        if masks_are_free():
+            return [masked_load(builder, *place, self.dtype) for place in self._addresses(base, row, masks)]
+        with builder.if_else(full) as (whole, partial):
+            with whole:
+                one, one_block = [self._load(address) for address, _ in self._addresses(base, row, masks)], builder.block
+            with partial:
+                other = [masked_load(builder, *place, self.dtype) for place in self._addresses(base, row, masks)]
+                other_block = builder.block
+        return self._merge(one, one_block, other, other_block)
+
+    def _write(self, values, base, row, masks, full):
+        def write_valid():
+            for value, (address, mask) in zip(values, self._addresses(base, row, masks), strict=True):
+                masked_store(self.builder, value, address, mask, self.dtype)
+
+        if masks_are_free():
+            write_valid()
+            return
+        with self.builder.if_else(full) as (whole, partial):
+            with whole:
+                for value, (address, _) in zip(values, self._addresses(base, row, masks), strict=True):
+                    self.builder.store(value, address).align = self.align
+            with partial:
+                write_valid()
+
+    def emit(self, a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
+        """Emit ``c = c_in + a @ b``; the arguments are `rows_product`'s, as IR values."""
+        builder, width, vectors = self.builder, self.width, self.vectors
+        masks = [first_lanes(builder, builder.sub(columns, _I64(v * width)), self.dtype) for v in range(vectors)]
+        full = builder.icmp_signed(">=", columns, _I64(vectors * width))
+        start = self._read(c_in, c_in_row, masks, full)
+        left_rows = [builder.gep(a, [builder.mul(a_row, _I64(m))]) for m in range(self.rows)]
+        entry = builder.block
+        loop, end = builder.append_basic_block("k_loop"), builder.append_basic_block("k_end")
+        builder.cbranch(builder.icmp_signed(">", depth, _I64(0)), loop, end)
+
+        builder.position_at_end(loop)
+        k, a_offset, b_offset = (builder.phi(_I64) for _ in range(3))
+        for phi in (k, a_offset, b_offset):
+            phi.add_incoming(_I64(0), entry)
+        chains = [builder.phi(value.type) for value in start]
+        for phi, value in zip(chains, start, strict=True):
+            phi.add_incoming(value, entry)
+        right_here = builder.gep(b, [b_offset])
+        right = [self._load(vector_address(builder, right_here, _I64(v * width), self.dtype)) for v in range(vectors)]
+        links = []
+        for m in range(self.rows):
+            left_here = builder.gep(left_rows[m], [a_offset])
+            left = splat_ir(builder, builder.load(left_here), width)
+            for v in range(vectors):
+                if self.gated and v:
+                    left = splat_ir(builder, builder.load(builder.gep(left_here, [_I64(v)])), width)
+                links.append(fma_ir(builder, left, right[v], chains[m * vectors + v]))
+        k_next = builder.add(k, _I64(1))
+        k.add_incoming(k_next, loop)
+        a_offset.add_incoming(builder.add(a_offset, a_step), loop)
+        b_offset.add_incoming(builder.add(b_offset, b_step), loop)
+        for phi, link in zip(chains, links, strict=True):
+            phi.add_incoming(link, loop)
+        builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, end)
+
+        builder.position_at_end(end)
+        self._write(self._merge(start, entry, links, loop), c, c_row, masks, full)
+
+
+def _emit_walk(builder, dtype, vectors, gated, args):
+    """Emit tiles of `vectors` vectors over all rows: tall ones first, then lower ones for what is left."""
+    a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns = args
+    for tall in _GATED_ROWS if gated else _TILE_ROWS:
+        before = builder.block
+        test, body, done = (builder.append_basic_block(name) for name in ("test", "tile", "done"))
+        builder.branch(test)
+        builder.position_at_end(test)
+        state = [builder.phi(value.type) for value in (rows, a, c_in, c)]
+        for phi, value in zip(state, (rows, a, c_in, c), strict=True):
+            phi.add_incoming(value, before)
+        rows, a, c_in, c = state
+        builder.cbranch(builder.icmp_signed(">=", rows, _I64(tall)), body, done)
+        builder.position_at_end(body)
+        _Tile(builder, dtype, tall, vectors, gated).emit(
+            a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns
+        )
+        following = [builder.sub(rows, _I64(tall))]
+        for pointer_, row in ((a, a_row), (c_in, c_in_row), (c, c_row)):
+            following.append(builder.gep(pointer_, [builder.mul(row, _I64(tall))]))
+        for phi, value in zip(state, following, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(test)
+        builder.position_at_end(done)
+    builder.ret_void()
+
+
+def _rows_product_function(module, dtype, types_, gated):
+    """Find or define the compiled function behind `rows_product` in an LLVM module.
+
+    It is a function of its own, never inlined, and not a Numba function: each kernel then compiles its tiles once.
+    """
+    name = f"numbarnn_{'gated_' if gated else ''}rows_product_{dtype}"
+    function = module.globals.get(name)
+    if function is not None:
+        return function
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types_), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    columns = function.args[-1]
+    width = Vec(dtype).lanes
+    if not gated:
+        for vectors in (1, 2):
+            if vectors < panel_vectors():
+                few = builder.icmp_signed("<=", columns, _I64(vectors * width))
+                with builder.if_then(few):
+                    _emit_walk(builder, dtype, vectors, gated, function.args)
+                    # The walk returns; if_then needs an open block to close.
+                    builder.position_at_end(builder.append_basic_block("unreachable"))
+    _emit_walk(builder, dtype, panel_vectors(), gated, function.args)
+    return function
+
+
+def _define_rows_product(gated, doc):
     @intrinsic
-    def tile(typingctx, a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
-        dtype = b.dtype
-        width = Vec(dtype).lanes
-        align = dtype.bitwidth // 8
+    def product(typingctx, a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
+        if not (isinstance(a, types.CPointer) and a == b == c_in == c):
+            return None
 
         def codegen(context, builder, sig, args):
-            a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns = args
-            i64 = ir.IntType(64)
-            zero = i64(0)
-            masks = [first_lanes(builder, builder.sub(columns, i64(v * width)), dtype) for v in range(vectors)]
-            full = builder.icmp_signed(">=", columns, i64(vectors * width))
-
-            def addresses(base, row):
-                for m in range(rows):
-                    here = builder.gep(base, [builder.mul(row, i64(m))])
-                    for v in range(vectors):
-                        yield vector_address(builder, here, i64(v * width), dtype), masks[v]
-
-            def read_whole():
-                for address, _ in addresses(c_in, c_in_row):
-                    value = builder.load(address)
-                    value.align = align
-                    yield value
-
-            def read_valid():
-                for address, mask in addresses(c_in, c_in_row):
-                    yield masked_load(builder, address, mask, dtype)
-
-            def merge(one, one_block, other, other_block):
-                for x, y in zip(one, other, strict=True):
-                    phi = builder.phi(x.type)
-                    phi.add_incoming(x, one_block)
-                    phi.add_incoming(y, other_block)
-                    yield phi
-
-            # Where masks are free they serve all panels; elsewhere whole panels, nearly all of them, go without.
-            if masks_are_free():
-                start = list(read_valid())
-            else:
-                with builder.if_else(full) as (whole, partial):
-                    with whole:
-                        from_whole, whole_block = list(read_whole()), builder.block
-                    with partial:
-                        from_partial, partial_block = list(read_valid()), builder.block
-                start = list(merge(from_whole, whole_block, from_partial, partial_block))
-
-            entry = builder.block
-            loop = builder.append_basic_block("k_loop")
-            end = builder.append_basic_block("k_end")
-            left_rows = [builder.gep(a, [builder.mul(a_row, i64(m))]) for m in range(rows)]
-            builder.cbranch(builder.icmp_signed(">", depth, zero), loop, end)
-
-            builder.position_at_end(loop)
-            k, a_offset, b_offset = (builder.phi(i64) for _ in range(3))
-            for phi in (k, a_offset, b_offset):
-                phi.add_incoming(zero, entry)
-            chains = [builder.phi(value.type) for value in start]
-            for phi, value in zip(chains, start, strict=True):
-                phi.add_incoming(value, entry)
-            right_here = builder.gep(b, [b_offset])
-            right = []
-            for v in range(vectors):
-                value = builder.load(vector_address(builder, right_here, i64(v * width), dtype))
-                value.align = align
-                right.append(value)
-            links = []
-            for m in range(rows):
-                left_here = builder.gep(left_rows[m], [a_offset])
-                left = splat_ir(builder, builder.load(left_here), width)
-                for v in range(vectors):
-                    if gated and v:
-                        left = splat_ir(builder, builder.load(builder.gep(left_here, [i64(v)])), width)
-                    links.append(fma_ir(builder, left, right[v], chains[m * vectors + v]))
-            k_next = builder.add(k, i64(1))
-            k.add_incoming(k_next, loop)
-            a_offset.add_incoming(builder.add(a_offset, a_step), loop)
-            b_offset.add_incoming(builder.add(b_offset, b_step), loop)
-            for phi, link in zip(chains, links, strict=True):
-                phi.add_incoming(link, loop)
-            builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, end)
-
-            builder.position_at_end(end)
-            result = list(merge(start, entry, links, loop))
-
-            def write_whole():
-                for value, (address, _) in zip(result, addresses(c, c_row), strict=True):
-                    builder.store(value, address).align = align
-
-            def write_valid():
-                for value, (address, mask) in zip(result, addresses(c, c_row), strict=True):
-                    masked_store(builder, value, address, mask, dtype)
-
-            if masks_are_free():
-                write_valid()
-            else:
-                with builder.if_else(full) as (whole, partial):
-                    with whole:
-                        write_whole()
-                    with partial:
-                        write_valid()
+            function = _rows_product_function(builder.module, b.dtype, [arg.type for arg in args], gated)
+            builder.call(function, args)
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(a, i, i, b, i, i, c_in, i, c, i, i), codegen
+        return types.void(a, i, i, i, b, i, i, c_in, i, c, i, i), codegen
 
-    return tile
-
-
-_tile_6x4, _tile_2x4, _tile_1x4 = (_define_tile(rows, 4) for rows in (6, 2, 1))
-_tile_6x2, _tile_2x2, _tile_1x2 = (_define_tile(rows, 2) for rows in (6, 2, 1))
-_tile_6x1, _tile_2x1, _tile_1x1 = (_define_tile(rows, 1) for rows in (6, 2, 1))
-_gated_4x4, _gated_1x4 = (_define_tile(rows, 4, gated=True) for rows in (4, 1))
-_gated_4x2, _gated_1x2 = (_define_tile(rows, 2, gated=True) for rows in (4, 1))
+    product.__doc__ = doc
+    return product
 
 
-@njit
-def _rows_4(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
-    """`rows_product` for more than two vectors of columns."""
-    r = 0
-    while rows - r >= 6:
-        _tile_6x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 6 * a_row), advance(c_in, 6 * c_in_row), advance(c, 6 * c_row)
-        r += 6
-    while rows - r >= 2:
-        _tile_2x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 2 * a_row), advance(c_in, 2 * c_in_row), advance(c, 2 * c_row)
-        r += 2
-    if rows > r:
-        _tile_1x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-
-
-@njit
-def _rows_2(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
-    """`rows_product` for two vectors of columns."""
-    r = 0
-    while rows - r >= 6:
-        _tile_6x2(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 6 * a_row), advance(c_in, 6 * c_in_row), advance(c, 6 * c_row)
-        r += 6
-    while rows - r >= 2:
-        _tile_2x2(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 2 * a_row), advance(c_in, 2 * c_in_row), advance(c, 2 * c_row)
-        r += 2
-    if rows > r:
-        _tile_1x2(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-
-
-@njit
-def _rows_1(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
-    """`rows_product` for one vector of columns."""
-    r = 0
-    while rows - r >= 6:
-        _tile_6x1(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 6 * a_row), advance(c_in, 6 * c_in_row), advance(c, 6 * c_row)
-        r += 6
-    while rows - r >= 2:
-        _tile_2x1(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-        a, c_in, c = advance(a, 2 * a_row), advance(c_in, 2 * c_in_row), advance(c, 2 * c_row)
-        r += 2
-    if rows > r:
-        _tile_1x1(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-
-
-@njit
-def rows_product(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
+rows_product = _define_rows_product(
+    False,
     """``c[r] = c_in[r] + sum over k of a[r, k] * b[k]`` for the rows of one panel, each element one FMA chain.
 
     Parameters
@@ -262,38 +260,13 @@ def rows_product(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_
     columns : int
         Valid columns from the panel's first on (more than the panel has means all); others are not read or written in
         `c_in` and `c`.
-    """
-    width = lanes(b)
-    if columns <= width:
-        _rows_1(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-    elif columns <= 2 * width or panel_is_narrow(b):
-        _rows_2(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
-    else:
-        _rows_4(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns)
+    """,
+)
 
-
-@njit
-def gated_rows_product(a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row):
-    """`rows_product` of a whole panel whose vector v takes row elements ``a[r, k, v]``: one copy of the row for each gate."""
-    r = 0
-    if panel_is_narrow(b):
-        while rows - r >= 4:
-            _gated_4x2(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, 2 * lanes(b))
-            a, c_in, c = advance(a, 4 * a_row), advance(c_in, 4 * c_in_row), advance(c, 4 * c_row)
-            r += 4
-        while rows > r:
-            _gated_1x2(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, 2 * lanes(b))
-            a, c_in, c = advance(a, a_row), advance(c_in, c_in_row), advance(c, c_row)
-            r += 1
-    else:
-        while rows - r >= 4:
-            _gated_4x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, 4 * lanes(b))
-            a, c_in, c = advance(a, 4 * a_row), advance(c_in, 4 * c_in_row), advance(c, 4 * c_row)
-            r += 4
-        while rows > r:
-            _gated_1x4(a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, 4 * lanes(b))
-            a, c_in, c = advance(a, a_row), advance(c_in, c_in_row), advance(c, c_row)
-            r += 1
+gated_rows_product = _define_rows_product(
+    True,
+    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v]``: every gate has a copy of the row of its own.""",
+)
 
 
 def gradient_columns(dtype):

@@ -16,10 +16,11 @@ import queue
 import threading
 
 import numba
+from numba.extending import register_jitable
 
 from numbarnn.kernel_cache import KernelCache
 
-__all__ = ["chunks", "get_num_threads", "njit", "parallel_for", "set_num_threads"]
+__all__ = ["chunks", "device", "get_num_threads", "njit", "parallel_for", "set_num_threads"]
 
 
 def njit(function=None, /, **options):
@@ -58,6 +59,26 @@ def njit(function=None, /, **options):
     if cached and dispatcher is not function:
         dispatcher._cache = KernelCache(function, options)
     return dispatcher
+
+
+def device(function):
+    """Let compiled code call a function, compiled into its callers; called from Python it runs as the Python it is.
+
+    It has no entry point and no cache file of its own, and compiles faster than under `njit`.
+
+    Parameters
+    ----------
+    function : function
+        A plain Python function, positional arguments only.
+
+    Returns
+    -------
+    function
+        `function` itself.
+    """
+    return register_jitable(
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, nopython=True, error_model="numpy", cache=False
+    )(function)
 
 
 def set_num_threads(n):

@@ -4,7 +4,7 @@
 kernel holds no choice.  The tape keeps of an activation what its derivative needs: its value, or its input.
 """
 
-from numbarnn.jit import njit
+from numbarnn.jit import device
 from numbarnn.simd import fma, like
 from numbarnn.simd_math import ACTIVATIONS, activate, activation_slope, sigmoid, tanh
 
@@ -12,19 +12,19 @@ from numbarnn.simd_math import ACTIVATIONS, activate, activation_slope, sigmoid,
 _FIRST_FROM_INPUT = min(info.code for info in ACTIVATIONS.values() if info.derivative_from == "input")
 
 
-@njit
+@device
 def gate(z, code):
     """Activation of a gate."""
     return sigmoid(z) if code is None else activate(code, z)
 
 
-@njit
+@device
 def squash(z, code):
     """Activation of a candidate or an output."""
     return tanh(z) if code is None else activate(code, z)
 
 
-@njit
+@device
 def keep(z, value, code):
     """What the tape keeps of ``value = activation(z)``."""
     if code is None:
@@ -32,7 +32,7 @@ def keep(z, value, code):
     return z if code >= _FIRST_FROM_INPUT else value
 
 
-@njit
+@device
 def value_of(kept, code):
     """The activation's value from what the tape kept."""
     if code is None:
@@ -40,13 +40,13 @@ def value_of(kept, code):
     return activate(code, kept) if code >= _FIRST_FROM_INPUT else kept
 
 
-@njit
+@device
 def gate_slope(kept, code):
     """Derivative of a gate's activation from what the tape kept."""
     return fma(-kept, kept, kept) if code is None else activation_slope(code, kept)
 
 
-@njit
+@device
 def squash_slope(kept, code):
     """Derivative of a candidate's activation from what the tape kept."""
     return fma(-kept, kept, like(kept, 1.0)) if code is None else activation_slope(code, kept)

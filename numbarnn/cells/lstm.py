@@ -19,13 +19,13 @@ import numpy as np
 from numbarnn.cells.contract import COUNTS, CUT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import multiply_back
-from numbarnn.cells.rows import ROW_BLOCK, any_flag, carry_row, emit_rows, gather_rows, zero_row
+from numbarnn.cells.rows import ROW_BLOCK, carry_row, emit_rows, gather_rows, seen_flags, zero_row
 from numbarnn.gemm import gated_rows_product, rows_product
-from numbarnn.jit import njit
+from numbarnn.jit import device, njit
 from numbarnn.simd import advance, fma, hold, lanes, load, load_n, pointer, splat, store_n
 
 
-@njit
+@device
 def step(zi, zf, zg, zo, c0, activation, recurrent_activation):
     """One step from the gates' inputs and the cell state: (h, c) and what the tape keeps of i, f, g, o."""
     i, f, o = gate(zi, recurrent_activation), gate(zf, recurrent_activation), gate(zo, recurrent_activation)
@@ -42,7 +42,7 @@ def step(zi, zf, zg, zo, c0, activation, recurrent_activation):
     )
 
 
-@njit
+@device
 def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
     """Gradients of `step`: those of (zi, zf, zg, zo, c0), from those of h and c and from what the tape kept."""
     i, f, o = value_of(ki, recurrent_activation), value_of(kf, recurrent_activation), value_of(ko, recurrent_activation)
@@ -78,23 +78,26 @@ def forward(
     h_array = np.empty((rows, units * max(1, h_copies)), x.dtype)
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
+    zero = x.dtype.type(0)
     for s in range(first, last):
         slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
         t = timesteps - 1 - s if backwards else s
         end = max(start, min(stop, live[s]))
-        counted = any_flag(flags, s, start, end, COUNTS)
-        cut = any_flag(flags, s, start, end, CUT)
-        if counted:
+        seen = seen_flags(flags, s, start, end)
+        if seen & COUNTS:
             # Left operands: where they lie, or a copy with dropout factors and resets applied.
             x_rows, x_row, x_step = advance(pointer(x), (start * timesteps + t) * inputs), timesteps * inputs, 1
             if x_copies:
-                gather_rows(x_rows, x_row, inputs, start, end, x_factors, flags, s, False, x_array)
+                gather_rows(x_rows, x_row, inputs, start, end, x_factors, x_array)
                 x_rows, x_row, x_step = pointer(x_array), inputs * x_copies, x_copies
             h_rows, h_row, h_step = advance(memory, (slot * batch + start) * units), units, 1
-            if h_copies or cut:
-                gather_rows(h_rows, h_row, units, start, end, h_factors, flags, s, cut, h_array)
+            if h_copies or seen & CUT:
+                gather_rows(h_rows, h_row, units, start, end, h_factors, h_array)
                 h_step = max(1, h_copies)
                 h_rows, h_row = pointer(h_array), units * h_step
+                for b in range(start, end):
+                    if flags[s, b] & CUT:
+                        zero_row(zero, h_rows, (b - start) * h_row, h_row)
             for row in range(start, end, ROW_BLOCK):
                 count = min(ROW_BLOCK, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
@@ -108,7 +111,7 @@ def forward(
                         pair = p * (width // vector)  # the first gate of this panel
                         if x_step > 1:
                             gated_rows_product(
-                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs, b_here, 0, z_here, z_row
+                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
                             )  # fmt: skip
                         else:
                             rows_product(
@@ -116,7 +119,7 @@ def forward(
                             )  # fmt: skip
                         if h_step > 1:
                             gated_rows_product(
-                                advance(h_here, pair), h_row, h_step, count, r_here, width, units, z_here, z_row, z_here, z_row
+                                advance(h_here, pair), h_row, h_step, count, r_here, width, units, z_here, z_row, z_here, z_row, width
                             )  # fmt: skip
                         else:
                             rows_product(
@@ -133,7 +136,7 @@ def forward(
                         c_plane = slots * batch * units
                         c0 = load_n(memory, c_plane + old, n)
                         if flag & CUT:
-                            c0 = splat(x.dtype.type(0))
+                            c0 = splat(zero)
                         zr = r * z_row
                         h, c, ki, kf, kg, ko = step(
                             load(z, zr), load(z, zr + vector), load(z, zr + 2 * vector), load(z, zr + 3 * vector),
@@ -172,7 +175,8 @@ def backward(
     memory, kept, dh, dc = pointer(states), pointer(tape), pointer(d_states), pointer(d_states[1])
     emitted = d_out.shape[1] > 0
     c_plane = slots * batch * units
-    zero = splat(states.dtype.type(0))
+    zero = states.dtype.type(0)
+    nothing = splat(zero)
     scratch = np.empty((stop - start, kernel.shape[2]), states.dtype)
     zeros = np.zeros(kernel.shape[2], states.dtype)
     for s in range(last - 1, first - 1, -1):
@@ -191,7 +195,7 @@ def backward(
                 if counts:
                     c0 = load_n(memory, c_plane + (s * batch + b) * units + unit, n)
                     if flag & CUT:
-                        c0 = zero
+                        c0 = nothing
                     di, df, dg, do, dc0 = step_back(
                         dh0, load_n(dc, here, n),
                         load_n(kept, there, n), load_n(kept, there + units, n),
@@ -204,15 +208,15 @@ def backward(
                     store_n(kept, there + 2 * units, n, dg)
                     store_n(kept, there + 3 * units, n, do)
                     store_n(dc, here, n, dc0)
-                    store_n(dh, here, n, zero)
+                    store_n(dh, here, n, nothing)
                 else:
                     store_n(dh, here, n, dh0)
-                    store_n(kept, there, n, zero)
-                    store_n(kept, there + units, n, zero)
-                    store_n(kept, there + 2 * units, n, zero)
-                    store_n(kept, there + 3 * units, n, zero)
+                    store_n(kept, there, n, nothing)
+                    store_n(kept, there + units, n, nothing)
+                    store_n(kept, there + 2 * units, n, nothing)
+                    store_n(kept, there + 3 * units, n, nothing)
         dz = advance(kept, (s * batch + start) * 4 * units)
-        if any_flag(flags, s, start, end, COUNTS):
+        if seen_flags(flags, s, start, end) & COUNTS:
             multiply_back(
                 dz, end - start, 4, units, recurrent, h_factors, start, scratch, zeros, advance(dh, start * units), units
             )
@@ -224,8 +228,8 @@ def backward(
                 )
         for b in range(start, stop):
             if flags[s, b] & CUT:
-                zero_row(states.dtype.type(0), dh, b * units, units)
-                zero_row(states.dtype.type(0), dc, b * units, units)
+                zero_row(zero, dh, b * units, units)
+                zero_row(zero, dc, b * units, units)
     hold(d_states)
 
 

@@ -5,13 +5,13 @@ import numpy as np
 from numbarnn.cells.contract import COUNTS, CUT
 from numbarnn.cells.rows import copy_row, zero_row
 from numbarnn.gemm import panel_columns, rows_product
-from numbarnn.jit import njit
+from numbarnn.jit import device, njit
 from numbarnn.simd import advance, hold, lanes, load_n, pointer, store, store_n
 
 DEPTH_BLOCK = 128  # steps of a weight gradient's chain between two rests in memory: operands that stay in the caches
 
 
-@njit
+@device
 def multiply_back(dz, rows, gates, units, weights, factors, start, scratch, zeros, target, target_row):
     """Add ``dz @ weights.T`` to the rows of `target`, through the dropout factors of the forward product.
 
@@ -143,7 +143,7 @@ def weight_gradients(
     hold(right_array)
 
 
-@njit
+@device
 def rows_panels(left, left_row, rows, right, width, depth, goal, goal_row, valid):
     """`rows_product` with the transpose of `left`, over as many of the micro-kernel's panels as `width` holds."""
     step = panel_columns(right)
@@ -154,7 +154,7 @@ def rows_panels(left, left_row, rows, right, width, depth, goal, goal_row, valid
         )  # fmt: skip
 
 
-@njit
+@device
 def gather_scaled(source, offset, factors, gate, row, first, target, place, count):
     """Copy `count` elements of a row, times their dropout factors for `gate` if there are any."""
     copies, batch, width = factors.shape

@@ -1,65 +1,60 @@
 """Rows of a batch in and out of the kernels' working memory: copies, dropout factors, carried states."""
 
-from numbarnn.cells.contract import CUT, SILENT
-from numbarnn.jit import njit
+from numbarnn.cells.contract import SILENT
+from numbarnn.jit import device
 from numbarnn.simd import lanes, load, load_n, pointer, splat, store, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
 
 
-@njit
-def any_flag(flags, s, start, stop, bit):
-    """Whether any of the rows start..stop has `bit` set at step s."""
+@device
+def seen_flags(flags, s, start, stop):
+    """All bits that are set for any of the rows start..stop at step s."""
+    seen = 0
     for b in range(start, stop):
-        if flags[s, b] & bit:
-            return True
-    return False
+        seen |= flags[s, b]
+    return seen
 
 
-@njit
+@device
 def copy_row(source, source_offset, target, target_offset, count):
     """Copy `count` elements between pointers."""
     for k in range(0, count, lanes(source)):
         store_n(target, target_offset + k, count - k, load_n(source, source_offset + k, count - k))
 
 
-@njit
+@device
 def zero_row(zero, target, target_offset, count):
     """Set `count` elements behind a pointer to `zero` (a scalar of their type)."""
     for k in range(0, count, lanes(target)):
         store_n(target, target_offset + k, count - k, splat(zero))
 
 
-@njit
-def gather_rows(source, row, width, start, stop, factors, flags, s, cut, target):
+@device
+def gather_rows(source, row, width, start, stop, factors, target):
     """Copy rows start..stop (row b at ``source + (b - start) * row``) to `target`, times their dropout factors.
 
-    With factors for each of G > 1 gates, `target` holds G products for each element, side by side.  With `cut`, rows whose CUT bit
-    is set at step s are zeros.
+    With factors for each of G > 1 gates, `target` holds G products for each element, side by side.
     """
-    gates = factors.shape[0]
+    gates, batch = factors.shape[0], factors.shape[1]
     goal, scale = pointer(target), pointer(factors)
-    zero = target.dtype.type(0)
-    copies = max(1, gates)
-    batch = factors.shape[1]
     for b in range(start, stop):
         here = (b - start) * row
-        there = (b - start) * width * copies
-        if cut and flags[s, b] & CUT:
-            zero_row(zero, goal, there, width * copies)
-        elif gates == 0:
-            copy_row(source, here, goal, there, width)
-        elif gates == 1:
-            for k in range(0, width, lanes(goal)):
-                value = load_n(source, here + k, width - k) * load_n(scale, b * width + k, width - k)
-                store_n(goal, there + k, width - k, value)
-        else:
+        there = (b - start) * width * max(1, gates)
+        if gates > 1:
             for g in range(gates):
                 for k in range(width):
                     goal[there + k * gates + g] = source[here + k] * scale[(g * batch + b) * width + k]
+        else:
+            for k in range(0, width, lanes(goal)):
+                n = width - k
+                value = load_n(source, here + k, n)
+                if gates:
+                    value = value * load_n(scale, b * width + k, n)
+                store_n(goal, there + k, n, value)
 
 
-@njit
+@device
 def carry_row(states, slot, new_slot, b, cut):
     """Take the states of row b over from one slot to another, or set them to zero with `cut`."""
     memory = pointer(states)
@@ -72,7 +67,7 @@ def carry_row(states, slot, new_slot, b, cut):
             copy_row(memory, ((n * slots + slot) * batch + b) * units, memory, new, units)
 
 
-@njit
+@device
 def emit_rows(states, slot, out, flags, s, start, stop):
     """Write what rows start..stop emit at step s: their first state, or zeros where the SILENT bit is set."""
     memory, goal = pointer(states), pointer(out)
