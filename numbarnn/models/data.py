@@ -1,0 +1,185 @@
+"""Arrays as batches: what `fit`, `evaluate` and `predict` make of their data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import tree
+
+__all__ = ["ArrayBatches", "standardize", "train_validation_split"]
+
+
+def standardize(data, float_dtype, what):
+    """Bring data into the form the programs take: a nest of arrays, floats in one dtype, integers as they are.
+
+    Parameters
+    ----------
+    data : array, nested list of numbers, or nest (list, tuple, dict) of arrays
+    float_dtype : numpy.dtype
+        What floating point data become.
+    what : str
+        The argument's name, for messages.
+
+    Returns
+    -------
+    ndarray or nest of ndarray
+
+    Raises
+    ------
+    TypeError
+        If something is not made of numbers.
+    """
+    if data is None:
+        return None
+    if isinstance(data, np.ndarray):
+        return _array(data, float_dtype, what)
+    if isinstance(data, (list, tuple, dict)):
+        leaves = tree.leaves(data)
+        if not leaves or not any(_is_array(leaf) for leaf in leaves):
+            # A list of numbers, or of lists of them, is one array.
+            return _array(data, float_dtype, what)
+        return tree.map_structure(lambda leaf: None if leaf is None else _array(leaf, float_dtype, what), data)
+    return _array(data, float_dtype, what)
+
+
+def _is_array(x):
+    return x is not None and (hasattr(x, "shape") or hasattr(x, "__array__"))
+
+
+def _array(x, float_dtype, what):
+    if isinstance(x, dict):
+        raise TypeError(f"`{what}` must hold arrays. Received: {x!r:.200}")
+    if not isinstance(x, np.ndarray) and hasattr(x, "__next__"):
+        raise TypeError(f"`{what}` must be an array or a nest of arrays; iterators are not accepted. Received: {x!r}")
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise TypeError(f"`{what}` cannot be turned into an array: {error}. Pad sequences of different lengths first.") from None
+    kind = array.dtype.kind
+    if kind == "f":
+        return array if array.dtype == float_dtype else array.astype(float_dtype)
+    if kind in "iub":
+        return array
+    raise TypeError(f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}")
+
+
+def check_cardinality(*named):
+    """Raise unless all arrays have the same number of samples; return it.
+
+    Parameters
+    ----------
+    *named : (str, nest of ndarray)
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ, or an array has no axis to count along.
+    """
+    sizes = {}
+    for name, nest in named:
+        found = []
+        for leaf in tree.leaves(nest):
+            if leaf is None:
+                continue
+            if not leaf.ndim:
+                raise ValueError(f"`{name}` must have at least one axis, the samples. Received: a scalar")
+            found.append(leaf.shape[0])
+        if found:
+            sizes[name] = found
+    counts = {n for found in sizes.values() for n in found}
+    if len(counts) > 1:
+        text = "".join(f"'{name}' sizes: {', '.join(map(str, found))}\n" for name, found in sizes.items())
+        raise ValueError(f"Data cardinality is ambiguous. Make sure all arrays contain the same number of samples.\n{text}")
+    if not counts:
+        raise ValueError("No data: at least one array is needed.")
+    return counts.pop()
+
+
+def train_validation_split(arrays, validation_split):
+    """Split off the last samples, as Keras does, before any shuffling.
+
+    Parameters
+    ----------
+    arrays : tuple of nests of ndarray
+    validation_split : float
+        The share to split off, in (0, 1).
+
+    Returns
+    -------
+    train, validation : tuple of nests
+
+    Raises
+    ------
+    ValueError
+        If one side would be empty.
+    """
+    samples = check_cardinality(*((str(i), a) for i, a in enumerate(arrays)))
+    if not 0 <= validation_split < 1:
+        raise ValueError(f"`validation_split` must be in [0, 1). Received: validation_split={validation_split}")
+    at = int(math.floor(samples * (1.0 - validation_split)))
+    if at in (0, samples):
+        raise ValueError(
+            f"Training data contains {samples} samples, which is not sufficient to split it into a validation and training set "
+            f"as specified by `validation_split={validation_split}`. Either provide more data, or a different value for the "
+            "`validation_split` argument."
+        )
+
+    def part(take):
+        return tuple(tree.map_structure(lambda a: None if a is None else take(a), nest) for nest in arrays)
+
+    return part(lambda a: a[:at]), part(lambda a: a[at:])
+
+
+class ArrayBatches:
+    """Batches of a tuple of nests of arrays.
+
+    Parameters
+    ----------
+    arrays : tuple of nests of ndarray
+        E.g. (x, y, sample_weight); None stays None.
+    samples : int
+    batch_size : int
+    shuffle : bool or "batch"
+        A new order for every epoch; "batch" keeps samples in their batch and shuffles the batches.
+    seeds : callable, optional
+        Gives a `numpy.random.Generator` for every epoch.
+    """
+
+    def __init__(self, arrays, samples, batch_size, shuffle=False, seeds=None):
+        self.arrays, self.samples, self.batch_size = arrays, samples, batch_size
+        self.shuffle, self.seeds = shuffle, seeds
+        self._flat = all(a is None or isinstance(a, np.ndarray) for a in arrays)
+
+    def __len__(self):
+        return -(-self.samples // self.batch_size)
+
+    def _take(self, index):
+        if self._flat:
+            return tuple(None if a is None else a[index] for a in self.arrays)
+        return tuple(tree.map_structure(lambda a: None if a is None else a[index], nest) for nest in self.arrays)
+
+    def __iter__(self):
+        """Yield (size of the batch, tuple of nests)."""
+        size, samples = self.batch_size, self.samples
+        if not self.shuffle:
+            for start in range(0, samples, size):
+                stop = min(start + size, samples)
+                yield stop - start, self._take(slice(start, stop))
+            return
+        generator = self.seeds()
+        if self.shuffle == "batch":
+            # Full batches change places, the last short one stays last.
+            full = samples // size
+            order = (generator.permutation(full)[:, None] * size + np.arange(size)).reshape(-1)
+            order = np.concatenate([order, np.arange(full * size, samples)])
+        else:
+            order = generator.permutation(samples)
+        for start in range(0, samples, size):
+            index = order[start : start + size]
+            yield len(index), self._take(index)

@@ -1,0 +1,188 @@
+"""`Model`: a layer that can be trained by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..layers import base
+from ..layers.base import Layer
+from ..serialization import export
+from .summary import print_summary
+from .training import Trainer, _State
+
+__all__ = ["Model"]
+
+# Attributes that say nothing about what `call` does: changing them leaves traced programs valid.
+_NO_STRUCTURE = frozenset(("stop_training", "history", "run_eagerly"))
+
+
+class Model(Trainer, Layer):
+    """A layer with `compile`, `fit`, `evaluate` and `predict`.
+
+    Subclass it like a layer: make layers in ``__init__``, use them in ``call(self, inputs, training=None)``. For a plain stack of
+    layers there is `Sequential`.
+
+    Parameters
+    ----------
+    **kwargs
+        ``name``, ``trainable``, ``dtype`` and the other arguments of `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numbarnn import layers, models
+    >>> class Reader(models.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.head = layers.Dense(3)
+    ...     def call(self, inputs):
+    ...         return self.head(inputs)
+    >>> Reader().predict(np.ones((5, 2), "float32"), verbose=0).shape
+    (5, 3)
+    """
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls, *args, **kwargs)
+        self.__dict__["_training"] = _State()
+        return self
+
+    def __setattr__(self, name, value):
+        if name in _NO_STRUCTURE:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    # ------------------------------------------------------------------------------------------------ building
+
+    def build(self, input_shape=None):
+        """Make the weights of all layers, by running `call` once on symbols.
+
+        Parameters
+        ----------
+        input_shape : tuple, or nest of tuples
+            With the batch axis, which may be None.
+        """
+        self.built = True
+        if input_shape is not None:
+            self.compute_output_shape(input_shape)
+
+    # Layers keep their own paths: not as if they were made inside this one.
+    build._builds = True
+
+    def _maybe_build(self, args, kwargs):
+        if type(self).build is Model.build:
+            self.built = True  # the layers are built as `call` comes to them
+        else:
+            super()._maybe_build(args, kwargs)
+
+    def _pass_mask(self, first, previous, outputs):
+        # The layers inside have attached their masks already; the input's own mask is not the output's.
+        if type(self).compute_mask is Layer.compute_mask:
+            return outputs
+        return super()._pass_mask(first, previous, outputs)
+
+    # ------------------------------------------------------------------------------------------------ layers
+
+    @property
+    def layers(self):
+        """The layers that belong to the model directly."""
+        return self._sublayers
+
+    def get_layer(self, name=None, index=None):
+        """One of `layers`, by name or number.
+
+        Parameters
+        ----------
+        name : str, optional
+        index : int, optional
+            Exactly one of the two.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        if (name is None) == (index is None):
+            raise ValueError(f"Provide either a layer name or a layer index. Received: index={index}, name={name}.")
+        layers = self.layers
+        if index is not None:
+            if not -len(layers) <= index < len(layers):
+                raise ValueError(f"Was asked to retrieve layer at index {index} but model only has {len(layers)} layers.")
+            return layers[index]
+        for layer in layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"No such layer: {name}. Existing layers are: {[layer.name for layer in layers]}.")
+
+    def reset_states(self):
+        """Reset the states of all stateful layers in the model."""
+        for layer in self._flatten_layers(include_self=False):
+            if getattr(layer, "stateful", False) and hasattr(layer, "reset_states"):
+                layer.reset_states()
+
+    def reset_state(self):
+        """The same as `reset_states`."""
+        self.reset_states()
+
+    def summary(
+        self,
+        line_length=None,
+        positions=None,
+        print_fn=None,
+        expand_nested=False,
+        show_trainable=False,
+        layer_range=None,
+    ):
+        """Print a table of the layers, their output shapes and numbers of weights.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            Characters per line, 65 by default.
+        positions : list of float or int, optional
+            Where columns end, as shares of the line or in characters.
+        print_fn : callable, optional
+            Called once a line; `print` by default.
+        expand_nested : bool
+            Show the layers of models within the model.
+        show_trainable : bool
+            Show which layers are trained.
+        layer_range : (str, str), optional
+            Patterns for the names of the first and the last layer to show.
+        """
+        print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
+
+    def _rows(self):
+        """What `summary` shows: list of (layer, output shape or None if it is not known)."""
+        return [(layer, None) for layer in self.layers]
+
+
+def batch_shape_of(layer):
+    """The input shape that a layer declares, batch included; None if it does not.
+
+    Parameters
+    ----------
+    layer : Layer
+
+    Returns
+    -------
+    tuple or None
+    """
+    declared = getattr(layer, "_batch_input_shape", None)
+    return None if declared is None else tuple(declared)
+
+
+def with_mask(x, mask):
+    """`x` under another identity, carrying `mask`."""
+    if mask is None or isinstance(x, (list, tuple, dict)) or base.get_mask(x) is mask:
+        return x
+    twin = base._alias(np.asarray(x) if isinstance(x, np.generic) else x)
+    base.set_mask(twin, mask)
+    return twin
+
+
+export("keras", Model)
