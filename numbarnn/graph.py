@@ -6,22 +6,22 @@
 
 A traced function is run once on symbols; the `Program` that comes out is replayed on arrays. What is recorded:
 
-- operations on Tensors and Variables; variables and captured arrays are read at each replay, Python numbers are baked in;
+- operations on Tensors and Variables; variables and captured arrays are read at each replay, Python numbers are baked
+  in;
 - effects (``Variable.assign``, draws of `numbarnn.random`): in their order, used or not.
 """
 
-import random
-
-import numpy as np
+import threading
+import warnings
 
 from . import tree
 from .program import Program
 from .protocols import TracedValueError, user_line
-from .symbolic import KernelOp, Node, Op, Spec, Tensor, Trace, is_tracing, suspended, tracing
+from .symbolic import KernelOp, Node, Op, Spec, Tensor, Trace, global_generators, is_tracing, suspended, tracing
 
 __all__ = [
-    "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract", "evaluate", "is_tracing",
-    "record", "suspended", "trace", "user_line",
+    "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract",
+    "evaluate", "is_tracing", "record", "suspended", "trace", "user_line",
 ]  # fmt: skip
 
 
@@ -45,21 +45,43 @@ def trace(fn, args, kwargs=None, *, name=None):
     Raises
     ------
     RuntimeError
-        If ``fn`` drew from the global generators of `numpy.random` or `random`: the draw would be the same at every replay.
+        If ``fn`` drew from the global generators of `numpy.random` or `random`: the draw would be the same at every
+        replay.
     """
-    record = Trace()
-    inputs = []
+    recorded, inputs, result = _run(fn, args, kwargs)
+    return Program(name or getattr(fn, "__name__", type(fn).__name__), recorded, inputs, result)
+
+
+def _run(fn, args, kwargs):
+    """Run a function on symbols; return the trace, its inputs, and the result with Tensors in it."""
+    recorded, inputs = Trace(), []
 
     def symbol(x):
         if not isinstance(x, Spec):
             return x
-        inputs.append(record.input(x, name=f"input_{len(inputs)}"))
+        inputs.append(recorded.input(x, name=f"input_{len(inputs)}"))
         return inputs[-1]
 
     args, kwargs = tree.map_structure(symbol, (tuple(args), dict(kwargs or {})))
-    with tracing(record):
-        result = tree.map_structure(record.resolve, fn(*args, **kwargs))
-    return Program(name or getattr(fn, "__name__", type(fn).__name__), record, inputs, result)
+    recorded.generators = global_generators()
+    with tracing(recorded):
+        result = tree.map_structure(recorded.resolve, fn(*args, **kwargs))
+    if recorded.generators != global_generators():
+        _refuse_draws(fn)
+    return recorded, inputs, result
+
+
+def _refuse_draws(fn):
+    message = (
+        f"np.random or random was drawn from while {getattr(fn, '__name__', fn)!s} was traced: the same draw would be "
+        "repeated at every call. Draw with numbarnn.random, which draws anew each time, or pass the numbers as an argument"
+    )
+    others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    if not others:
+        raise RuntimeError(message)
+    warnings.warn(
+        f"{message} (unless it was one of {len(others)} other threads that drew)", RuntimeWarning, stacklevel=4
+    )
 
 
 def abstract(fn, args, kwargs=None):
@@ -67,15 +89,13 @@ def abstract(fn, args, kwargs=None):
 
     Tensors and Specs among the arguments are replaced by symbols; axes may have unknown length.
     """
-    record = Trace()
 
-    def symbol(x):
-        return record.input(Spec.of(x)) if isinstance(x, (Spec, Tensor)) else x
+    def spec(x):
+        return x.spec if isinstance(x, Tensor) else x
 
-    args, kwargs = tree.map_structure(symbol, (tuple(args), dict(kwargs or {})))
-    with tracing(record):
-        result = tree.map_structure(record.resolve, fn(*args, **kwargs))
-    return tree.map_structure(lambda x: x.spec if isinstance(x, Tensor) else x, result)
+    args, kwargs = tree.map_structure(spec, (tuple(args), dict(kwargs or {})))
+    _, _, result = _run(fn, args, kwargs)
+    return tree.map_structure(spec, result)
 
 
 def record(operation, args, kwargs, output_specs):
@@ -84,7 +104,8 @@ def record(operation, args, kwargs, output_specs):
     Parameters
     ----------
     operation : callable
-        A layer, say; ``operation(*args, **kwargs)`` with arrays in place of the Tensors gives a nest like ``output_specs``.
+        A layer, say; ``operation(*args, **kwargs)`` with arrays in place of the Tensors gives a nest like
+        ``output_specs``.
     args, kwargs : tuple, dict
         Nests in which Tensors occur.
     output_specs : nest of Spec
@@ -131,7 +152,9 @@ class FunctionalGraph:
             if id(x) in known or x.node in placed:
                 continue
             if x.node is None:
-                raise ValueError(f"the graph is disconnected: an output depends on {x!r}, which is not among the inputs")
+                raise ValueError(
+                    f"the graph is disconnected: an output depends on {x!r}, which is not among the inputs"
+                )
             if expanded:
                 placed.add(x.node)
                 self.nodes.append(x.node)
@@ -170,5 +193,5 @@ class FunctionalGraph:
 
 
 def evaluate(outputs, inputs, values, call=None):
-    """Run a functional graph from ``inputs`` (nest of Tensor) with ``values`` (nest like it) to ``outputs``; see `FunctionalGraph`."""
+    """Run a functional graph from ``inputs`` with ``values`` (a nest like them) to ``outputs``; see `FunctionalGraph`."""
     return FunctionalGraph(inputs, outputs)(*tree.leaves(values), call=call)

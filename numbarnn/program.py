@@ -1,8 +1,8 @@
 """Programs: traced functions as straight-line Python, and their gradients.
 
-A `Program` is a list of steps, one per recorded node that something depends on. It is written out as the source of one Python function
-(``print(program)`` shows it) and compiled by Python itself, so that replaying costs little more than the array calls: values are local
-variables, deleted after their last use.
+A `Program` is a list of steps, one per recorded node that something depends on. It is written out as the source of
+one Python function (``print(program)`` shows it) and compiled by Python itself, so that replaying costs little more
+than the array calls: values are local variables, deleted after their last use.
 """
 
 import functools
@@ -85,7 +85,10 @@ class Program:
                 step = self._step_at.get(found.tb_lineno)
                 if step is not None:
                     file, line = step.node.line
-                    error.add_note(f"In program {self.name!r}, step {self.steps.index(step)}: {step.text}\nrecorded at {file}:{line}")
+                    error.add_note(
+                        f"In program {self.name!r}, step {self.steps.index(step)}: {step.text}\n"
+                        f"recorded at {file}:{line}"
+                    )
                 return
             found = found.tb_next
 
@@ -100,10 +103,11 @@ class Program:
         return "\n".join([*lines, f"      return {self._returned}"])
 
     def __repr__(self):
-        return f"<Program {self.name}: {len(self.inputs)} inputs, {len(self.steps)} steps, {len(self.variables)} variables>"
+        counts = f"{len(self.inputs)} inputs, {len(self.steps)} steps, {len(self.variables)} variables"
+        return f"<Program {self.name}: {counts}>"
 
     def inline(self, *inputs):
-        """Call the program's operations one by one, on arrays (to debug) or on Tensors (to make it a part of another trace)."""
+        """Call the operations one by one, on arrays (to debug) or on Tensors (to make this a part of another trace)."""
         if len(inputs) != len(self.inputs):
             raise TypeError(f"program {self.name!r} takes {len(self.inputs)} inputs, got {len(inputs)}")
         values = {id(t): x for t, x in zip(self.inputs, inputs, strict=True)}
@@ -133,18 +137,23 @@ class Program:
         forward : Program
             ``forward(*arrays) -> (result, residuals)``; ``residuals`` is a list.
         backward : Program
-            ``backward(residuals, d_outputs, release=False) -> gradients``, a list aligned with ``wrt``; ``d_outputs`` has one array per entry
-            of ``outputs`` (bare where ``outputs`` is an int). With ``release`` the residuals are given up, each freed after its last use,
-            for less memory; otherwise ``backward`` may be called again. Gradients may share memory with each other: change none in place.
+            ``backward(residuals, d_outputs, release=False) -> gradients``, a list aligned with ``wrt``; ``d_outputs``
+            has one array per entry of ``outputs`` (bare where ``outputs`` is an int). With ``release`` the residuals
+            are given up, each freed after its last use, for less memory; otherwise ``backward`` may be called again.
+            Gradients may share memory with each other: change none in place.
         """
         wanted = [outputs] if isinstance(outputs, int) else list(outputs)
         heads = []
         for i in wanted:
             head = self.outputs[i]
             if not isinstance(head, Tensor):
-                raise ValueError(f"output {i} of program {self.name!r} is {head!r}, which depends on no input and no variable")
+                raise ValueError(
+                    f"output {i} of program {self.name!r} is {head!r}, which depends on no input and no variable"
+                )
             if head.dtype.kind != "f":
-                raise TypeError(f"output {i} of program {self.name!r} is {head.dtype}; only floating point outputs have gradients")
+                raise TypeError(
+                    f"output {i} of program {self.name!r} is {head.dtype}; only floating point outputs have gradients"
+                )
             heads.append(head)
         targets = [self._target(w) for w in wrt]
         trace = Trace(forward=self.trace)
@@ -195,7 +204,11 @@ def _differentiate(nodes, heads, seeds, targets):
         if all(d is None for d in d_outputs) or not any(id(x) in active for x in node.inputs):
             continue
         recorded = len(local.trace.nodes)
-        found = _pull_back(node, d_outputs, active) if isinstance(node.operation, KernelOp) else node.operation.gradient(node, *d_outputs)
+        found = (
+            _pull_back(node, d_outputs, active)
+            if isinstance(node.operation, KernelOp)
+            else node.operation.gradient(node, *d_outputs)
+        )
         found = found if isinstance(found, (tuple, list)) else (found,)
         for made in local.trace.nodes[recorded:]:
             made.line = node.line  # errors in the gradient name the line that is differentiated
@@ -214,7 +227,11 @@ def _add(gradients, found, active):
 
 def _compatible(gradient, spec):
     got = Spec.of(gradient)
-    return got.dtype == spec.dtype and len(got.shape) == len(spec.shape) and all(n is None or m is None or n == m for n, m in zip(got.shape, spec.shape, strict=True))
+    return (
+        got.dtype == spec.dtype
+        and len(got.shape) == len(spec.shape)
+        and all(n is None or m is None or n == m for n, m in zip(got.shape, spec.shape, strict=True))
+    )
 
 
 def _pull_back(node, d_outputs, active):
@@ -250,7 +267,10 @@ class _Writer:
     def __init__(self, program, saving):
         self.program, self.saving = program, saving
         self.names = {}  # id of a Tensor -> its local variable
-        self.globals = {"_reject": functools.partial(_reject, program.name), "_d_output": functools.partial(_d_output, program.name)}
+        self.globals = {
+            "_reject": functools.partial(_reject, program.name),
+            "_d_output": functools.partial(_d_output, program.name),
+        }
         self.lines, self.steps, self.step_at, self.variables = [], [], {}, []
         used = [x for node in program.nodes for x in node.inputs] + program.outputs
         self.outputs = {id(x) for x in program.outputs}
@@ -297,7 +317,11 @@ class _Writer:
         if program.groups is None:
             for i, x in enumerate(program.inputs):
                 name, spec = self._new(x, "x"), self._constant(x.spec, "spec")
-                fits = f"{name}.shape == {x.shape} and {name}.dtype == {spec}.dtype" if x.spec.known else f"{spec}.fits({name})"
+                fits = (
+                    f"{name}.shape == {x.shape} and {name}.dtype == {spec}.dtype"
+                    if x.spec.known
+                    else f"{spec}.fits({name})"
+                )
                 self._line(f"if not ({fits}): _reject({i}, {name}, {spec})")
             return ", ".join(self.names[id(x)] for x in program.inputs)
         (_, residuals), (_, d_outputs) = program.groups
@@ -321,8 +345,12 @@ class _Writer:
             if isinstance(x, Tensor) and x.variable is not None and id(x) not in self.names:
                 self.variables.append(x.variable)
                 # A later assignment is in place: what was read before keeps its value, also as a result.
-                copy = ".copy()" if x.variable in self.program.trace.assigned or id(x) in self.program.handed_out else ""
-                self._line(f"{self._new(x, 'w')} = {self._constant(x.variable, 'variable')}._view{copy}  # {x.variable.path}")
+                copy = (
+                    ".copy()" if x.variable in self.program.trace.assigned or id(x) in self.program.handed_out else ""
+                )
+                self._line(
+                    f"{self._new(x, 'w')} = {self._constant(x.variable, 'variable')}._view{copy}  # {x.variable.path}"
+                )
 
     def _last_uses(self):
         """Return node -> ids of the Tensors that nothing needs after it."""
@@ -359,7 +387,13 @@ class _Writer:
             inside = ", ".join(map(self._nest, nest))
             return f"[{inside}]" if type(nest) is list else f"({inside},)" if nest else "()"
         if type(nest) is dict:
-            return "{" + ", ".join(f"{self._value(k) if type(k) is not str else repr(k)}: {self._nest(v)}" for k, v in nest.items()) + "}"
+            return (
+                "{"
+                + ", ".join(
+                    f"{self._value(k) if type(k) is not str else repr(k)}: {self._nest(v)}" for k, v in nest.items()
+                )
+                + "}"
+            )
         if type(nest) not in (Tensor, Variable) and tree.is_nested(nest):
             leaves, treedef = tree.flatten(nest)
             unflatten = self._constant(functools.partial(tree.unflatten, treedef), "unflatten")

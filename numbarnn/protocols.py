@@ -1,7 +1,7 @@
 """What symbolic tensors and variables have in common: operators, array methods and NumPy's two protocols.
 
-Everything ends in the tables below, which `numbarnn.ops` fills when it is imported. This file lies beneath the ops, so that
-`Variable` (floor 1) can have operators without importing upwards.
+Everything ends in the tables below, which `numbarnn.ops` fills when it is imported. This file lies beneath the ops,
+so that `Variable` (floor 1) can have operators without importing upwards.
 """
 
 import os
@@ -15,6 +15,7 @@ UFUNCS = {}  # np.ufunc -> operation
 FUNCTIONS = {}  # NumPy function -> operation taking that function's arguments
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_WAY_OUT = "write it with functions of numbarnn.ops"
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 
 
@@ -76,15 +77,17 @@ class ArrayLike:
 
     def _refuse(self, what, way_out):
         raise TracedValueError(
-            f"{user_line()}: {what} is not possible while {self!r} has no value yet (the function is being traced: run once "
-            f"on symbols, later replayed on arrays). {way_out}"
+            f"{user_line()}: {what} is not possible while {self!r} has no value yet (the function is being traced: run "
+            f"once on symbols, later replayed on arrays). {way_out}"
         )
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, where=True, dtype=None, **options):
         name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         if local.trace is None and not _has_tensor(inputs) and not _has_tensor((where,)):
             if out is not None and any(isinstance(o, ArrayLike) for o in out):
-                raise TypeError(f"{user_line()}: {name}(..., out=variable): a Variable is read-only; use variable.assign(value)")
+                raise TypeError(
+                    f"{user_line()}: {name}(..., out=variable): a Variable is read-only; use variable.assign(value)"
+                )
             if out is not None:
                 options["out"] = out
             if dtype is not None:
@@ -102,7 +105,7 @@ class ArrayLike:
         else:
             operation = UFUNCS.get(ufunc) if method == "__call__" and not options else None
         if operation is None:
-            raise TypeError(f"{user_line()}: {name} has no entry in numbarnn.ops, so it cannot be traced; write it with functions of numbarnn.ops")
+            raise TypeError(f"{user_line()}: {name} has no entry in numbarnn.ops, so it cannot be traced; {_WAY_OUT}")
         result = operation(*inputs, **options)
         return result if dtype is None else OPERATIONS["cast"](result, dtype)
 
@@ -114,13 +117,15 @@ class ArrayLike:
         operation = FUNCTIONS.get(function)
         if operation is None:
             raise TypeError(
-                f"{user_line()}: {_name_of(function)} has no entry in numbarnn.ops, so it cannot be traced; write it with functions of numbarnn.ops"
+                f"{user_line()}: {_name_of(function)} has no entry in numbarnn.ops, so it cannot be traced; {_WAY_OUT}"
             )
         kwargs = {name: value for name, value in kwargs.items() if name != "out"}
         return operation(*args, **kwargs)
 
     def __setitem__(self, key, value):
-        self._refuse("Item assignment", "Use ops.where(condition, a, b), or build the value with ops.concatenate or ops.stack.")
+        self._refuse(
+            "Item assignment", "Use ops.where(condition, a, b), or build the value with ops.concatenate or ops.stack."
+        )
 
     # -- shape ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +160,9 @@ class ArrayLike:
         if not self.shape:
             raise TypeError("iteration over an array without axes")
         if self.shape[0] is None:
-            self._refuse("Iterating over an axis of unknown length", "Use ops.split, or an RNN layer to walk over time.")
+            self._refuse(
+                "Iterating over an axis of unknown length", "Use ops.split, or an RNN layer to walk over time."
+            )
         return (self[i] for i in range(self.shape[0]))
 
     def __getitem__(self, key):
@@ -198,8 +205,32 @@ _BINARY = {
 }  # fmt: skip
 _COMPARE = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 _UNARY = {"neg": "negative", "abs": "abs", "invert": "invert"}
-_METHODS = ("sum", "mean", "max", "min", "any", "all", "argmax", "argmin", "cumsum", "clip", "squeeze", "swapaxes", "dot", "take", "var", "std", "prod")
-_SCALAR = {"bool": "ops.where(condition, a, b)", "float": "an operation on it", "int": "an operation on it", "index": "ops.take", "complex": "an operation on it"}
+_METHODS = (
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "any",
+    "all",
+    "argmax",
+    "argmin",
+    "cumsum",
+    "clip",
+    "squeeze",
+    "swapaxes",
+    "dot",
+    "take",
+    "var",
+    "std",
+    "prod",
+)
+_SCALAR = {
+    "bool": "ops.where(condition, a, b)",
+    "float": "an operation on it",
+    "int": "an operation on it",
+    "index": "ops.take",
+    "complex": "an operation on it",
+}
 
 
 def _operator(name, reflected=False):

@@ -12,6 +12,7 @@ else (arrays, numbers, Variables)               computes at once, returns arrays
 """
 
 import contextlib
+import random
 
 import numpy as np
 
@@ -67,7 +68,8 @@ class Spec:
         if array.dtype != self.dtype:
             return False
         return array.shape == self.shape or (
-            len(array.shape) == len(self.shape) and all(n is None or n == m for n, m in zip(self.shape, array.shape, strict=True))
+            len(array.shape) == len(self.shape)
+            and all(n is None or n == m for n, m in zip(self.shape, array.shape, strict=True))
         )
 
     def __eq__(self, other):
@@ -114,7 +116,9 @@ class Tensor(ArrayLike):
         self.name = name
 
     def __array__(self, dtype=None, copy=None):
-        self._refuse("Turning it into an array", "Use functions of numbarnn.ops, or np. functions that have an entry there.")
+        self._refuse(
+            "Turning it into an array", "Use functions of numbarnn.ops, or np. functions that have an entry there."
+        )
 
     def numpy(self):
         """Raise: there is no value yet."""
@@ -139,8 +143,8 @@ class Node:
     operation : Op, KernelOp or any callable
         ``operation(*args, **kwargs)`` repeats the call.
     args, kwargs : tuple, dict
-        As called. For an `Op`, ``args`` are its inputs (Tensors, arrays, numbers, None) and ``kwargs`` its attributes; for another
-        operation they are nests in which Tensors occur.
+        As called. For an `Op`, ``args`` are its inputs (Tensors, arrays, numbers, None) and ``kwargs`` its
+        attributes; for another operation they are nests in which Tensors occur.
     inputs : list
         For an `Op`, ``args``; for another operation, the Tensors in ``args`` and ``kwargs``.
     outputs : list of Tensor
@@ -165,7 +169,9 @@ class Node:
     @property
     def name(self):
         """The name of the operation."""
-        return getattr(self.operation, "name", None) or getattr(self.operation, "__name__", type(self.operation).__name__)
+        return getattr(self.operation, "name", None) or getattr(
+            self.operation, "__name__", type(self.operation).__name__
+        )
 
     @property
     def result(self):
@@ -192,6 +198,7 @@ class Trace:
         self.leaves = {}  # Variable -> the Tensor of its value at the start
         self.assigned = set()
         self.known = {}  # only in a gradient: call -> its node
+        self.generators = None  # the states of the global random generators at the start
         self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)
 
     def input(self, spec, name=None):
@@ -223,8 +230,8 @@ class Trace:
                 return self.residual(x)
             whence = "a functional graph" if x.trace is None else "another traced function"
             raise ValueError(
-                f"{user_line()}: {x!r} belongs to {whence} and has no value here. Pass it to this function as an argument; keep nothing "
-                "symbolic on self or in a global between calls"
+                f"{user_line()}: {x!r} belongs to {whence} and has no value here. Pass it to this function as an "
+                "argument; keep nothing symbolic on self or in a global between calls"
             )
         if isinstance(x, Variable):
             return self.read(x)
@@ -246,10 +253,14 @@ class Trace:
         return node
 
     def _key(self, operation, inputs, attrs):
-        """Return what makes two calls of gradient rules the same call, which is then made once; None for what is never shared."""
+        """Return what makes two calls in gradient rules the same, to be made once; None for what is never shared."""
         if self.forward is None or operation.effect:
             return None
-        key = (operation, *((type(x), repr(x)) if type(x) in _PYTHON_SCALARS else id(x) for x in inputs), *sorted(attrs.items()))
+        key = (
+            operation,
+            *((type(x), repr(x)) if type(x) in _PYTHON_SCALARS else id(x) for x in inputs),
+            *sorted(attrs.items()),
+        )
         try:
             hash(key)
         except TypeError:
@@ -267,9 +278,23 @@ def tracing(trace):
         local.trace = outer
 
 
+@contextlib.contextmanager
 def suspended():
     """Suspend tracing in a ``with`` block, in which operations compute at once (to build a layer, say)."""
-    return tracing(None)
+    outer = local.trace
+    before = global_generators() if outer is not None else None
+    try:
+        with tracing(None):
+            yield
+    finally:
+        if outer is not None and outer.generators == before:
+            outer.generators = global_generators()  # a draw in here is meant to happen once
+
+
+def global_generators():
+    """Return the states of the global random generators, to compare."""
+    state = np.random.get_state(legacy=False)
+    return random.getstate(), state["state"]["pos"], state["state"]["key"].tobytes(), state["gauss"]
 
 
 def is_tracing():
@@ -305,7 +330,9 @@ class _Operation:
             return self(*(x.value if isinstance(x, Variable) else x for x in inputs), **attrs)
         for x in tensors:
             if x.trace is not None:
-                raise ValueError(f"{user_line()}: {x!r} is left over from a traced function, which has ended; it has no value")
+                raise ValueError(
+                    f"{user_line()}: {x!r} is left over from a traced function, which has ended; it has no value"
+                )
         specs = self.infer(*map(Spec.of, inputs), **attrs)
         return Node(self, tuple(inputs), attrs, tensors, specs, None).result
 
@@ -328,16 +355,18 @@ class Op(_Operation):
     ----------
     name : str
     compute : callable
-        ``compute(*arrays, **attrs)`` -> array, or a tuple of arrays. It may return a view of its input, and changes no input.
+        ``compute(*arrays, **attrs)`` -> array, or a tuple of arrays. It may return a view of its input, and changes
+        no input.
     infer : callable
-        ``infer(*specs, **attrs)`` -> Spec, or a tuple of Specs. A Python number comes as a Spec with ``weak`` set, None as None.
+        ``infer(*specs, **attrs)`` -> Spec, or a tuple of Specs. A Python number comes as a Spec with ``weak`` set,
+        None as None.
     gradient : callable, optional
-        ``gradient(node, *d_outputs)`` -> one Tensor or None per input (bare for one input), written in operations on ``node.inputs``,
-        ``node.outputs`` and ``node.attrs``. An entry of ``d_outputs`` is None where nothing depends on that output. Without a rule
-        nothing flows back.
+        ``gradient(node, *d_outputs)`` -> one Tensor or None per input (bare for one input), written in operations on
+        ``node.inputs``, ``node.outputs`` and ``node.attrs``. An entry of ``d_outputs`` is None where nothing depends
+        on that output. Without a rule nothing flows back.
     effect : bool
-        Whether a call does more than return a value (draws, assigns): recorded also without a symbolic input, kept though its output
-        is not used, and repeated at every replay.
+        Whether a call does more than return a value (draws, assigns): recorded also without a symbolic input, kept
+        though its output is not used, and repeated at every replay.
     """
 
     kernel = False
@@ -355,13 +384,13 @@ class KernelOp(_Operation):
     ----------
     name : str
     forward : callable
-        ``forward(*arrays, save, **attrs)`` -> ``(output or tuple of outputs, saved)``. ``saved`` is whatever the pullback wants; with
-        ``save=False`` no gradient will be asked and it is ignored.
+        ``forward(*arrays, save, **attrs)`` -> ``(output or tuple of outputs, saved)``. ``saved`` is whatever the
+        pullback wants; with ``save=False`` no gradient will be asked and it is ignored.
     infer : callable
         As for `Op`.
     pullback : callable
-        ``pullback(saved, d_outputs, needs, **attrs)`` -> tuple with one array or None per input. ``d_outputs`` is a tuple with None where
-        nothing depends on that output; ``needs`` says for which inputs a gradient is wanted.
+        ``pullback(saved, d_outputs, needs, **attrs)`` -> tuple with one array or None per input. ``d_outputs`` is a
+        tuple with None where nothing depends on that output; ``needs`` says for which inputs a gradient is wanted.
     effect : bool
         As for `Op`.
     """
@@ -396,13 +425,16 @@ class Pullback:
     def compute(self, saved, *d_outputs, **attrs):
         """Run the pullback; return the wanted gradients alone."""
         given = iter(d_outputs)
-        gradients = self.op.pullback(saved, tuple(next(given) if p else None for p in self.present), self.needs, **attrs)
+        gradients = self.op.pullback(
+            saved, tuple(next(given) if p else None for p in self.present), self.needs, **attrs
+        )
         if len(gradients) != len(self.needs):
-            raise ValueError(f"the pullback of {self.op.name} returned {len(gradients)} gradients for {len(self.needs)} inputs")
+            raise ValueError(
+                f"the pullback of {self.op.name} returned {len(gradients)} gradients for {len(self.needs)} inputs"
+            )
         wanted = tuple(g for g, need in zip(gradients, self.needs, strict=True) if need)
         for gradient, spec in zip(wanted, self.specs, strict=True):
             if gradient is None or not spec.fits(gradient):
                 got = "None" if gradient is None else f"{gradient.dtype} {gradient.shape}"
                 raise ValueError(f"the pullback of {self.op.name} returned {got} where a gradient of {spec} is needed")
         return wanted
-

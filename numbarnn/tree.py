@@ -73,7 +73,7 @@ def map_structure(fn, nest, *nests, is_leaf=None):
 
 
 def flatten_with_paths(nest, is_leaf=None):
-    """Return ``[(path, leaf), ...]``; a path is the tuple of the keys, indices and field names that lead to its leaf."""
+    """Return ``[(path, leaf), ...]``; a path is a tuple of the keys, indices and field names that lead to the leaf."""
     paths, found, _ = _optree().tree_flatten_with_path(nest, is_leaf=is_leaf, none_is_leaf=True)
     return list(zip(paths, found, strict=True))
 

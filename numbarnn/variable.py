@@ -1,8 +1,8 @@
 """Variables: named arrays that layers own, and the flat buffers that models keep them in.
 
-A `Variable` is a leaf in a traced function (read at every replay, never baked in) and a read-only array everywhere else. It is
-changed by `assign` alone, which counts `version` up, so that whoever derives something from its value (packed weights) sees when that
-is stale.
+A `Variable` is a leaf in a traced function (read at every replay, never baked in) and a read-only array everywhere
+else. It is changed by `assign` alone, which counts `version` up, so that whoever derives something from its value
+(packed weights) sees when that is stale.
 """
 
 import weakref
@@ -131,7 +131,10 @@ class Variable(ArrayLike):
 
     def _scalar(self, kind):
         if local.trace is not None:
-            self._refuse(f"{kind.__name__}()", "Use ops.where(condition, a, b) or an operation instead of a Python decision on the value.")
+            self._refuse(
+                f"{kind.__name__}()",
+                "Use ops.where(condition, a, b) or an operation instead of a Python decision on the value.",
+            )
         return kind(self._view)
 
     def __bool__(self):
@@ -162,8 +165,8 @@ class Variable(ArrayLike):
     def assign(self, value):
         """Replace the value, in place.
 
-        While a function is traced, the assignment is recorded and repeated, in order, at every replay; what is read from the variable
-        later in the same function is the assigned value.
+        While a function is traced, the assignment is recorded and repeated, in order, at every replay; what is read
+        from the variable later in the same function is the assigned value.
 
         Parameters
         ----------
@@ -192,7 +195,9 @@ class Variable(ArrayLike):
         """Copy an array in at once, whether or not a function is being traced; return it in this variable's dtype."""
         array = value if type(value) is np.ndarray else np.asarray(value)
         if array.shape != self.shape:
-            raise ValueError(f"Variable {self.path!r} has shape {self.shape}, it cannot be assigned a value of shape {array.shape}")
+            raise ValueError(
+                f"Variable {self.path!r} has shape {self.shape}, it cannot be assigned a value of shape {array.shape}"
+            )
         if array.dtype != self.dtype:
             array = array.astype(self.dtype)
         self.data[...] = array
@@ -215,19 +220,31 @@ class Variable(ArrayLike):
         raise TypeError(f"{user_line()}: {self!r} cannot be changed by item assignment; use variable.assign(value)")
 
     def _in_place(self, other):
-        raise TypeError(f"{user_line()}: {self!r} cannot be changed by an in-place operator; use assign, assign_add or assign_sub")
+        raise TypeError(
+            f"{user_line()}: {self!r} cannot be changed by an in-place operator; use assign, assign_add or assign_sub"
+        )
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _in_place
     __iand__ = __ior__ = __ixor__ = _in_place
 
     def __deepcopy__(self, memo):
-        twin = Variable(self.data, trainable=self.trainable, name=self.name, regularizer=self.regularizer, constraint=self.constraint)
+        twin = Variable(
+            self.data,
+            trainable=self.trainable,
+            name=self.name,
+            regularizer=self.regularizer,
+            constraint=self.constraint,
+        )
         twin.path = self.path
         memo[id(self)] = twin
         return twin
 
     def __reduce__(self):
-        return _rebuild, (self.data.copy(), {k: getattr(self, k) for k in ("trainable", "name", "regularizer", "constraint")}, self.path)
+        return _rebuild, (
+            self.data.copy(),
+            {k: getattr(self, k) for k in ("trainable", "name", "regularizer", "constraint")},
+            self.path,
+        )
 
 
 def _rebuild(value, options, path):
@@ -254,8 +271,8 @@ def captured(array):
     for variable in candidates:
         if np.may_share_memory(variable.data, array):
             raise TypeError(
-                f"{user_line()}: an array that is a part of {variable!r} (of its .value) is used while a function is traced; "
-                "use the variable itself, for instance variable[:3] instead of variable.value[:3]"
+                f"{user_line()}: an array that is a part of {variable!r} (of its .value) is used while a function is "
+                "traced; use the variable itself, for instance variable[:3] instead of variable.value[:3]"
             )
     return None
 
@@ -263,7 +280,8 @@ def captured(array):
 class ParameterBuffer:
     """Variables of one dtype laid out in one flat array, one after the other.
 
-    Their values move here. Moving one of them into another buffer later takes it out of this one, which `holds` then denies.
+    Their values move here. Moving one of them into another buffer later takes it out of this one, which `holds` then
+    denies.
 
     Parameters
     ----------
@@ -313,5 +331,6 @@ class ParameterBuffer:
     def holds(self, variables):
         """Say whether exactly these variables, in this order, still live here."""
         return len(variables) == len(self.variables) and all(
-            a is b and a.data is storage for a, b, storage in zip(variables, self.variables, self._storages, strict=True)
+            a is b and a.data is storage
+            for a, b, storage in zip(variables, self.variables, self._storages, strict=True)
         )

@@ -10,11 +10,11 @@ from ..symbolic import Spec
 
 
 def array_module(*arrays):
-    """Return the module whose functions make new arrays like these: NumPy, or the module (CuPy) that an array comes from.
+    """Return the module whose functions make new arrays like these: NumPy, or the one (CuPy) that an array comes from.
 
-    The computations of the ops call NumPy functions, which hand arrays of another module over to it by NumPy's protocols
-    (``__array_ufunc__``, ``__array_function__``). Only where an array is made from nothing, or a NumPy-only kernel is called, must the
-    module be known: there they ask this function.
+    The computations of the ops call NumPy functions, which hand arrays of another module over to it by NumPy's
+    protocols (``__array_ufunc__``, ``__array_function__``). Only where an array is made from nothing, or a NumPy-only
+    kernel is called, must the module be known: there they ask this function.
     """
     for x in arrays:
         if type(x) is not np.ndarray and hasattr(x, "__array_function__") and not isinstance(x, np.generic):

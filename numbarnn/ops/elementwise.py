@@ -1,7 +1,7 @@
 """Element by element: arithmetic, exponentials, choices.
 
-One line per operation: the NumPy function, and the gradient with respect to each input as a function of the node and the output's
-gradient. `unbroadcast` sums a gradient back to its input's shape.
+One line per operation: the NumPy function, and the gradient with respect to each input as a function of the node and
+the output's gradient. `unbroadcast` sums a gradient back to its input's shape.
 """
 
 import numpy as np
@@ -11,10 +11,20 @@ from ..symbolic import Op, Spec, Tensor
 from ..variable import Variable, default_float
 from ._inference import broadcast, like_first, promote, ufunc_spec
 
+__all__ = [
+    "abs", "absolute", "add", "arctan", "arctan2", "astype", "bitwise_and", "bitwise_or", "bitwise_xor", "cast",
+    "ceil", "clip", "convert_to_numpy", "convert_to_tensor", "copy", "cos", "cosh", "divide", "equal", "exp",
+    "exp2", "expm1", "floor", "floor_divide", "greater", "greater_equal", "identity", "invert", "isfinite", "isinf",
+    "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "negative", "not_equal", "power",
+    "reciprocal", "rint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "subtract", "tan", "tanh",
+    "true_divide", "where",
+]  # fmt: skip
+
 LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
 
 
-# -- broadcasting in gradients ------------------------------------------------------------------------------------------
+# -- broadcasting in gradients -------------------------------------------------------------------------------
 
 
 def _sum_to(d, shape):
@@ -29,21 +39,33 @@ _sum_like = Op("sum_like", lambda d, x: _sum_to(d, x.shape), lambda d, x: Spec(x
 
 
 def unbroadcast(d, x):
-    """Return the gradient ``d`` of a broadcast result as a gradient of the input ``x``: summed to its shape, in its dtype."""
+    """Return the gradient ``d`` of a broadcast result as one of the input ``x``: summed to its shape, in its dtype."""
     spec, got = Spec.of(x), Spec.of(d)
     if got.shape != spec.shape or not spec.known:
         # Axes of unknown length may be 1 in one operand and not in the other: that is seen at replay.
-        d = _sum_to_shape(d, shape=spec.shape) if spec.known and got.known else _sum_like(d, x) if isinstance(x, Tensor) else d
+        d = (
+            _sum_to_shape(d, shape=spec.shape)
+            if spec.known and got.known
+            else _sum_like(d, x)
+            if isinstance(x, Tensor)
+            else d
+        )
     return d if spec.dtype.kind != "f" or got.dtype == spec.dtype else cast(d, spec.dtype)
 
 
-# -- the two tables -----------------------------------------------------------------------------------------------------
+# -- the two tables ------------------------------------------------------------------------------------------
 
 
 def _unary(ufunc, rule=None, name=None):
     """An op of one input; ``rule(d, x, y)`` is its gradient."""
     gradient = rule and (lambda node, d: unbroadcast(rule(d, node.inputs[0], node.outputs[0]), node.inputs[0]))
-    op = Op(name or ufunc.__name__, ufunc, ufunc_spec(ufunc), gradient, doc=f"Element by element, as ``np.{ufunc.__name__}``.")
+    op = Op(
+        name or ufunc.__name__,
+        ufunc,
+        ufunc_spec(ufunc),
+        gradient,
+        doc=f"Element by element, as ``np.{ufunc.__name__}``.",
+    )
     op.ufunc = ufunc
     return op
 
@@ -58,7 +80,13 @@ def _binary(ufunc, rule_a=None, rule_b=None, name=None):
             unbroadcast(rule_b(d, a, b, y), b) if isinstance(b, Tensor) else None,
         )
 
-    op = Op(name or ufunc.__name__, ufunc, ufunc_spec(ufunc), rule_a and gradient, doc=f"Element by element, as ``np.{ufunc.__name__}``; shapes broadcast.")
+    op = Op(
+        name or ufunc.__name__,
+        ufunc,
+        ufunc_spec(ufunc),
+        rule_a and gradient,
+        doc=f"Element by element, as ``np.{ufunc.__name__}``; shapes broadcast.",
+    )
     op.ufunc = ufunc
     return op
 
@@ -98,7 +126,9 @@ subtract = _binary(np.subtract, lambda d, a, b, y: d, lambda d, a, b, y: -d)
 multiply = _binary(np.multiply, lambda d, a, b, y: d * b, lambda d, a, b, y: d * a)
 divide = _binary(np.divide, lambda d, a, b, y: d / b, lambda d, a, b, y: -d * y / b)
 power = _binary(np.power, lambda d, a, b, y: d * (b * power(a, b - 1)), lambda d, a, b, y: d * (y * _safe_log(a)))
-maximum = _binary(np.maximum, lambda d, a, b, y: d * _share(a, b, greater), lambda d, a, b, y: d * _share(b, a, greater))
+maximum = _binary(
+    np.maximum, lambda d, a, b, y: d * _share(a, b, greater), lambda d, a, b, y: d * _share(b, a, greater)
+)
 minimum = _binary(np.minimum, lambda d, a, b, y: d * _share(a, b, less), lambda d, a, b, y: d * _share(b, a, less))
 mod = _binary(np.remainder, lambda d, a, b, y: d, lambda d, a, b, y: -d * floor_divide(a, b), name="mod")
 floor_divide = _binary(np.floor_divide)
@@ -134,7 +164,7 @@ def _share(a, b, wins):
     return cast(wins(a, b), dtype) + 0.5 * cast(equal(a, b), dtype)
 
 
-# -- those with attributes, or with three inputs ------------------------------------------------------------------------
+# -- those with attributes, or with three inputs -------------------------------------------------------------
 
 
 def _infer_where(condition, a, b):
@@ -151,7 +181,13 @@ def _where_gradient(node, d):
     )
 
 
-where = Op("where", np.where, _infer_where, _where_gradient, doc="Take ``a`` where ``condition`` holds, else ``b``; shapes broadcast.")
+where = Op(
+    "where",
+    np.where,
+    _infer_where,
+    _where_gradient,
+    doc="Take ``a`` where ``condition`` holds, else ``b``; shapes broadcast.",
+)
 
 
 def _clip_gradient(node, d):
@@ -173,7 +209,10 @@ _clip = Op("clip", np.clip, _infer_clip, _clip_gradient)
 
 
 def clip(x, x_min=None, x_max=None):
-    """Limit ``x`` to [``x_min``, ``x_max``]; None is no limit. The gradient passes where ``x`` lies within, the limits included."""
+    """Limit ``x`` to [``x_min``, ``x_max``]; None is no limit.
+
+    The gradient passes where ``x`` lies within, the limits included.
+    """
     return x if x_min is None and x_max is None else _clip(x, x_min, x_max)
 
 
@@ -220,14 +259,22 @@ def _assign(value, *, variable):
     return variable.store(value)
 
 
-_assign_op = Op("assign", _assign, lambda value, *, variable: Spec(value.shape, variable.dtype), lambda node, d: cast(d, node.inputs[0].dtype), effect=True)
+_assign_op = Op(
+    "assign",
+    _assign,
+    lambda value, *, variable: Spec(value.shape, variable.dtype),
+    lambda node, d: cast(d, node.inputs[0].dtype),
+    effect=True,
+)
 
 
 def assign(value, variable):
-    """Record the assignment of ``value`` to a variable in the active trace; later reads there see the assigned value."""
+    """Record the assignment of ``value`` to a variable in the active trace; later reads there see ``value``."""
     trace = local.trace
     spec = Spec.of(value)
-    if len(spec.shape) != variable.ndim or any(n is not None and n != m for n, m in zip(spec.shape, variable.shape, strict=True)):
+    if len(spec.shape) != variable.ndim or any(
+        n is not None and n != m for n, m in zip(spec.shape, variable.shape, strict=True)
+    ):
         raise ValueError(f"{user_line()}: {variable!r} cannot be assigned a value of shape {spec.shape}")
     trace.read(variable)
     trace.assigned.add(variable)

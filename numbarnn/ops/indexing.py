@@ -7,6 +7,11 @@ from ..symbolic import Op, Spec
 from ..variable import default_float
 from ._inference import array_module, broadcast, one_axis
 
+__all__ = [
+    "arange", "eye", "full", "full_like", "getitem", "one_hot", "ones", "ones_like", "take", "take_along_axis",
+    "zeros", "zeros_like",
+]  # fmt: skip
+
 
 class _Place:
     """In a key: here comes the next index array."""
@@ -30,7 +35,9 @@ def _with(key, indices):
 
 
 def _infer_getitem(x, *indices, key):
-    consumed = sum((spec.ndim if spec.dtype == bool else 1) for spec in indices) + sum(isinstance(part, (int, slice)) for part in key)
+    consumed = sum((spec.ndim if spec.dtype == bool else 1) for spec in indices) + sum(
+        isinstance(part, (int, slice)) for part in key
+    )
     if consumed > x.ndim:
         raise IndexError(f"{user_line()}: {consumed} indices for {x.ndim} axes")
     if Ellipsis not in key:
@@ -61,7 +68,9 @@ def _infer_getitem(x, *indices, key):
         else:
             n = next(lengths)
             if n is not None and not -n <= part < n:
-                raise IndexError(f"{user_line()}: index {part} is out of range for an axis of length {n} (shape {x.shape})")
+                raise IndexError(
+                    f"{user_line()}: index {part} is out of range for an axis of length {n} (shape {x.shape})"
+                )
             if indices:  # next to index arrays an integer is one, too
                 advanced.append(())
                 apart, first = apart or gap, len(result) if first is None else first
@@ -100,7 +109,9 @@ _scatter_into = Op(
     lambda node, d: (_getitem(d, *node.inputs[1:], key=node.attrs["key"]), *[None] * (len(node.inputs) - 1)),
 )
 _scatter_like = Op(
-    "scatter_like", lambda d, x, *indices, key: _scatter(d, indices, key, x.shape), lambda d, x, *indices, key: Spec(x.shape, d.dtype)
+    "scatter_like",
+    lambda d, x, *indices, key: _scatter(d, indices, key, x.shape),
+    lambda d, x, *indices, key: Spec(x.shape, d.dtype),
 )
 
 
@@ -123,7 +134,9 @@ def getitem(x, key):
         if part is None or part is Ellipsis:
             template.append(part)
         elif isinstance(part, slice):
-            template.append(slice(*(bound if bound is None else _index(bound) for bound in (part.start, part.stop, part.step))))
+            template.append(
+                slice(*(bound if bound is None else _index(bound) for bound in (part.start, part.stop, part.step)))
+            )
         elif isinstance(part, (bool, np.bool_, list)) or getattr(part, "ndim", 0) or isinstance(part, ArrayLike):
             part = part if hasattr(part, "dtype") else np.asarray(part)
             if part.dtype.kind not in "biu":
@@ -139,11 +152,16 @@ def _index(part):
     try:
         return part.__index__()
     except AttributeError:
-        raise IndexError(f"{user_line()}: an index is an integer, a slice, ..., None or an array of integers or booleans, got {part!r}") from None
+        raise IndexError(
+            f"{user_line()}: an index is an integer, a slice, ..., None or an integer or boolean array, got {part!r}"
+        ) from None
 
 
 def take(x, indices, axis=None):
-    """Return the elements at ``indices`` along ``axis`` (of the flattened array for None); negative indices count from the end."""
+    """Return the elements at ``indices`` along ``axis`` (of the flattened array for None).
+
+    Negative indices count from the end.
+    """
     if axis is None:
         from .shaping import reshape
 
@@ -181,14 +199,17 @@ _one_hot = Op("one_hot", _one_hot_compute, _infer_one_hot)
 
 
 def one_hot(x, num_classes, axis=-1, dtype=None):
-    """Return 1 where the new axis ``axis`` of length ``num_classes`` equals the integer, else 0; a row of zeros out of range."""
+    """Return 1 where the new axis ``axis`` of length ``num_classes`` equals the integer, else 0.
+
+    An integer out of range gives a row of zeros.
+    """
     x = x if hasattr(x, "dtype") else np.asarray(x)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{user_line()}: one_hot takes integers, got {x.dtype}")
     return _one_hot(x, num_classes=int(num_classes), axis=axis, dtype=np.dtype(dtype or default_float()))
 
 
-# -- made from nothing --------------------------------------------------------------------------------------------------------
+# -- made from nothing ---------------------------------------------------------------------------------------
 
 
 def _filled(name, module_name):
@@ -201,7 +222,9 @@ def _filled(name, module_name):
 
 _zeros_like, _ones_like = _filled("zeros_like", "zeros"), _filled("ones_like", "ones")
 # An effect, so that every replay makes new ones: whoever gets them may write to them.
-_fresh_zeros = Op("zeros", lambda *, shape, dtype: np.zeros(shape, dtype), lambda *, shape, dtype: Spec(shape, dtype), effect=True)
+_fresh_zeros = Op(
+    "zeros", lambda *, shape, dtype: np.zeros(shape, dtype), lambda *, shape, dtype: Spec(shape, dtype), effect=True
+)
 
 
 def fresh_zeros(shape, dtype):

@@ -12,6 +12,10 @@ from .elementwise import cast, unbroadcast
 from .reduction import sum
 from .shaping import expand_dims, reshape, shape, squeeze, swapaxes, transpose
 
+__all__ = [
+    "dot", "einsum", "matmul", "outer", "tensordot",
+]  # fmt: skip
+
 
 def _product(a, b, *, transpose_a=False, transpose_b=False):
     """Multiply two matrices."""
@@ -19,7 +23,9 @@ def _product(a, b, *, transpose_a=False, transpose_b=False):
     if dtype.kind != "f" or type(a) is not np.ndarray:
         return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b)
     work = np.dtype(np.float32) if dtype == np.float16 else dtype
-    result = gemm.matmul(a.astype(work, copy=False), b.astype(work, copy=False), transpose_a=transpose_a, transpose_b=transpose_b)
+    result = gemm.matmul(
+        a.astype(work, copy=False), b.astype(work, copy=False), transpose_a=transpose_a, transpose_b=transpose_b
+    )
     return result if work == dtype else result.astype(dtype)
 
 
@@ -58,15 +64,27 @@ def _gradient(node, d):
     da = db = None
     if a.ndim == 2 and b.ndim == 2:
         if isinstance(a, Tensor):
-            da = _matmul(b, d, transpose_a=bt, transpose_b=True) if at else _matmul(d, b, transpose_a=False, transpose_b=not bt)
+            da = (
+                _matmul(b, d, transpose_a=bt, transpose_b=True)
+                if at
+                else _matmul(d, b, transpose_a=False, transpose_b=not bt)
+            )
         if isinstance(b, Tensor):
-            db = _matmul(d, a, transpose_a=True, transpose_b=at) if bt else _matmul(a, d, transpose_a=not at, transpose_b=False)
+            db = (
+                _matmul(d, a, transpose_a=True, transpose_b=at)
+                if bt
+                else _matmul(a, d, transpose_a=not at, transpose_b=False)
+            )
     elif b.ndim == 2:
         if isinstance(a, Tensor):
             da = _matmul(d, b, transpose_a=False, transpose_b=not bt)
         if isinstance(b, Tensor):
             rows, d_rows = reshape(a, (-1, a.shape[-1])), reshape(d, (-1, d.shape[-1]))
-            db = _matmul(d_rows, rows, transpose_a=True, transpose_b=False) if bt else _matmul(rows, d_rows, transpose_a=True, transpose_b=False)
+            db = (
+                _matmul(d_rows, rows, transpose_a=True, transpose_b=False)
+                if bt
+                else _matmul(rows, d_rows, transpose_a=True, transpose_b=False)
+            )
     else:
         if isinstance(a, Tensor):
             da = unbroadcast(_matmul(d, b, transpose_a=False, transpose_b=not bt), a)
@@ -81,12 +99,18 @@ _matmul = Op("matmul", _compute, _infer, _gradient)
 
 
 def matmul(a, b):
-    """Multiply matrices: the last axis of ``a`` with the last but one of ``b`` (or its only one); leading axes broadcast."""
+    """Multiply matrices: the last axis of ``a`` with the last but one (or the only one) of ``b``.
+
+    Leading axes broadcast.
+    """
     a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"{user_line()}: matmul takes no scalars, got shapes {a.shape} and {b.shape}; use multiply")
     result = _matmul(
-        expand_dims(a, 0) if a.ndim == 1 else a, expand_dims(b, 1) if b.ndim == 1 else b, transpose_a=False, transpose_b=False
+        expand_dims(a, 0) if a.ndim == 1 else a,
+        expand_dims(b, 1) if b.ndim == 1 else b,
+        transpose_a=False,
+        transpose_b=False,
     )
     if b.ndim == 1:
         result = squeeze(result, -1)
@@ -94,7 +118,10 @@ def matmul(a, b):
 
 
 def dot(a, b):
-    """Multiply as ``np.dot``: the last axis of ``a`` with the last but one (or the only one) of ``b``; scalars multiply."""
+    """Multiply as ``np.dot``: the last axis of ``a`` with the last but one (or the only one) of ``b``.
+
+    Scalars multiply element by element.
+    """
     ranks = len(shape(a)), len(shape(b))
     if 0 in ranks:
         return a * b
@@ -104,13 +131,18 @@ def dot(a, b):
 
 
 def tensordot(a, b, axes=2):
-    """Sum products over axes: the last ``axes`` of ``a`` with the first of ``b``, or ``axes = (those of a, those of b)``."""
+    """Sum products over the last ``axes`` of ``a`` and the first of ``b``, or over ``axes`` (of a, of b)."""
     a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
     if isinstance(axes, int):
         ours, theirs = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
-        ours, theirs = (tuple(one_axis(i, x.ndim) for i in (which if isinstance(which, (tuple, list)) else (which,))) for which, x in zip(axes, (a, b), strict=True))
-    if len(ours) != len(theirs) or any(None not in (a.shape[i], b.shape[j]) and a.shape[i] != b.shape[j] for i, j in zip(ours, theirs, strict=True)):
+        ours, theirs = (
+            tuple(one_axis(i, x.ndim) for i in (which if isinstance(which, (tuple, list)) else (which,)))
+            for which, x in zip(axes, (a, b), strict=True)
+        )
+    if len(ours) != len(theirs) or any(
+        None not in (a.shape[i], b.shape[j]) and a.shape[i] != b.shape[j] for i, j in zip(ours, theirs, strict=True)
+    ):
         raise ValueError(f"{user_line()}: tensordot: axes {axes} of shapes {a.shape} and {b.shape} do not match")
     rest_a = [i for i in range(a.ndim) if i not in ours]
     rest_b = [i for i in range(b.ndim) if i not in theirs]
@@ -141,7 +173,9 @@ def _parse(subscripts, operands):
     lead = "".join(spare[:widest])
     for term, x in zip(terms, operands, strict=True):
         if len(term) != len(shape(x)):
-            raise ValueError(f"{user_line()}: einsum {subscripts!r}: {term!r} does not name the axes of shape {shape(x)}")
+            raise ValueError(
+                f"{user_line()}: einsum {subscripts!r}: {term!r} does not name the axes of shape {shape(x)}"
+            )
     if arrow:
         return terms, right.replace("...", lead)
     every = "".join(terms)
@@ -151,13 +185,16 @@ def _parse(subscripts, operands):
 def einsum(subscripts, *operands):
     """Sum products by Einstein's convention, as ``np.einsum`` with a string.
 
-    Two operands at a time, left to right, each pair one `matmul`. A label may not occur twice in one operand (a diagonal).
+    Two operands at a time, left to right, each pair one `matmul`. A label may not occur twice in one operand (a
+    diagonal).
     """
     operands = [x if hasattr(x, "dtype") else np.asarray(x) for x in operands]
     terms, result = _parse(subscripts, operands)
     for term in terms:
         if len(set(term)) != len(term):
-            raise ValueError(f"{user_line()}: einsum {subscripts!r}: {term!r} names an axis twice, which has no entry here")
+            raise ValueError(
+                f"{user_line()}: einsum {subscripts!r}: {term!r} names an axis twice, which has no entry here"
+            )
     term, x = terms[0], operands[0]
     for k in range(1, len(terms)):
         later = set("".join(terms[k + 1 :]) + result)

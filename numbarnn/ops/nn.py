@@ -9,6 +9,11 @@ from ._inference import array_module, floating, inexact, like_first
 from .elementwise import abs, cast, clip, exp, greater, less_equal, logical_and, square, tanh, where
 from .reduction import sum
 
+__all__ = [
+    "elu", "erf", "gelu", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "relu", "relu6", "selu",
+    "sigmoid", "silu", "softmax", "softplus", "softsign", "swish",
+]  # fmt: skip
+
 SQRT_HALF = 0.7071067811865476
 INVERSE_SQRT_2PI = 0.3989422804014327
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -25,7 +30,9 @@ def _activation(compute, rule, name=None):
         return compute(x if x.dtype == dtype else x.astype(dtype), **attrs)
 
     name = name or compute.__name__.strip("_")
-    return Op(name, run, floating, lambda node, d: rule(d, node.inputs[0], node.outputs[0], **node.attrs), doc=compute.__doc__)
+    return Op(
+        name, run, floating, lambda node, d: rule(d, node.inputs[0], node.outputs[0], **node.attrs), doc=compute.__doc__
+    )
 
 
 def _step(condition, like):
@@ -84,7 +91,9 @@ sigmoid = _activation(_sigmoid, lambda d, x, y: d * (y * (1 - y)))
 relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__)
 softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x))
 softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)))
-hard_sigmoid = _activation(_hard_sigmoid, lambda d, x, y: d * (_step(logical_and(greater(x, -3), less_equal(x, 3)), d) * (1 / 6)))
+hard_sigmoid = _activation(
+    _hard_sigmoid, lambda d, x, y: d * (_step(logical_and(greater(x, -3), less_equal(x, 3)), d) * (1 / 6))
+)
 erf = _activation(_erf, lambda d, x, y: d * (exp(-square(x)) * 1.1283791670955126))
 _elu_op = _activation(_elu, lambda d, x, y, alpha: d * where(greater(x, 0), 1.0, y + alpha), name="elu")
 _gelu_op = _activation(_gelu, _gelu_rule, name="gelu")
@@ -140,7 +149,9 @@ def _log_softmax_compute(x, *, axis):
     return z - np.log(np.add.reduce(np.exp(z), axis=axis, keepdims=True))
 
 
-_softmax = _activation(_softmax_compute, lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)), name="softmax")
+_softmax = _activation(
+    _softmax_compute, lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)), name="softmax"
+)
 _log_softmax = _activation(
     _log_softmax_compute, lambda d, x, y, axis: d - exp(y) * sum(d, axis=axis, keepdims=True), name="log_softmax"
 )

@@ -2,18 +2,14 @@
 
 import functools
 import inspect
-import types
 
 import numpy as np
 
 from .. import protocols
-from ..symbolic import Op
-from . import elementwise, indexing, linalg, nn, reduction, shaping
+from . import elementwise, indexing, linalg, reduction, shaping
 
-_MODULES = (elementwise, indexing, linalg, nn, reduction, shaping)
-
-# NumPy's function: the operation, and which of its parameters each of NumPy's is ("theirs=ours" where the names differ).
-# NumPy's other parameters must be left at their defaults; dtype= casts the result.
+# NumPy's function: the operation, and which of its parameters each of NumPy's is ("theirs=ours" where the names
+# differ). NumPy's other parameters must be left at their defaults; dtype= casts the result.
 _TABLE = {
     np.sum: (reduction.sum, "a=x axis keepdims"),
     np.mean: (reduction.mean, "a=x axis keepdims"),
@@ -63,7 +59,9 @@ def _spelled(function, operation, parameters):
         dtype = given.pop("dtype", None) if "dtype" not in ours else None
         for name, value in given.items():
             if name not in ours and value is not signature.parameters[name].default:
-                raise TypeError(f"{protocols.user_line()}: np.{function.__name__} with {name}= has no entry in numbarnn.ops")
+                raise TypeError(
+                    f"{protocols.user_line()}: np.{function.__name__} with {name}= has no entry in numbarnn.ops"
+                )
         result = operation(**{ours[name]: value for name, value in given.items() if name in ours})
         return result if dtype is None else elementwise.cast(result, dtype)
 
@@ -81,7 +79,9 @@ def _concatenate(arrays, axis=0):
 
 def _where(condition, *choices):
     if len(choices) != 2:
-        raise TypeError(f"{protocols.user_line()}: np.where(condition) alone has a result of unknown length; give both choices")
+        raise TypeError(
+            f"{protocols.user_line()}: np.where(condition) alone has a result of unknown length; give both choices"
+        )
     return elementwise.where(condition, *choices)
 
 
@@ -127,15 +127,9 @@ _OTHERS = {
 }
 
 
-def is_operation(value):
-    """Say whether a value is an operation of this package."""
-    return isinstance(value, Op) or isinstance(value, types.FunctionType) and value.__module__ in {m.__name__ for m in _MODULES}
-
-
 def install(operations):
-    """Fill the tables that operators, methods and NumPy's protocols look into."""
-    named = {name: value for name, value in operations.items() if not name.startswith("_") and is_operation(value)}
-    protocols.OPERATIONS.update(named)
+    """Fill the tables that operators, methods and NumPy's protocols look into, from a dict of the public operations."""
+    protocols.OPERATIONS.update(operations)
     protocols.OPERATIONS.update(assign=elementwise.assign, zeros=indexing.fresh_zeros)
     protocols.UFUNCS.update({op.ufunc: op for op in vars(elementwise).values() if hasattr(op, "ufunc")})
     protocols.UFUNCS[np.matmul] = linalg.matmul

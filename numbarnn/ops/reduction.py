@@ -7,6 +7,11 @@ from ._inference import axes_of, like_first, one_axis, product, reduced
 from .elementwise import cast, divide, equal, exp, log, sqrt, square, stop_gradient
 from .shaping import broadcast_like, flip, reshape
 
+__all__ = [
+    "all", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "moments", "prod", "std", "sum",
+    "var",
+]  # fmt: skip
+
 
 def _axis(axis):
     return tuple(axis) if isinstance(axis, list) else axis
@@ -173,7 +178,10 @@ def _infer_cumsum(x, *, axis):
 
 
 _cumsum = Op(
-    "cumsum", np.cumsum, _infer_cumsum, lambda node, d: flip(cumsum(flip(d, node.attrs["axis"]), node.attrs["axis"]), node.attrs["axis"])
+    "cumsum",
+    np.cumsum,
+    _infer_cumsum,
+    lambda node, d: flip(cumsum(flip(d, node.attrs["axis"]), node.attrs["axis"]), node.attrs["axis"]),
 )
 
 
@@ -182,7 +190,7 @@ def cumsum(x, axis=None):
     return _cumsum(reshape(x, (-1,)), axis=0) if axis is None else _cumsum(x, axis=axis)
 
 
-# -- written in the others ----------------------------------------------------------------------------------------------
+# -- written in the others -----------------------------------------------------------------------------------
 
 
 def var(x, axis=None, keepdims=False):

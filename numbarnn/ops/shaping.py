@@ -10,6 +10,11 @@ from ._inference import axes_of, broadcast, like_first, one_axis, product, promo
 from .elementwise import cast, unbroadcast
 from .indexing import getitem
 
+__all__ = [
+    "broadcast_like", "broadcast_to", "concatenate", "expand_dims", "flip", "moveaxis", "pad", "ravel", "repeat",
+    "reshape", "roll", "shape", "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose",
+]  # fmt: skip
+
 
 def shape(x):
     """Return the shape as a tuple; None is an axis of unknown length."""
@@ -22,10 +27,13 @@ def size(x):
 
 
 def _lengths(shape):
-    return tuple(n if n is None else operator.index(n) for n in (shape if isinstance(shape, (tuple, list, np.ndarray)) else (shape,)))
+    return tuple(
+        n if n is None else operator.index(n)
+        for n in (shape if isinstance(shape, (tuple, list, np.ndarray)) else (shape,))
+    )
 
 
-# -- shape ----------------------------------------------------------------------------------------------------------------
+# -- shape ---------------------------------------------------------------------------------------------------
 
 
 def _infer_reshape(x, *, shape):
@@ -42,7 +50,9 @@ def _infer_reshape(x, *, shape):
     return Spec(shape, x.dtype)
 
 
-_reshape = Op("reshape", lambda x, *, shape: x.reshape(shape), _infer_reshape, lambda node, d: reshape_like(d, node.inputs[0]))
+_reshape = Op(
+    "reshape", lambda x, *, shape: x.reshape(shape), _infer_reshape, lambda node, d: reshape_like(d, node.inputs[0])
+)
 _reshape_like = Op("reshape_like", lambda x, like: x.reshape(like.shape), lambda x, like: Spec(like.shape, x.dtype))
 
 
@@ -117,7 +127,12 @@ def _infer_expand(x, *, axes):
     return Spec([1 if i in axes else next(lengths) for i in range(x.ndim + len(axes))], x.dtype)
 
 
-_expand = Op("expand_dims", lambda x, *, axes: np.expand_dims(x, axes), _infer_expand, lambda node, d: _squeeze(d, axes=node.attrs["axes"]))
+_expand = Op(
+    "expand_dims",
+    lambda x, *, axes: np.expand_dims(x, axes),
+    _infer_expand,
+    lambda node, d: _squeeze(d, axes=node.attrs["axes"]),
+)
 
 
 def _infer_squeeze(x, *, axes):
@@ -127,20 +142,34 @@ def _infer_squeeze(x, *, axes):
     return Spec([n for i, n in enumerate(x.shape) if i not in axes], x.dtype)
 
 
-_squeeze = Op("squeeze", lambda x, *, axes: np.squeeze(x, axes), _infer_squeeze, lambda node, d: _expand(d, axes=node.attrs["axes"]))
+_squeeze = Op(
+    "squeeze",
+    lambda x, *, axes: np.squeeze(x, axes),
+    _infer_squeeze,
+    lambda node, d: _expand(d, axes=node.attrs["axes"]),
+)
 
 
 def squeeze(x, axis=None):
     """Drop axes of length 1: those in ``axis``, or all."""
     lengths = shape(x)
-    return _squeeze(x, axes=tuple(i for i, n in enumerate(lengths) if n == 1) if axis is None else axes_of(axis, len(lengths)))
+    return _squeeze(
+        x, axes=tuple(i for i, n in enumerate(lengths) if n == 1) if axis is None else axes_of(axis, len(lengths))
+    )
 
 
-_broadcast_like = Op("broadcast_like", lambda d, x: np.broadcast_to(d, x.shape), lambda d, x: Spec(x.shape, d.dtype), lambda node, d: (unbroadcast(d, node.inputs[0]), None))
+_broadcast_like = Op(
+    "broadcast_like",
+    lambda d, x: np.broadcast_to(d, x.shape),
+    lambda d, x: Spec(x.shape, d.dtype),
+    lambda node, d: (unbroadcast(d, node.inputs[0]), None),
+)
 _broadcast_to = Op(
     "broadcast_to",
     lambda x, *, shape: np.broadcast_to(x, shape),
-    lambda x, *, shape: Spec(shape if broadcast(x.shape, shape) == shape else broadcast(x.shape, shape, (-1,)), x.dtype),
+    lambda x, *, shape: Spec(
+        shape if broadcast(x.shape, shape) == shape else broadcast(x.shape, shape, (-1,)), x.dtype
+    ),
     lambda node, d: unbroadcast(d, node.inputs[0]),
 )
 
@@ -158,11 +187,16 @@ def broadcast_like(d, x):
     return _broadcast_like(d, x) if None in lengths else _broadcast_to(d, shape=lengths)
 
 
-# -- order ----------------------------------------------------------------------------------------------------------------
+# -- order ---------------------------------------------------------------------------------------------------
 
 
 _flip = Op("flip", lambda x, *, axis: np.flip(x, axis), like_first, lambda node, d: _flip(d, axis=node.attrs["axis"]))
-_roll = Op("roll", lambda x, *, shift, axis: np.roll(x, shift, axis), like_first, lambda node, d: _roll(d, shift=-node.attrs["shift"], axis=node.attrs["axis"]))
+_roll = Op(
+    "roll",
+    lambda x, *, shift, axis: np.roll(x, shift, axis),
+    like_first,
+    lambda node, d: _roll(d, shift=-node.attrs["shift"], axis=node.attrs["axis"]),
+)
 
 
 def flip(x, axis=None):
@@ -175,14 +209,20 @@ def roll(x, shift, axis=None):
     return _roll(x, shift=operator.index(shift), axis=axis)
 
 
-# -- joining and cutting ----------------------------------------------------------------------------------------------------
+# -- joining and cutting -------------------------------------------------------------------------------------
 
 
 def _infer_concatenate(*xs, axis):
     axis = one_axis(axis, xs[0].ndim)
     for x in xs:
-        if x.ndim != xs[0].ndim or any(None not in (n, m) and n != m for i, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True)) if i != axis):
-            raise ValueError(f"{user_line()}: concatenate: shapes {', '.join(str(s.shape) for s in xs)} differ elsewhere than on axis {axis}")
+        if x.ndim != xs[0].ndim or any(
+            None not in (n, m) and n != m
+            for i, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
+            if i != axis
+        ):
+            raise ValueError(
+                f"{user_line()}: concatenate: shapes {', '.join(str(s.shape) for s in xs)} differ outside axis {axis}"
+            )
     lengths = [x.shape[axis] for x in xs]
     known = [next((x.shape[i] for x in xs if x.shape[i] is not None), None) for i in range(xs[0].ndim)]
     known[axis] = None if None in lengths else sum(lengths)
@@ -206,7 +246,7 @@ _concatenate = Op("concatenate", lambda *xs, axis: np.concatenate(xs, axis), _in
 
 
 def concatenate(xs, axis=-1):
-    """Join values along an axis that they have (the last by default, as in Keras; ``np.concatenate`` takes the first)."""
+    """Join values along an axis that they have (the last one by default, as in Keras, not the first as in NumPy)."""
     return _concatenate(*(x if hasattr(x, "dtype") else np.asarray(x) for x in xs), axis=operator.index(axis))
 
 
@@ -230,7 +270,9 @@ def split(x, indices_or_sections, axis=0):
     """Cut along ``axis`` into so many equal parts, or at these indices; return the list of parts."""
     lengths = shape(x)
     axis = one_axis(axis, len(lengths))
-    sections = indices_or_sections if not hasattr(indices_or_sections, "__index__") else operator.index(indices_or_sections)
+    sections = (
+        indices_or_sections if not hasattr(indices_or_sections, "__index__") else operator.index(indices_or_sections)
+    )
     return [getitem(x, (slice(None),) * axis + (slice(start, end),)) for start, end in _cuts(lengths[axis], sections)]
 
 
@@ -248,7 +290,9 @@ def _pad_gradient(node, d):
 _pad = Op(
     "pad",
     lambda x, *, widths, constant: np.pad(x, widths, constant_values=constant),
-    lambda x, *, widths, constant: Spec([n if n is None else n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)], x.dtype),
+    lambda x, *, widths, constant: Spec(
+        [n if n is None else n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)], x.dtype
+    ),
     _pad_gradient,
 )
 
