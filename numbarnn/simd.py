@@ -437,10 +437,10 @@ def _select(typingctx, condition, a, b):
 
 @overload(where, inline="always")
 def _where(condition, a, b):
-    if isinstance(condition, Mask) and isinstance(a, Vec) and a == b:
+    vectors = isinstance(condition, Mask) and isinstance(a, Vec)
+    scalars = condition == types.boolean and _is_float(a)
+    if (vectors or scalars) and a == b:
         return lambda condition, a, b: _select(condition, a, b)
-    if condition == types.boolean and _is_float(a) and a == b:
-        return lambda condition, a, b: a if condition else b
     return None
 
 
