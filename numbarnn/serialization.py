@@ -1,7 +1,8 @@
 """Objects to plain dicts and back, in Keras 3's format.
 
 An object becomes ``{"module", "class_name", "config", "registered_name"}``. Built-in classes carry Keras's own module
-names (``keras.layers``, ``keras.initializers``), so that what numbarnn writes can be read by Keras and the other way round.
+names (``keras.layers``, ``keras.initializers``), so that what numbarnn writes can be read by Keras and the other way
+round.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def serialize_keras_object(obj):
     if isinstance(obj, np.dtype):
         return obj.name
     if isinstance(obj, tuple):
-        return {"class_name": "__tuple__", "config": {"value": [serialize_keras_object(item) for item in obj]}}
+        return tuple(serialize_keras_object(item) for item in obj)
     if isinstance(obj, list):
         return [serialize_keras_object(item) for item in obj]
     if isinstance(obj, dict):
@@ -274,7 +275,9 @@ def deserialize_keras_object(config, custom_objects=None, module_objects=None, *
     if cls is None:
         raise TypeError(_unknown("class", name, module))
     if not hasattr(cls, "from_config"):
-        raise TypeError(f"Unable to reconstruct an instance of '{name}' because the class has no `from_config()` method.")
+        raise TypeError(
+            f"Unable to reconstruct an instance of '{name}' because the class has no `from_config()` method."
+        )
     with custom_object_scope(custom_objects or {}):
         instance = cls.from_config(inner)
         build_config = config.get("build_config")
@@ -285,6 +288,8 @@ def deserialize_keras_object(config, custom_objects=None, module_objects=None, *
 
 def _unknown(kind, name, module):
     return (
-        f"Could not locate {kind} '{name}'" + (f" of module '{module}'" if module else "") + ". Make sure custom classes "
+        f"Could not locate {kind} '{name}'"
+        + (f" of module '{module}'" if module else "")
+        + ". Make sure custom classes "
         "and functions are decorated with `register_keras_serializable()` or passed in `custom_objects`."
     )
