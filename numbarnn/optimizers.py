@@ -11,7 +11,7 @@ from . import backend, serialization
 from .kernels import optimizer as kernels
 from .variable import ParameterBuffer, Variable
 
-__all__ = ["SGD", "Adam", "Optimizer", "deserialize", "get", "serialize"]
+__all__ = ["SGD", "Adam", "Optimizer", "RMSprop", "deserialize", "get", "serialize"]
 
 
 class _Group:
@@ -502,8 +502,85 @@ class Adam(Optimizer):
         }
 
 
-serialization.export("keras.optimizers", Optimizer, SGD, Adam)
-_BY_NAME = {"sgd": SGD, "adam": Adam}
+class RMSprop(Optimizer):
+    """Gradient divided by a running root mean square, as in Keras: ``w -= learning_rate * g / sqrt(v + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+    rho : float
+        Decay of the running mean of squares, in [0, 1].
+    momentum : float
+        In [0, 1].
+    epsilon : float
+        Inside the root.
+    centered : bool
+        Subtract the square of the mean gradient: divide by the standard deviation.
+    clipnorm, clipvalue, global_clipnorm, name :
+        See `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        rho=0.9,
+        momentum=0.0,
+        epsilon=1e-7,
+        centered=False,
+        *,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        name=None,
+    ):
+        super().__init__(
+            learning_rate, clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm, name=name
+        )
+        self.rho = _fraction("rho", rho)
+        self.momentum = _fraction("momentum", momentum)
+        self.epsilon = float(epsilon)
+        self.centered = bool(centered)
+        self.slot_names = ("velocity",)
+        if self.momentum:
+            self.slot_names += ("momentum",)
+        if self.centered:
+            self.slot_names += ("average_gradient",)
+
+    def update_range(self, group, start, stop, rate, step, scale, limit):
+        """See `Optimizer.update_range`."""
+        flat = {name: slot.flat for name, slot in group.slots.items()}
+        square = flat["velocity"]
+        none = square[:0]
+        kernels.rmsprop(
+            start,
+            stop,
+            group.parameters.flat,
+            group.gradient,
+            square,
+            flat.get("average_gradient", none),
+            flat.get("momentum", none),
+            rate,
+            self.rho,
+            self.epsilon,
+            self.momentum,
+            self.centered,
+            scale,
+            limit,
+        )
+
+    def get_config(self):
+        """See `Optimizer.get_config`."""
+        return {
+            **super().get_config(),
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+        }
+
+
+serialization.export("keras.optimizers", Optimizer, SGD, Adam, RMSprop)
+_BY_NAME = {"sgd": SGD, "adam": Adam, "rmsprop": RMSprop}
 
 
 def serialize(optimizer):

@@ -3,13 +3,13 @@
 All arrays are C-contiguous: predictions and dense targets `(rows, classes)`, labels int64 `(rows,)`, results `(rows,)`,
 float32 or float64. Rows are independent, so the bits do not depend on the number of threads nor on the other rows.
 
-From logits, `loss = sum_k t_k (logsumexp(z) - z_k)`, with the largest logit taken out first. Only `logsumexp` is kept for
-the way back (one number a row), the exponentials are formed again.
-From probabilities, Keras's rule: `q = clip(p / sum(p), epsilon, 1 - epsilon)`, `loss = -sum_k t_k log(q_k)`; where the clip
-holds, no gradient passes.
+From logits, `loss = sum_k t_k (logsumexp(z) - z_k)`, with the largest logit taken out first. That and the sum of
+exponentials are kept for the way back (two numbers a row), the exponentials are formed again.
+From probabilities, Keras's rule: `q = clip(p / sum(p), epsilon, 1 - epsilon)`, `loss = -sum_k t_k log(q_k)`; where the
+clip holds, no gradient passes.
 
-A row whose incoming gradient is zero (masked, weight 0, ignored class) gets an all-zero gradient and its values are never
-looked at: no NaN leaks from it.
+A row whose incoming gradient is zero (masked, weight 0, ignored class) gets an all-zero gradient and its values are
+never looked at: no NaN leaks from it.
 """
 
 import math
@@ -25,7 +25,8 @@ _GRAIN = 1 << 14
 
 
 @njit
-def _logsumexp(row, scratch):
+def _top_and_sum(row, scratch):
+    # Largest element and sum of exp(row - largest). Kept apart: their logarithms do not fit into one float.
     # `row` 1-D contiguous; `scratch` one vector long. The order of the sum depends on the length of the row alone.
     classes = row.size
     cast = row.dtype.type
@@ -57,7 +58,7 @@ def _logsumexp(row, scratch):
             total += scratch[k]
     for k in range(full, classes):
         total += exp(row[k] - top)
-    return top + cast(math.log(total))
+    return top, total
 
 
 @njit
@@ -65,39 +66,41 @@ def _softmax_sparse(start, stop, logits, labels, ignore, loss, norms, scratch):
     for r in range(start, stop):
         if labels[r] == ignore:
             loss[r] = 0.0
-            norms[r] = 0.0
+            norms[r] = 1.0
         else:
-            norms[r] = _logsumexp(logits[r], scratch[start])
-            loss[r] = norms[r] - logits[r, labels[r]]
+            top, total = _top_and_sum(logits[r], scratch[start])
+            norms[r, 0], norms[r, 1] = top, total
+            loss[r] = (top - logits[r, labels[r]]) + logits.dtype.type(math.log(total))
 
 
 @njit
 def _softmax_dense(start, stop, logits, targets, loss, norms, scratch):
     classes = logits.shape[1]
     for r in range(start, stop):
-        norm = _logsumexp(logits[r], scratch[start])
-        total = 0.0
+        top, total = _top_and_sum(logits[r], scratch[start])
+        norms[r, 0], norms[r, 1] = top, total
+        log_total = math.log(np.float64(total))
+        value = 0.0
         for k in range(classes):
             t = targets[r, k]
             if t != 0.0:  # 0 * infinity: a class of weight zero may have a logit of minus infinity
-                total += t * np.float64(norm - logits[r, k])
-        norms[r] = norm
-        loss[r] = total
+                value += t * (np.float64(top - logits[r, k]) + log_total)
+        loss[r] = value
 
 
 @njit
-def _softmax_row(row, norm, factor, out):
-    # out = factor * exp(row - norm)
+def _softmax_row(row, top, factor, out):
+    # out = factor * exp(row - top)
     classes = row.size
     width = lanes(row)
     source, target = pointer(row), pointer(out)
     full = classes - classes % width
     if full:
-        shift, gain = splat(norm), splat(factor)
+        shift, gain = splat(top), splat(factor)
         for k in range(0, full, width):
             store(target, k, gain * exp(load(source, k) - shift))
     for k in range(full, classes):
-        out[k] = factor * exp(row[k] - norm)
+        out[k] = factor * exp(row[k] - top)
 
 
 @njit
@@ -107,7 +110,7 @@ def _softmax_sparse_back(start, stop, d_loss, logits, labels, ignore, norms, d_l
         if d == 0.0 or labels[r] == ignore:
             d_logits[r] = 0.0
         else:
-            _softmax_row(logits[r], norms[r], d, d_logits[r])
+            _softmax_row(logits[r], norms[r, 0], d / norms[r, 1], d_logits[r])
             d_logits[r, labels[r]] -= d
 
 
@@ -124,12 +127,12 @@ def _softmax_dense_back(start, stop, d_loss, logits, targets, norms, d_logits, d
         weight = np.float64(0.0)
         for k in range(classes):
             weight += targets[r, k]
-        _softmax_row(logits[r], norms[r], logits.dtype.type(d * weight), d_logits[r])
+        _softmax_row(logits[r], norms[r, 0], logits.dtype.type(d * weight / norms[r, 1]), d_logits[r])
         for k in range(classes):
             d_logits[r, k] -= d * targets[r, k]
         if want_targets:
             for k in range(classes):
-                d_targets[r, k] = d * (norms[r] - logits[r, k])
+                d_targets[r, k] = d * ((norms[r, 0] - logits[r, k]) + math.log(norms[r, 1]))
 
 
 @njit
@@ -284,7 +287,9 @@ def sparse_forward(predictions, labels, from_logits, ignore, epsilon):
 
     Returns
     -------
-    loss, norms : ndarray, shape (rows,)
+    loss : ndarray, shape (rows,)
+    norms : ndarray
+        For the way back.
 
     Raises
     ------
@@ -295,7 +300,7 @@ def sparse_forward(predictions, labels, from_logits, ignore, epsilon):
     check_labels(labels, classes, ignore)
     loss = np.empty(rows, predictions.dtype)
     if from_logits:
-        norms = np.empty(rows, predictions.dtype)
+        norms = np.empty((rows, 2), predictions.dtype)
         scratch = _scratch(rows, classes, predictions.dtype)
         _run(_softmax_sparse, rows, classes, predictions, labels, ignore, loss, norms, scratch)
     else:
@@ -320,7 +325,7 @@ def dense_forward(predictions, targets, from_logits, epsilon):
     rows, classes = predictions.shape
     loss = np.empty(rows, predictions.dtype)
     if from_logits:
-        norms = np.empty(rows, predictions.dtype)
+        norms = np.empty((rows, 2), predictions.dtype)
         scratch = _scratch(rows, classes, predictions.dtype)
         _run(_softmax_dense, rows, classes, predictions, targets, loss, norms, scratch)
     else:

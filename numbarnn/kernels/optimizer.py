@@ -98,6 +98,31 @@ def _adam_amsgrad(start, stop, weight, gradient, mean, square, peak, alpha, beta
 
 
 @njit
+def _rmsprop(start, stop, weight, gradient, square, mean, velocity, rate, rho, epsilon, momentum, centered, scale, limit):
+    weight, gradient, square = weight[start:stop], gradient[start:stop], square[start:stop]
+    mean, velocity = mean[start:stop], velocity[start:stop]
+    cast = weight.dtype.type
+    gain, rho, rate, epsilon, momentum = cast(1.0 - rho), cast(rho), cast(rate), cast(epsilon), cast(momentum)
+    scale, limit = cast(scale), cast(limit)
+    # `mean` and `velocity` are empty where they are not used.
+    for i in range(weight.size):
+        g = gradient[i] * scale
+        g = limit if g > limit else g
+        g = -limit if g < -limit else g
+        v = rho * square[i] + gain * (g * g)
+        square[i] = v
+        if centered:
+            average = rho * mean[i] + gain * g
+            mean[i] = average
+            v -= average * average
+        step = rate * g / np.sqrt(v + epsilon)
+        if momentum > 0:
+            step += momentum * velocity[i]
+            velocity[i] = step
+        weight[i] -= step
+
+
+@njit
 def _square_sums(start, stop, flat, first, last, sums):
     # Eight independent float64 chains per block: wide enough to keep an FMA unit busy, the same for every split.
     for block in range(start, stop):
@@ -190,6 +215,31 @@ def adam_amsgrad(
     """Adam that divides by the largest second moment seen so far (`peak`), over [start, stop)."""
     arrays = weight, gradient, mean, square, peak
     _launch(_adam_amsgrad, start, stop, arrays, alpha, beta_1, beta_2, epsilon, scale, limit)
+
+
+def rmsprop(
+    start,
+    stop,
+    weight,
+    gradient,
+    square,
+    mean,
+    velocity,
+    rate,
+    rho,
+    epsilon,
+    momentum,
+    centered,
+    scale=1.0,
+    limit=math.inf,
+):
+    """RMSprop over [start, stop): ``v = rho v + (1 - rho) g**2``, then ``w -= rate * g / sqrt(v + epsilon)``.
+
+    `centered` subtracts the squared mean gradient below the root (`mean`), `momentum` accumulates the steps
+    (`velocity`); those arrays may be empty where they are not used.
+    """
+    arrays = weight, gradient, square, mean, velocity
+    _launch(_rmsprop, start, stop, arrays, rate, rho, epsilon, momentum, centered, scale, limit)
 
 
 def _launch(kernel, start, stop, arrays, *numbers):
