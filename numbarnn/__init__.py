@@ -1,1 +1,56 @@
-"""Recurrent networks in plain Python, compiled by Numba."""
+"""Recurrent networks in plain Python, compiled by Numba: Keras's layers, NumPy's arrays, kernels of our own."""
+
+from numbarnn import (
+    activations,
+    backend,
+    callbacks,
+    cells,
+    constraints,
+    datasets,
+    graph,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+    random,
+    regularizers,
+    tree,
+    utils,
+)
+from numbarnn.jit import get_num_threads, set_num_threads
+from numbarnn.layers import Input, Layer
+from numbarnn.models import Model, Sequential
+from numbarnn.variable import Variable
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Input",
+    "Layer",
+    "Model",
+    "Sequential",
+    "Variable",
+    "activations",
+    "backend",
+    "callbacks",
+    "cells",
+    "constraints",
+    "datasets",
+    "get_num_threads",
+    "graph",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "random",
+    "regularizers",
+    "set_num_threads",
+    "tree",
+    "utils",
+]

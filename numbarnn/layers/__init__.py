@@ -3,10 +3,15 @@
 from .base import InputSpec, Layer, get_mask, set_mask
 from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda
 from .embedding import Embedding
+from .lstm import LSTM, LSTMCell
 from .masking import Masking
 from .normalization import BatchNormalization
+from .rnn import RNN
 
 __all__ = [
+    "LSTM",
+    "LSTMCell",
+    "RNN",
     "Activation",
     "BatchNormalization",
     "Dense",

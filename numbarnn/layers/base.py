@@ -1,7 +1,8 @@
 """`Layer`: the base of everything that has weights and a `call`; and the masks that travel with arrays.
 
-What happens in ``layer(x)``: arrays come in the layer's float type (``autocast``), the shape is checked against `input_spec`,
-the layer is built if it is not, `training` and `mask` are filled in, `call` runs, and the mask goes on to the output.
+What happens in ``layer(x)``: arrays come in the layer's float type (``autocast``), the shape is checked against
+`input_spec`, the layer is built if it is not, `training` and `mask` are filled in, `call` runs, and the mask goes on
+to the output.
 
 - On arrays, `call` computes at once and arrays come out.
 - On Tensors of a function that is being traced, `call` runs too: its operations become part of the trace.
@@ -166,7 +167,17 @@ def structure_clock():
 class _CallInfo:
     """What must be known about the parameters of a `call`."""
 
-    __slots__ = ("first", "has_mask", "has_training", "keywords", "mask_index", "names", "signature", "training_default", "training_index")
+    __slots__ = (
+        "first",
+        "has_mask",
+        "has_training",
+        "keywords",
+        "mask_index",
+        "names",
+        "signature",
+        "training_default",
+        "training_index",
+    )
 
     def __init__(self, function):
         self.signature = inspect.signature(function)
@@ -201,14 +212,17 @@ def _wrap_build(build):
     @functools.wraps(build)
     def wrapped(self, *args, **kwargs):
         state = self.__dict__
-        outermost = not state["_building"]
-        if not outermost:  # super().build(...)
+        if state["_building"]:  # super().build(...)
             return build(self, *args, **kwargs)
         state["_building"] = True
+        before = list(self._own_trainable), list(self._own_non_trainable)
         _calls.stack.append((self, None))
         try:
             with suspended():  # weights are made now, also while a function is being traced
                 result = build(self, *args, **kwargs)
+        except BaseException:
+            state["_own_trainable"], state["_own_non_trainable"] = before  # another attempt makes them anew
+            raise
         finally:
             _calls.stack.pop()
             state["_building"] = False
@@ -305,23 +319,29 @@ class InputSpec:
             raise ValueError(
                 f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
             )
-        shape = tuple(x.shape)
+        problem = self._problem(x, tuple(x.shape))
+        if problem is not None:
+            raise ValueError(
+                f"Input {index} with name '{self.name}' of layer '{layer_name}' is incompatible with the layer: "
+                f"{problem}"
+            )
+
+    def _problem(self, x, shape):
+        """Say what is wrong with a value of a shape; None if nothing is."""
         ndim = len(shape)
-        who = f"Input {index} with name '{self.name}' of layer '{layer_name}' is incompatible with the layer: "
-        full = f"Full shape received: {shape}"
+        full = "Full shape received:"
         if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
-            raise ValueError(f"{who}expected ndim={self.ndim}, found ndim={ndim}. {full}")
+            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}"
         if self.max_ndim is not None and ndim > self.max_ndim:
-            raise ValueError(f"{who}expected max_ndim={self.max_ndim}, found ndim={ndim}")
+            return f"expected max_ndim={self.max_ndim}, found ndim={ndim}"
         if self.min_ndim is not None and ndim < self.min_ndim:
-            raise ValueError(f"{who}expected min_ndim={self.min_ndim}, found ndim={ndim}. {full}")
+            return f"expected min_ndim={self.min_ndim}, found ndim={ndim}. {full} {shape}"
         if self.dtype is not None and x.dtype != self.dtype:
-            raise ValueError(f"{who}expected dtype={self.dtype}, found dtype={x.dtype}")
+            return f"expected dtype={self.dtype}, found dtype={x.dtype}"
         for axis, length in self.axes.items():
-            if length is not None and shape[axis] not in (length, None):
-                raise ValueError(
-                    f"{who}expected axis {axis} of input shape to have value {length}, "
-                    f"but received input with shape {shape}"
+            if length is not None and shape[axis] != length and shape[axis] is not None:
+                return (
+                    f"expected axis {axis} of input shape to have value {length}, but received input with shape {shape}"
                 )
         if self.shape is not None:
             expected, found = self.shape, shape
@@ -332,15 +352,16 @@ class InputSpec:
                 a is not None and b is not None and a != b for a, b in zip(expected, found, strict=True)
             )
             if differ:
-                raise ValueError(f"{who}expected shape={self.shape}, found shape={shape}")
+                return f"expected shape={self.shape}, found shape={shape}"
+        return None
 
 
 class Layer:
     """A function with weights, a configuration and a name.
 
-    A subclass gives `call`, and, if it has weights, `build`, in which it makes them with `add_weight`. Layers and variables that are
-    set as attributes, also inside lists, tuples and dicts, belong to the layer; `weights` lists them in the order in which they came.
-    Attributes may be set before ``super().__init__()`` is called.
+    A subclass gives `call`, and, if it has weights, `build`, in which it makes them with `add_weight`. Layers and
+    variables that are set as attributes, also inside lists, tuples and dicts, belong to the layer; `weights` lists
+    them in the order in which they came. Attributes may be set before ``super().__init__()`` is called.
 
     Parameters
     ----------
@@ -355,7 +376,8 @@ class Layer:
     name : str, optional
         By default the class's name in snake case, numbered from the second on.
     input_shape, batch_input_shape, input_dim, input_length, batch_size
-        The shape of the input (without and with the batch, or its last axis alone), for a `Sequential` to be built at once.
+        The shape of the input (without and with the batch, or its last axis alone), for a `Sequential` to be built at
+        once.
     weights : list of array, optional
         Values that the weights start from.
 
@@ -387,7 +409,7 @@ class Layer:
     _call_info = None
 
     def __new__(cls, *args, **kwargs):
-        # What must be there before __init__: attributes may be set before super().__init__() is called.
+        """Make what must be there before `__init__`: attributes may be set before ``super().__init__()``."""
         self = super().__new__(cls)
         state = self.__dict__
         state["_own_trainable"] = []
@@ -411,7 +433,9 @@ class Layer:
         if name is not None and not isinstance(name, str):
             raise ValueError(f"Argument `name` must be a string. Received: name={name} (of type {type(name)})")
         if name is not None and "/" in name:
-            raise ValueError(f"Argument `name` must be a string and cannot contain character `/`. Received: name={name}")
+            raise ValueError(
+                f"Argument `name` must be a string and cannot contain character `/`. Received: name={name}"
+            )
         state["_name"] = name if name is not None else self._default_name()
         self._set_policy(dtype)
         if not isinstance(trainable, bool):
@@ -481,7 +505,8 @@ class Layer:
         self._changed()
 
     def _changed(self):
-        # What `call` itself sets was set by the very run that a trace records; counting it would make every trace stale at once.
+        # What `call` itself sets was set by the very run that a trace records; counting it would make every trace
+        # stale at once.
         if any(layer is self for layer, _ in _calls.stack) and not self._building:
             return
         global _time
@@ -490,7 +515,8 @@ class Layer:
 
     def _refuse_state(self):
         raise ValueError(
-            "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All state must be "
+            "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All "
+            "state must be "
             f"created in the `__init__()` method or in the `build()` method. Layer: {self.name!r}"
         )
 
@@ -508,16 +534,16 @@ class Layer:
             self.__dict__[name] = [v for v in self.__dict__[name] if v is not variable]
 
     def _set_untracked(self, name, value):
-        """Set an attribute whose variables and layers are not this layer's, and whose change is no change of structure."""
+        """Set an attribute that holds nothing of this layer's and whose change is no change of structure."""
         self._untracked_names.add(name)
         object.__setattr__(self, name, value)
 
-    def _members(self, kind):
-        """Return what is of a class among the attributes and, in lists, tuples, sets and dicts, within them, each once."""
+    def _members(self, wanted):
+        """Return what is ``wanted`` among the attributes and in lists, tuples, sets and dicts there, each once."""
         found, seen = [], set()
 
         def visit(value):
-            if isinstance(value, kind):
+            if wanted(value):
                 if id(value) not in seen:
                     seen.add(id(value))
                     found.append(value)
@@ -535,7 +561,7 @@ class Layer:
 
     @property
     def _sublayers(self):
-        return [layer for layer in self._members(Layer) if layer is not self]
+        return [layer for layer in self._members(_is_layer) if layer is not self]
 
     def _flatten_layers(self, include_self=True, recursive=True):
         """Return this layer and those within it, outer before inner, each once."""
@@ -713,7 +739,14 @@ class Layer:
             if given[key] is not None:
                 raise ValueError(f"`{key}` was passed both positionally and as a keyword argument.")
             given[key] = value
-        unknown = set(kwargs) - {"use_resource", "synchronization", "experimental_autocast", "collections", "partitioner", "getter"}
+        unknown = set(kwargs) - {
+            "use_resource",
+            "synchronization",
+            "experimental_autocast",
+            "collections",
+            "partitioner",
+            "getter",
+        }
         if unknown:
             raise TypeError(f"add_weight() got unexpected keyword arguments: {sorted(unknown)}")
         if self._locked:
@@ -722,7 +755,10 @@ class Layer:
         shape = given["shape"] if given["shape"] is not None else ()
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if any(n is None for n in shape):
-            raise ValueError(f"Shapes used to initialize variables must be fully-defined (no `None` dimensions). Received: shape={shape}")
+            raise ValueError(
+                f"Shapes used to initialize variables must be fully-defined (no `None` dimensions). Received: "
+                f"shape={shape}"
+            )
         dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
         initializer = given["initializer"]
         if initializer is None:
@@ -732,7 +768,8 @@ class Layer:
         value = np.asarray(value)
         if value.shape != shape:
             raise ValueError(
-                f"The initializer of weight {given['name']!r} of layer {self.name!r} returned shape {value.shape}, expected {shape}"
+                f"The initializer of weight {given['name']!r} of layer {self.name!r} returned shape {value.shape}, "
+                f"expected {shape}"
             )
         variable = Variable(
             value,
@@ -758,7 +795,7 @@ class Layer:
         # Variables inside lists and dicts are found when they are asked for; what was made or set first comes first.
         own = [*self._own_trainable, *self._own_non_trainable]
         seen = {id(v) for v in own}
-        return own + [v for v in self._members(Variable) if id(v) not in seen]
+        return own + [v for v in self._members(_is_variable) if id(v) not in seen]
 
     def _collect(self, with_seeds):
         found, seen = [], set()
@@ -766,7 +803,7 @@ class Layer:
         def visit(layer):
             mine = layer._own_variables()
             if with_seeds:
-                mine = mine + [generator.state for generator in layer._members(SeedGenerator)]
+                mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
             for variable in mine:
                 if id(variable) not in seen:
                     seen.add(id(variable))
@@ -854,7 +891,8 @@ class Layer:
         for variable, value in zip(own, values, strict=True):
             if variable.shape != value.shape:
                 raise ValueError(
-                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape {value.shape}."
+                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
+                    f"{value.shape}."
                 )
         for variable, value in zip(own, values, strict=True):
             variable.assign(value)
@@ -896,7 +934,7 @@ class Layer:
 
     @property
     def losses(self):
-        """The scalars of the last call's `add_loss` and activity penalties, then one per regularized trainable weight."""
+        """What the last call added (`add_loss`, activity penalties), then one scalar per regularized weight."""
         found = [loss for layer in self._flatten_layers() for loss in layer._losses]
         return found + [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
 
@@ -907,10 +945,7 @@ class Layer:
     @property
     def metrics(self):
         """The metrics among the attributes of this layer and of those within it."""
-        found = []
-        for layer in self._flatten_layers():
-            found += [m for m in layer._members(object) if hasattr(m, "update_state") and hasattr(m, "reset_state")]
-        return found
+        return [metric for layer in self._flatten_layers() for metric in layer._members(_is_metric)]
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -920,8 +955,8 @@ class Layer:
         Parameters
         ----------
         input_shape : tuple, or nest of tuples
-            None stands for a length that is not known. A subclass may name further parameters after those of `call`, with
-            ``_shape`` added (``build(self, a_shape, b_shape)`` for ``call(self, a, b)``).
+            None stands for a length that is not known. A subclass may name further parameters after those of `call`,
+            with ``_shape`` added (``build(self, a_shape, b_shape)`` for ``call(self, a, b)``).
         """
 
     def _build_at_init(self):
@@ -938,7 +973,7 @@ class Layer:
             self._check_input(args[0] if args else kwargs.get(self._call_info.first))
 
     def _shapes_for(self, names, args, kwargs, method):
-        """Return the shapes of the arguments of a call under the names that `build` or `compute_output_shape` has for them."""
+        """Return the shapes of a call's arguments under the names that `build` or the like has for them."""
         info = self._call_info
         values = {**dict(zip(info.names, args, strict=False)), **kwargs}
         shapes = {}
@@ -952,8 +987,10 @@ class Layer:
         for name in names:
             if not name.endswith("_shape") or (name.removesuffix("_shape") not in info.names and not info.keywords):
                 raise ValueError(
-                    f"For a `{method}()` method with more than one argument, all arguments should have a `_shape` suffix and match "
-                    f"an argument from `call()`. E.g. `{method}(self, foo_shape, bar_shape)`. For layer '{type(self).__name__}', "
+                    f"For a `{method}()` method with more than one argument, all arguments should have a `_shape` "
+                    f"suffix and match "
+                    f"an argument from `call()`. E.g. `{method}(self, foo_shape, bar_shape)`. For layer "
+                    f"'{type(self).__name__}', "
                     f"received `{method}()` argument `{name}`, and the arguments of `call()` are {info.names}."
                 )
             if name in shapes:
@@ -990,7 +1027,8 @@ class Layer:
     def _check_super_called(self):
         if "_name" not in self.__dict__:
             raise RuntimeError(
-                f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement in the "
+                f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement "
+                f"in the "
                 "`__init__()` method. Go add it!"
             )
 
@@ -1031,7 +1069,12 @@ class Layer:
         elif isinstance(x, ArrayLike):
             if isinstance(x, Variable) and not graph.is_tracing():
                 return self._take(x.value)
-            if x.dtype.kind != "f" or not self.autocast or x.dtype == self._working_dtype or self._working_dtype.kind != "f":
+            if (
+                x.dtype.kind != "f"
+                or not self.autocast
+                or x.dtype == self._working_dtype
+                or self._working_dtype.kind != "f"
+            ):
                 return x
             cast = ops.cast(x, self._working_dtype)
         elif hasattr(x, "__array__"):
@@ -1044,14 +1087,15 @@ class Layer:
         return cast
 
     def _working(self, x):
-        """Bring an input or a weight into the type that is computed in: the policy's, but float32 instead of float16."""
+        """Bring an input or a weight into the type to compute in: the policy's, but float32 instead of float16."""
         return x if x.dtype == self._working_dtype else ops.cast(x, self._working_dtype)
 
     def _take_positional(self, x):
         taken = self._take(x)
         if isinstance(taken, (int, float, complex, str)) and not isinstance(taken, bool):
             raise ValueError(
-                "Only input tensors may be passed as positional arguments. The following argument value should be passed as a "
+                "Only input tensors may be passed as positional arguments. The following argument value should be "
+                "passed as a "
                 f"keyword argument: {x} (of type {type(x)})"
             )
         return taken
@@ -1062,8 +1106,8 @@ class Layer:
         Parameters
         ----------
         *args, **kwargs
-            Those of `call`. `training` and `mask` are filled in where they are not given: `training` from the layer or model
-            in whose `call` this one happens, `mask` from the first argument.
+            Those of `call`. `training` and `mask` are filled in where they are not given: `training` from the layer or
+            model in whose `call` this one happens, `mask` from the first argument.
 
         Returns
         -------
@@ -1073,10 +1117,12 @@ class Layer:
         if info is None:
             self._check_super_called()
 
-        # The arguments, in the layer's float type. One array alone is what is nearly always passed.
-        if len(args) == 1 and type(args[0]) is np.ndarray:
-            args = (self._take(args[0]),)
-        elif self._allow_non_tensor_positional_args:
+        if len(args) == 1 and not kwargs and type(args[0]) is np.ndarray:  # what is nearly always passed
+            first = self._take(args[0])
+            return self._call_directly(first, (first,), kwargs, None)
+
+        # The arguments, in the layer's float type.
+        if self._allow_non_tensor_positional_args:
             args = tuple([_map(self._take, x) for x in args])
         else:
             args = tuple([_map(self._take_positional, x) for x in args])
@@ -1170,8 +1216,10 @@ class Layer:
             flat = itertools.chain(flat, itertools.repeat(None))
         else:
             warnings.warn(
-                f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to it. However, this "
-                "layer does not support masking and will therefore destroy the mask information. Downstream layers will not see the "
+                f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to "
+                f"it. However, this "
+                "layer does not support masking and will therefore destroy the mask information. Downstream layers "
+                "will not see the "
                 "mask.",
                 stacklevel=4,
             )
@@ -1246,7 +1294,8 @@ class Layer:
             return {key: self._specs_of(value) for key, value in shape.items()}
         if not isinstance(shape, (list, tuple)):
             raise ValueError(
-                f"Method `compute_output_shape()` of layer {type(self).__name__} is returning a type that cannot be interpreted as a "
+                f"Method `compute_output_shape()` of layer {type(self).__name__} is returning a type that cannot be "
+                f"interpreted as a "
                 f"shape. It should return a shape tuple. Received: {shape}"
             )
         return type(shape)([self._specs_of(value) for value in shape])
@@ -1327,10 +1376,13 @@ class Layer:
 
     def _only_node(self, what):
         if not self._inbound_nodes:
-            raise AttributeError(f"The layer {self.name} has never been called on symbolic tensors and thus has no defined {what}.")
+            raise AttributeError(
+                f"The layer {self.name} has never been called on symbolic tensors and thus has no defined {what}."
+            )
         if len(self._inbound_nodes) > 1:
             raise AttributeError(
-                f"The layer {self.name!r} has multiple inbound nodes, and thus has no unambiguous {what}. Hold on to the tensors "
+                f"The layer {self.name!r} has multiple inbound nodes, and thus has no unambiguous {what}. Hold on "
+                f"to the tensors "
                 "that its calls returned instead."
             )
         return self._inbound_nodes[0]
@@ -1352,8 +1404,8 @@ class Layer:
     def get_config(self):
         """Return the arguments that make this layer again, without its weights.
 
-        A subclass adds its own. One that defines no `get_config` gets its constructor's arguments as they were passed, if they are
-        plain values.
+        A subclass adds its own. One that defines no `get_config` gets its constructor's arguments as they were passed,
+        if they are plain values.
 
         Returns
         -------
@@ -1385,7 +1437,9 @@ class Layer:
             elif kind is not inspect.Parameter.VAR_POSITIONAL:
                 extra[key] = value
         for key, value in extra.items():
-            if key not in known and not all(v is None or isinstance(v, (bool, int, float, str)) for v in _leaves(value)):
+            if key not in known and not all(
+                v is None or isinstance(v, (bool, int, float, str)) for v in _leaves(value)
+            ):
                 raise NotImplementedError(_NO_CONFIG.format(type(self).__name__, key))
         return {key: value for key, value in extra.items() if key not in known}
 
@@ -1406,14 +1460,40 @@ class Layer:
 
 
 _NO_CONFIG = (
-    "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the layer must override "
+    "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the "
+    "layer must override "
     "`get_config()` in order to be serializable. Please implement `get_config()`."
 )
 # Attributes whose contents are not the layer's members, or are found otherwise.
 _NOT_MEMBERS = frozenset(
-    ("_own_trainable", "_own_non_trainable", "_init_arguments", "_inbound_nodes", "_losses", "_initial_weights", "_build_shapes")
+    (
+        "_own_trainable",
+        "_own_non_trainable",
+        "_init_arguments",
+        "_inbound_nodes",
+        "_losses",
+        "_initial_weights",
+        "_build_shapes",
+    )
 )
 Layer.build = _wrap_build(Layer.build)
+
+
+def _is_layer(x):
+    return isinstance(x, Layer)
+
+
+def _is_variable(x):
+    return isinstance(x, Variable)
+
+
+def _is_seed_generator(x):
+    return isinstance(x, SeedGenerator)
+
+
+def _is_metric(x):
+    # Metrics live beside the layers, not beneath them: they are known by what they can do.
+    return hasattr(x, "update_state") and hasattr(x, "reset_state") and not isinstance(x, (Layer, type))
 
 
 def _serialize_policy(policy):
@@ -1422,7 +1502,7 @@ def _serialize_policy(policy):
 
 @contextlib.contextmanager
 def call_context(layer, training=None):
-    """Within the block, layers that are called happen inside `layer`: they take `training` from here and their names below its own.
+    """Within the block, what layers are called is called by `layer`: `training` and the first names come from there.
 
     For code that stands in for a `call`.
 

@@ -9,7 +9,7 @@ import numpy as np
 from .. import activations, backend, constraints, initializers, ops, random, regularizers
 from ..graph import Spec, Tensor
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
-from .base import InputSpec, Layer
+from .base import InputSpec, Layer, _map
 
 __all__ = ["Activation", "Dense", "Dropout", "Identity", "Input", "InputLayer", "Lambda"]
 
@@ -71,7 +71,8 @@ class InputLayer(Layer):
             for key, value in given.items():
                 if value is not None and not fits[key]:
                     raise ValueError(
-                        f"When providing the `input_tensor` argument, you cannot provide an incompatible `{key}` argument."
+                        f"When providing the `input_tensor` argument, you cannot provide an incompatible `{key}` "
+                        f"argument."
                     )
             batch_shape, dtype = own, input_tensor.dtype.name
         else:
@@ -354,8 +355,8 @@ class Dropout(Layer):
     rate : float
         The part that is dropped, in [0, 1].
     noise_shape : tuple, optional
-        The shape of what is drawn, where it is not that of the inputs: a length of 1 drops along that axis together, None stands for
-        the length of the inputs' axis.
+        The shape of what is drawn, where it is not that of the inputs: a length of 1 drops along that axis together,
+        None stands for the length of the inputs' axis.
     seed : int, optional
     **kwargs
         Of `Layer`.
@@ -391,9 +392,12 @@ class Dropout(Layer):
             )
         noise_shape = tuple(noise_shape)
         for index, length in enumerate(noise_shape):
-            if length is not None and (isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length <= 0):
+            if length is not None and (
+                isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length <= 0
+            ):
                 raise ValueError(
-                    "Invalid value received for argument `noise_shape`. Expected all elements to be positive integers or None. "
+                    "Invalid value received for argument `noise_shape`. Expected all elements to be positive "
+                    "integers or None. "
                     f"Received element at index {index}: {length} (type: {type(length).__name__})"
                 )
         return noise_shape
@@ -445,6 +449,10 @@ class Identity(Layer):
         """Return the shape of the output for one of the input."""
         return input_shape
 
+    def compute_output_spec(self, inputs):
+        """Return the shape and dtype of the inputs."""
+        return _map(Spec.of, inputs)
+
 
 class Lambda(Layer):
     """A function as a layer.
@@ -452,10 +460,11 @@ class Lambda(Layer):
     Parameters
     ----------
     function : callable
-        ``function(inputs, **arguments)``; it may also take ``mask`` and ``training``. Weights that it uses are not the layer's.
+        ``function(inputs, **arguments)``; it may also take ``mask`` and ``training``. Weights that it uses are not the
+        layer's.
     output_shape : tuple or callable, optional
-        The shape of the output without the batch, or a function from the input's shape; found by running the function on symbols
-        otherwise.
+        The shape of the output without the batch, or a function from the input's shape; found by running the function
+        on symbols otherwise.
     mask : array or callable, optional
         The mask that goes on: a value, or ``mask(inputs, mask)``. None goes on by default.
     arguments : dict, optional
@@ -487,7 +496,11 @@ class Lambda(Layer):
 
     def compute_output_spec(self, *args, **kwargs):
         """Say what shape and dtype the output has."""
-        return self._trace_spec(args, kwargs) if self._output_shape is None else super().compute_output_spec(*args, **kwargs)
+        return (
+            self._trace_spec(args, kwargs)
+            if self._output_shape is None
+            else super().compute_output_spec(*args, **kwargs)
+        )
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for one of the input."""
@@ -510,7 +523,9 @@ class Lambda(Layer):
     @classmethod
     def from_config(cls, config):
         """Make a layer from `get_config`'s result."""
-        read = {key: deserialize_keras_object(config.get(key)) for key in ("function", "arguments", "output_shape", "mask")}
+        read = {
+            key: deserialize_keras_object(config.get(key)) for key in ("function", "arguments", "output_shape", "mask")
+        }
         return cls(**{**config, **read})
 
 

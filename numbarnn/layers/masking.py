@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
+from ..graph import Spec
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import Layer, set_mask
 
@@ -58,6 +59,10 @@ class Masking(Layer):
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for one of the input."""
         return tuple(input_shape)
+
+    def compute_output_spec(self, inputs):
+        """Return the shape and dtype of the inputs."""
+        return Spec.of(inputs)
 
     def get_config(self):
         """Return the arguments that make this layer again."""

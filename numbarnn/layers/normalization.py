@@ -57,9 +57,9 @@ _normalize_batch = KernelOp("batch_normalization", _forward, _infer, _pullback)
 class BatchNormalization(Layer):
     """Bring each channel to mean 0 and variance 1, then scale and shift it.
 
-    In training the mean and variance are those of the batch (over all axes but one, masked timesteps left out), and moving averages
-    of them are kept, which are used otherwise. With ``trainable = False`` the layer also normalizes with the moving averages while
-    training, and leaves them alone.
+    In training the mean and variance are those of the batch (over all axes but one, masked timesteps left out), and
+    moving averages of them are kept, which are used otherwise. With ``trainable = False`` the layer also normalizes
+    with the moving averages while training, and leaves them alone.
 
     Parameters
     ----------
@@ -71,7 +71,8 @@ class BatchNormalization(Layer):
         Added to the variance.
     center, scale : bool
         Whether there is a `beta` that is added, and a `gamma` to multiply with.
-    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer : str, Initializer or callable
+    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer : str, Initializer or
+    callable
     beta_regularizer, gamma_regularizer : str, Regularizer or callable, optional
     beta_constraint, gamma_constraint : str, Constraint or callable, optional
     renorm, synchronized : bool
@@ -112,7 +113,8 @@ class BatchNormalization(Layer):
         super().__init__(**kwargs)
         if renorm or synchronized:
             raise ValueError(
-                f"Arguments `renorm` and `synchronized` must be False. Received: renorm={renorm}, synchronized={synchronized}"
+                f"Arguments `renorm` and `synchronized` must be False. Received: renorm={renorm}, "
+                f"synchronized={synchronized}"
             )
         if isinstance(axis, (list, tuple)):
             if len(axis) != 1:
@@ -209,7 +211,8 @@ class BatchNormalization(Layer):
         if training and self.trainable:
             if mask is not None and axis != last:
                 raise ValueError(
-                    f"A mask has a part in the moments only where the channels are the last axis. Received: axis={self.axis}, "
+                    f"A mask has a part in the moments only where the channels are the last axis. Received: "
+                    f"axis={self.axis}, "
                     f"inputs.shape={inputs.shape}, mask.shape={mask.shape}"
                 )
             turned = x if axis == last else ops.transpose(x, _to_last(axis, last))
