@@ -88,6 +88,7 @@ class _Format(NamedTuple):
     exp_low: float  # below it exp is zero
     exp_high: float  # behind it exp is infinite
     expm1_low: float  # below it expm1 is -1
+    largest: float
     tiny: float  # nearer to zero, expm1(x) and log1p(x) are x
     tail_limit: float  # behind it the upper tail of the normal distribution, times its abscissa, is zero
     tail_centre: float  # of the map of [0, tail_limit] to [-1, 1]
@@ -117,6 +118,7 @@ _FLOAT32 = _Format(
     exp_low=-110.0,
     exp_high=89.0,
     expm1_low=-20.0,
+    largest=float(np.finfo(np.float32).max),
     tiny=2.0**-30,
     tail_limit=14.6,
     tail_centre=3.0,
@@ -154,6 +156,7 @@ _FLOAT64 = _Format(
     exp_low=-765.0,
     exp_high=710.0,
     expm1_low=-50.0,
+    largest=float(np.finfo(np.float64).max),
     tiny=2.0**-60,
     tail_limit=39.0,
     tail_centre=4.0,
@@ -421,7 +424,7 @@ def _reference(function):
     def plain(x):
         x = np.asarray(x)
         if x.dtype == np.float64 or not np.issubdtype(x.dtype, np.floating):
-            return function(x)
+            return function(x)[()]
         return function(x.astype(np.float64)).astype(x.dtype)[()]
 
     return plain
@@ -434,7 +437,7 @@ def _split(x, scale, offset=0):
     """Round ``x * scale`` to an integer n: (n as a float, ``2**(n + offset)``); `offset` a number or a `_Value`.
 
     The addition of a large number rounds, and its low bits are then n (plus the exponent's bias), ready to be shifted
-    into place: no conversion to integers, which would be undefined for NaN.  NaN gives NaN for n and an arbitrary power.
+    into place: no conversion to integers, which would be undefined for NaN.  NaN gives NaN for n and any power.
     """
     magic = offset + (1.5 * 2.0**x.format.mantissa + x.format.bias)
     rounded = _fma(x, scale, magic)
@@ -651,7 +654,10 @@ def linear_slope(y):
 @_everywhere
 def softsign(x):
     """``x / (1 + |x|)``; its limits are -1 and 1."""
-    bounded = _at_most(_at_least(x, -1e30), 1e30)
+    largest = (
+        x.format.largest if isinstance(x, _Value) else np.finfo(np.result_type(np.asarray(x).dtype, np.float16)).max
+    )
+    bounded = _at_most(_at_least(x, -largest), largest)
     return bounded / (1.0 + abs(bounded))
 
 
@@ -665,7 +671,7 @@ def softsign_slope(y):
 @_reference
 def softplus(x):
     """``log(1 + exp(x))``."""
-    return np.logaddexp(x, 0.0)
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
 
 
 @_kernel_of(softplus)
@@ -728,7 +734,7 @@ def silu(x):
     """``x sigmoid(x)``, also known as swish."""
     x = np.maximum(x, -800.0)
     e = np.exp(-np.abs(x))
-    return np.where(x < 0.0, x * e, x) / (1.0 + e)
+    return np.where(x < 0.0, np.minimum(x, 0.0) * e, x) / (1.0 + e)
 
 
 @_kernel_of(silu)
