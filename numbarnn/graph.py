@@ -15,9 +15,10 @@ import threading
 import warnings
 
 from . import tree
+from .operation import KernelOp, Op
 from .program import Program
 from .protocols import TracedValueError, user_line
-from .symbolic import KernelOp, Node, Op, Spec, Tensor, Trace, global_generators, is_tracing, suspended, tracing
+from .symbolic import Node, Spec, Tensor, Trace, global_generators, is_tracing, suspended, tracing
 
 __all__ = [
     "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract",
@@ -74,7 +75,7 @@ def _run(fn, args, kwargs):
 def _refuse_draws(fn):
     message = (
         f"np.random or random was drawn from while {getattr(fn, '__name__', fn)!s} was traced: the same draw would be "
-        "repeated at every call. Draw with numbarnn.random, which draws anew each time, or pass the numbers as an argument"
+        "repeated at every call. Draw with numbarnn.random, which draws anew each time, or pass the numbers in"
     )
     others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
     if not others:
@@ -193,5 +194,5 @@ class FunctionalGraph:
 
 
 def evaluate(outputs, inputs, values, call=None):
-    """Run a functional graph from ``inputs`` with ``values`` (a nest like them) to ``outputs``; see `FunctionalGraph`."""
+    """Run a functional graph from ``inputs`` with ``values`` (a nest like it) to ``outputs``: a `FunctionalGraph`."""
     return FunctionalGraph(inputs, outputs)(*tree.leaves(values), call=call)

@@ -11,8 +11,9 @@ import math
 import numpy as np
 
 from . import tree
+from .operation import KernelOp, Pullback
 from .protocols import OPERATIONS, local
-from .symbolic import KernelOp, Node, Pullback, Spec, Tensor, Trace, tracing
+from .symbolic import Node, Spec, Tensor, Trace, tracing
 from .variable import Variable
 
 _LITERALS = (bool, int, float, type(None))

@@ -1,7 +1,8 @@
 """Random numbers: seeded generators, and draws that a program repeats anew at each replay.
 
-A draw is given by a seed and a counter alone (Philox, a counter-based generator): it depends neither on threads nor on what else
-was drawn. In a function that is being traced, the functions below record the draw; `numpy.random` would be drawn once and baked in.
+A draw is given by a seed and a counter alone (Philox, a counter-based generator): it depends neither on threads nor on
+what else was drawn. In a function that is being traced, the functions below record the draw; `numpy.random` would be
+drawn once and baked in.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 
 from . import ops
 from .backend import auto_name, floatx, standardize_dtype
+from .graph import Op, Spec, is_tracing
 from .serialization import export
-from .symbolic import Op, Spec, is_tracing
 from .variable import Variable
 
 __all__ = [
@@ -104,8 +105,10 @@ class SeedGenerator:
     def _advance(self):
         if is_tracing():
             raise RuntimeError(
-                "A SeedGenerator was asked for a stream while a function is being traced: the draw would be the same at every replay. "
-                "Use the functions of numbarnn.random (uniform, normal, dropout, ...) with `seed=generator`, which draw anew each time."
+                "A SeedGenerator was asked for a stream while a function is being traced: the draw would be the "
+                "same at every replay. "
+                "Use the functions of numbarnn.random (uniform, normal, dropout, ...) with `seed=generator`, which "
+                "draw anew each time."
             )
         with _lock:
             seed, counter = self.state.data.tolist()

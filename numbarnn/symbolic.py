@@ -1,15 +1,4 @@
-"""Symbols: what a function sees instead of arrays while it is run once to be turned into a program.
-
-`Op` and `KernelOp` are the two kinds of operation. Both have three modes, chosen at the call:
-
-==============================================  ==================================================================
-called                                          does
-==============================================  ==================================================================
-in a trace, on a Tensor or a Variable           records a `Node` of the trace, returns Tensors
-outside a trace, on a Tensor                    records a `Node` of a functional graph, returns Tensors
-else (arrays, numbers, Variables)               computes at once, returns arrays
-==============================================  ==================================================================
-"""
+"""Symbols: what a function sees instead of arrays while it is run once to be turned into a program."""
 
 import contextlib
 import random
@@ -19,7 +8,7 @@ import numpy as np
 from .protocols import ArrayLike, local, user_frame, user_line
 from .variable import Variable, captured
 
-_PYTHON_SCALARS = (bool, int, float, complex)
+PYTHON_SCALARS = (bool, int, float, complex)
 
 
 class Spec:
@@ -49,7 +38,7 @@ class Spec:
         """Return the Spec of a Tensor, Variable, array or number; None for None."""
         if isinstance(x, (Tensor, Spec)) or x is None:
             return x.spec if isinstance(x, Tensor) else x
-        if type(x) in _PYTHON_SCALARS:
+        if type(x) in PYTHON_SCALARS:
             return cls((), np.result_type(type(x)), weak=x)
         return cls(x.shape, x.dtype) if hasattr(x, "dtype") else cls.of(np.asarray(x))
 
@@ -258,7 +247,7 @@ class Trace:
             return None
         key = (
             operation,
-            *((type(x), repr(x)) if type(x) in _PYTHON_SCALARS else id(x) for x in inputs),
+            *((type(x), repr(x)) if type(x) in PYTHON_SCALARS else id(x) for x in inputs),
             *sorted(attrs.items()),
         )
         try:
@@ -300,141 +289,3 @@ def global_generators():
 def is_tracing():
     """Say whether a function is being traced in this thread."""
     return local.trace is not None
-
-
-class _Operation:
-    effect = False
-
-    def __call__(self, *inputs, **attrs):
-        arrays = lists = False
-        for x in inputs:
-            kind = type(x)
-            if kind is np.ndarray:
-                arrays = True
-            elif isinstance(x, ArrayLike):
-                return self._symbolic(inputs, attrs)
-            elif kind is list or kind is tuple:
-                lists = True
-        if self.effect and local.trace is not None:
-            return local.trace.record(self, inputs, attrs).result
-        if lists or not arrays:
-            inputs = _arrays(inputs)
-        return self.compute(*inputs, **attrs)
-
-    def _symbolic(self, inputs, attrs):
-        inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]
-        if local.trace is not None:
-            return local.trace.record(self, inputs, attrs).result
-        tensors = [x for x in inputs if isinstance(x, Tensor)]
-        if not tensors:
-            return self(*(x.value if isinstance(x, Variable) else x for x in inputs), **attrs)
-        for x in tensors:
-            if x.trace is not None:
-                raise ValueError(
-                    f"{user_line()}: {x!r} is left over from a traced function, which has ended; it has no value"
-                )
-        specs = self.infer(*map(Spec.of, inputs), **attrs)
-        return Node(self, tuple(inputs), attrs, tensors, specs, None).result
-
-    def __repr__(self):
-        return f"<{type(self).__name__} {self.name}>"
-
-
-def _arrays(inputs):
-    """Return lists as arrays, and Python numbers too where nothing else decides about the dtype."""
-    inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]
-    if any(hasattr(x, "dtype") for x in inputs):
-        return inputs
-    return [x if x is None else np.asarray(x) for x in inputs]
-
-
-class Op(_Operation):
-    """An operation on arrays with a gradient rule written in operations.
-
-    Parameters
-    ----------
-    name : str
-    compute : callable
-        ``compute(*arrays, **attrs)`` -> array, or a tuple of arrays. It may return a view of its input, and changes
-        no input.
-    infer : callable
-        ``infer(*specs, **attrs)`` -> Spec, or a tuple of Specs. A Python number comes as a Spec with ``weak`` set,
-        None as None.
-    gradient : callable, optional
-        ``gradient(node, *d_outputs)`` -> one Tensor or None per input (bare for one input), written in operations on
-        ``node.inputs``, ``node.outputs`` and ``node.attrs``. An entry of ``d_outputs`` is None where nothing depends
-        on that output. Without a rule nothing flows back.
-    effect : bool
-        Whether a call does more than return a value (draws, assigns): recorded also without a symbolic input, kept
-        though its output is not used, and repeated at every replay.
-    """
-
-    kernel = False
-
-    def __init__(self, name, compute, infer, gradient=None, *, effect=False, doc=None):
-        self.name = self.__name__ = name
-        self.compute, self.infer, self.gradient, self.effect = compute, infer, gradient, effect
-        self.__doc__ = doc or getattr(compute, "__doc__", None)
-
-
-class KernelOp(_Operation):
-    """An operation with a hand-written pullback on arrays.
-
-    Parameters
-    ----------
-    name : str
-    forward : callable
-        ``forward(*arrays, save, **attrs)`` -> ``(output or tuple of outputs, saved)``. ``saved`` is whatever the
-        pullback wants; with ``save=False`` no gradient will be asked and it is ignored.
-    infer : callable
-        As for `Op`.
-    pullback : callable
-        ``pullback(saved, d_outputs, needs, **attrs)`` -> tuple with one array or None per input. ``d_outputs`` is a
-        tuple with None where nothing depends on that output; ``needs`` says for which inputs a gradient is wanted.
-    effect : bool
-        As for `Op`.
-    """
-
-    kernel = True
-
-    def __init__(self, name, forward, infer, pullback=None, *, effect=False, doc=None):
-        self.name = self.__name__ = name
-        self.forward, self.infer, self.pullback, self.effect = forward, infer, pullback, effect
-        self.gradient = pullback
-        self.__doc__ = doc or getattr(forward, "__doc__", None)
-
-    def compute(self, *arrays, **attrs):
-        """Run the forward kernel without saving anything."""
-        return self.forward(*arrays, save=False, **attrs)[0]
-
-
-class Pullback:
-    """The pullback of a `KernelOp`, as the operation of a node in a backward program."""
-
-    kernel = effect = False
-    gradient = None
-
-    def __init__(self, op, needs, present, specs):
-        self.name = f"{op.name}_pullback"
-        self.op, self.needs, self.present, self.specs = op, needs, present, specs
-
-    def infer(self, *inputs, **attrs):
-        """Return the Specs of the gradients."""
-        return self.specs
-
-    def compute(self, saved, *d_outputs, **attrs):
-        """Run the pullback; return the wanted gradients alone."""
-        given = iter(d_outputs)
-        gradients = self.op.pullback(
-            saved, tuple(next(given) if p else None for p in self.present), self.needs, **attrs
-        )
-        if len(gradients) != len(self.needs):
-            raise ValueError(
-                f"the pullback of {self.op.name} returned {len(gradients)} gradients for {len(self.needs)} inputs"
-            )
-        wanted = tuple(g for g, need in zip(gradients, self.needs, strict=True) if need)
-        for gradient, spec in zip(wanted, self.specs, strict=True):
-            if gradient is None or not spec.fits(gradient):
-                got = "None" if gradient is None else f"{gradient.dtype} {gradient.shape}"
-                raise ValueError(f"the pullback of {self.op.name} returned {got} where a gradient of {spec} is needed")
-        return wanted

@@ -48,7 +48,7 @@ def _as_array(value, dtype):
     if isinstance(value, ArrayLike):
         if value.symbolic:
             raise TypeError(f"{user_line()}: a Variable cannot start from {value!r}, which has no value yet")
-        value = value.value
+        value = value._view
     array = np.asarray(value)
     if dtype is None:
         # Arrays and NumPy scalars know their dtype; Python floats take the default.
@@ -112,8 +112,11 @@ class Variable(ArrayLike):
 
     @property
     def value(self):
-        """The value as a read-only array, without a copy; it shows later assignments."""
-        return self._view
+        """The value as a read-only array, without a copy; it shows later assignments.
+
+        While a function is traced this is the variable itself: a program reads values when it is replayed.
+        """
+        return self._view if local.trace is None else self
 
     def numpy(self):
         """Return a copy of the value."""
@@ -188,7 +191,7 @@ class Variable(ArrayLike):
         elif isinstance(value, ArrayLike) and value.symbolic:
             raise TypeError(f"{user_line()}: {self!r} cannot be assigned {value!r}, which has no value yet")
         else:
-            self.store(value.value if isinstance(value, Variable) else value)
+            self.store(value._view if isinstance(value, Variable) else value)
         return self
 
     def store(self, value):

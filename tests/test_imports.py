@@ -30,6 +30,7 @@ FLOORS = {
     "kernels": 1,
     "variable": 1,
     "symbolic": 2,
+    "operation": 2,
     "program": 2,
     "graph": 2,
     "ops": 2,

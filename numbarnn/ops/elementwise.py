@@ -6,8 +6,9 @@ the output's gradient. `unbroadcast` sums a gradient back to its input's shape.
 
 import numpy as np
 
+from ..operation import Op
 from ..protocols import local, user_line
-from ..symbolic import Op, Spec, Tensor
+from ..symbolic import Spec, Tensor
 from ..variable import Variable, default_float
 from ._inference import broadcast, like_first, promote, ufunc_spec
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from ..operation import Op
 from ..protocols import ArrayLike, user_line
-from ..symbolic import Op, Spec
+from ..symbolic import Spec
 from ..variable import default_float
 from ._inference import array_module, broadcast, one_axis
 

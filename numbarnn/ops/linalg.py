@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from .. import gemm
+from ..operation import Op
 from ..protocols import user_line
-from ..symbolic import Op, Spec, Tensor
+from ..symbolic import Spec, Tensor
 from ._inference import broadcast, one_axis, product, promote
 from .elementwise import cast, unbroadcast
 from .reduction import sum

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from ..symbolic import Op
+from ..operation import Op
 from ._inference import array_module, floating, inexact, like_first
 from .elementwise import abs, cast, clip, exp, greater, less_equal, logical_and, square, tanh, where
 from .reduction import sum

@@ -9,7 +9,7 @@ from .. import protocols
 from . import elementwise, indexing, linalg, reduction, shaping
 
 # NumPy's function: the operation, and which of its parameters each of NumPy's is ("theirs=ours" where the names
-# differ). NumPy's other parameters must be left at their defaults; dtype= casts the result.
+# differ). NumPy's other parameters must be left at their defaults; dtype= is what is computed in.
 _TABLE = {
     np.sum: (reduction.sum, "a=x axis keepdims"),
     np.mean: (reduction.mean, "a=x axis keepdims"),
@@ -62,8 +62,12 @@ def _spelled(function, operation, parameters):
                 raise TypeError(
                     f"{protocols.user_line()}: np.{function.__name__} with {name}= has no entry in numbarnn.ops"
                 )
-        result = operation(**{ours[name]: value for name, value in given.items() if name in ours})
-        return result if dtype is None else elementwise.cast(result, dtype)
+        options = {ours[name]: value for name, value in given.items() if name in ours}
+        if dtype is None:
+            return operation(**options)
+        if "x" in options:
+            options["x"] = elementwise.cast(options["x"], dtype)  # what is accumulated, not only what comes out
+        return elementwise.cast(operation(**options), dtype)
 
     return spelled
 
@@ -123,7 +127,7 @@ _OTHERS = {
     np.size: _size,
     np.ndim: lambda a: len(shaping.shape(a)),
     np.copy: lambda a: elementwise.identity(a),
-    np.result_type: lambda *xs: np.result_type(*(getattr(x, "dtype", x) for x in xs)),
+    np.result_type: lambda *xs: np.result_type(*(x.dtype if isinstance(x, protocols.ArrayLike) else x for x in xs)),
 }
 
 

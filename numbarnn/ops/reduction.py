@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..symbolic import Op, Spec
+from ..operation import Op
+from ..symbolic import Spec
 from ._inference import axes_of, like_first, one_axis, product, reduced
 from .elementwise import cast, divide, equal, exp, log, sqrt, square, stop_gradient
 from .shaping import broadcast_like, flip, reshape

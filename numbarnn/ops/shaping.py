@@ -4,8 +4,9 @@ import operator
 
 import numpy as np
 
+from ..operation import Op
 from ..protocols import user_line
-from ..symbolic import Op, Spec, Tensor
+from ..symbolic import Spec, Tensor
 from ._inference import axes_of, broadcast, like_first, one_axis, product, promote
 from .elementwise import cast, unbroadcast
 from .indexing import getitem
