@@ -31,7 +31,7 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin
 
-from numbarnn.simd import Vec, call_llvm, fma_ir
+from numbarnn.simd import Vec, fma_ir
 
 __all__ = [
     "ACTIVATIONS",
@@ -268,15 +268,12 @@ class _Value:
         )
         return _Value(self.builder, self.builder.bitcast(result, self.ir.type))
 
-    def _math(self, name, *args):
-        """Return the result of the LLVM intrinsic `name` on values of this type."""
-        element = "f32" if isinstance(self.element, ir.FloatType) else "f64"
-        count = f"v{self.ir.type.count}" if isinstance(self.ir.type, ir.VectorType) else ""
-        return _Value(self.builder, call_llvm(self.builder, f"llvm.{name}.{count}{element}", self.ir.type, args))
-
     def copy_sign(self, other):
         """Return this value with the sign of `other`."""
-        return self._math("copysign", self.ir, other.ir)
+        sign = other.bits("and_", -1 << (31 if self.format.mantissa == 23 else 63))
+        integers = self._integers()
+        both = (self.builder.bitcast(v.ir, integers) for v in (abs(self), sign))
+        return _Value(self.builder, self.builder.bitcast(self.builder.or_(*both), self.ir.type))
 
     def select(self, a, b):
         """Return `a` where this truth value holds, else `b`; at least one of them is a `_Value`."""
@@ -315,10 +312,11 @@ class _Value:
         return self._binary("fdiv", other, self)
 
     def __neg__(self):
-        return _Value(self.builder, self.builder.fneg(self.ir))
+        return self._binary("fsub", -0.0, self)  # becomes fneg, an instruction that CUDA's compiler does not know
 
     def __abs__(self):
-        return self._math("fabs", self.ir)
+        # On the bits, as copy_sign: CUDA's compiler does not know the LLVM intrinsics for them.
+        return self.bits("and_", (1 << (31 if self.format.mantissa == 23 else 63)) - 1)
 
     def __lt__(self, other):
         return self._compare("<", other)
