@@ -24,7 +24,7 @@ _TABLE = {
     np.argmin: (reduction.argmin, "a=x axis keepdims"),
     np.cumsum: (reduction.cumsum, "a=x axis"),
     np.transpose: (shaping.transpose, "a=x axes"),
-    np.reshape: (shaping.reshape, "a=x shape=newshape"),
+    np.reshape: (shaping.reshape, "a=x shape=newshape newshape"),  # "newshape" before NumPy 2.1
     np.ravel: (shaping.ravel, "a=x"),
     np.expand_dims: (shaping.expand_dims, "a=x axis"),
     np.squeeze: (shaping.squeeze, "a=x axis"),
