@@ -141,9 +141,7 @@ def exponential(x):
 
 def gelu(x, approximate=False):
     """Return ``x * P(X <= x)`` for a standard normal X; approximated by tanh if so wanted."""
-    if not approximate:
-        return ops.gelu(x)
-    return 0.5 * x * (1 + ops.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+    return ops.gelu(x, approximate=approximate)
 
 
 def silu(x):
@@ -226,7 +224,10 @@ _FUNCTIONS = {name: globals()[name] for name in __all__ if name not in ("deseria
 _ALIASES = {"swish": silu, "hard_swish": hard_silu}
 _KNOWN = {**_FUNCTIONS, **_ALIASES}
 # The same function from ops is taken for ours, so that a layer sees by the function which kernel it can use.
-_FROM_OPS = {getattr(ops, name): function for name, function in _FUNCTIONS.items() if hasattr(ops, name)}
+# (Not gelu: that of ops is the approximation by default.)
+_FROM_OPS = {
+    getattr(ops, name): function for name, function in _FUNCTIONS.items() if hasattr(ops, name) and name != "gelu"
+}
 export("keras.activations", *_FUNCTIONS.values(), **_ALIASES)
 
 

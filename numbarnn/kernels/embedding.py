@@ -2,8 +2,9 @@
 
 Arrays are C-contiguous: ids `(N,)` int32 or int64, table `(V, D)`, rows `(N, D)` float32 or float64.
 
-The ids are checked, all of them, before anything is written. The gradient adds the rows of equal ids in the order in which the ids
-come; threads split the columns, so every sum is one chain and the bits are the same for any number of threads.
+The ids are checked, all of them, before anything is written. The gradient adds the rows of equal ids in the order in
+which the ids come; threads split the columns, so every sum is one chain and the bits are the same for any number of
+threads.
 """
 
 import numpy as np

@@ -1,11 +1,12 @@
 """Batch normalization in training: moments over all axes but one, and the gradient through them.
 
-Arrays are C-contiguous: `x`, `y`, `dy`, `dx` `(N, C)` float32 or float64, one row per place, one column per channel; `counts` `(N,)`
-bool, the rows that count in the moments (a masked row is normalized too, but has no part in mean and variance); everything per channel
-`(C,)` float64.
+Arrays are C-contiguous: `x`, `y`, `dy`, `dx` `(N, C)` float32 or float64, one row per place, one column per channel;
+`counts` `(N,)` bool, the rows that count in the moments (a masked row is normalized too, but has no part in mean and
+variance); everything per channel `(C,)` float64.
 
-Sums run over blocks of a fixed number of rows, in float64, each block in row order and the blocks in theirs: the bits are the same for
-any number of threads. A row that does not count is looked at only where its own result is made: no NaN leaks from it.
+Sums run over blocks of a fixed number of rows, in float64, each block in row order and the blocks in theirs: the bits
+are the same for any number of threads. A row that does not count is looked at only where its own result is made: no
+NaN leaks from it.
 """
 
 import numpy as np

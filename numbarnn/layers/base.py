@@ -1389,15 +1389,16 @@ class Layer:
 
     @property
     def input(self):
-        """The Tensor, or nest of them, that the layer was called on in a functional graph."""
+        """The Tensor, or list of them, that the layer was called on in a functional graph."""
         node = self._only_node("input")
         inputs = node.inputs
         return inputs[0] if len(inputs) == 1 else list(inputs)
 
     @property
     def output(self):
-        """The Tensor, or tuple of them, that the layer returned in a functional graph."""
-        return self._only_node("output").result
+        """The Tensor, or list of them, that the layer returned in a functional graph."""
+        outputs = self._only_node("output").outputs
+        return outputs[0] if len(outputs) == 1 else list(outputs)
 
     # -- configuration ------------------------------------------------------------------------------------------
 
