@@ -10,7 +10,7 @@ from numbarnn.graph import Spec
 from numbarnn.random import SeedGenerator
 from numbarnn.variable import Variable
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings ---------------------------------------------------------------------------------------------------------
 
 
 def test_floatx():
@@ -88,7 +88,7 @@ def test_dot():
     np.testing.assert_allclose(backend.dot(a, b), np.dot(a, b))
 
 
-# -- serialization --------------------------------------------------------------------------------------------------------
+# -- serialization ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "a", [1, [2]], {"a": [1, 2]}, b"ab"])
@@ -162,7 +162,7 @@ def test_what_cannot_be_serialized(value):
         serialization.serialize_keras_object(value)
 
 
-# -- random ---------------------------------------------------------------------------------------------------------------
+# -- random -----------------------------------------------------------------------------------------------------------
 
 
 def test_streams_follow_seed_and_counter():
@@ -243,7 +243,7 @@ def test_dropout_factors():
     assert program(x).shape == x.shape
 
 
-# -- regularizers and constraints --------------------------------------------------------------------------------------------
+# -- regularizers and constraints -------------------------------------------------------------------------------------
 
 W = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 

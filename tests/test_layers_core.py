@@ -121,7 +121,7 @@ def test_dense_rows_do_not_see_each_other():
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, True, "3"])
 def test_dense_refuses_units(units):
-    with pytest.raises(ValueError, match="Received an invalid value for argument `units`, expected a positive integer"):
+    with pytest.raises(ValueError, match="Received an invalid value for `units`, expected a positive integer"):
         layers.Dense(units)
 
 
@@ -147,7 +147,7 @@ def test_dense_regularizers_and_constraints_are_on_the_weights():
     assert len(layer.losses) == 2
 
 
-# -- Activation, Identity, Lambda ------------------------------------------------------------------------------------------
+# -- Activation, Identity, Lambda -------------------------------------------------------------------------------------
 
 
 def test_activation():
@@ -186,7 +186,7 @@ def test_lambda():
     np.testing.assert_array_equal(named(X), np.tanh(X))
 
 
-# -- Dropout -------------------------------------------------------------------------------------------------------------
+# -- Dropout ----------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_is_off_in_inference():
@@ -275,7 +275,7 @@ def test_noise_shape_of_another_rank():
         layers.Dropout(0.5, (1, 2))(X, training=True)
 
 
-# -- configurations --------------------------------------------------------------------------------------------------------
+# -- configurations ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

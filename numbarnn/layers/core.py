@@ -232,8 +232,8 @@ class Dense(Layer):
     ):
         if isinstance(units, bool) or not isinstance(units, (int, np.integer)) or units <= 0:
             raise ValueError(
-                "Received an invalid value for argument `units`, expected a positive integer. "
-                f"Received: units={units} (of type {type(units)})"
+                "Received an invalid value for `units`, expected a positive integer. "
+                f"Received: units={units}"
             )
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = int(units)
