@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbarnn.jit import get_num_threads, njit, parallel_for
+from numbarnn.jit import get_num_threads, kernel_array, njit, parallel_for
 from numbarnn.simd import (
     Vec,
     advance,
@@ -332,14 +332,14 @@ def _panel_grain(packed):
 
 
 def pack(matrix):
-    """Pack a C-contiguous (depth, columns) matrix as the right-hand side of products.
+    """Pack a (depth, columns) matrix as the right-hand side of products.
 
     Returns
     -------
     ndarray of shape ``packed_shape(depth, columns, dtype)``
     """
     packed = np.empty(packed_shape(*matrix.shape, matrix.dtype), matrix.dtype)
-    parallel_for(_pack, packed.shape[0], _panel_grain(packed), matrix, 1, packed)
+    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), 1, packed)
     return packed
 
 
@@ -355,14 +355,14 @@ def pack_gates(matrix, gates):
     """
     shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, matrix.dtype)
     packed = np.empty(shape, matrix.dtype)
-    parallel_for(_pack, shape[0], _panel_grain(packed), matrix, gates, packed)
+    parallel_for(_pack, shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
     return packed
 
 
 def pack_transposed(matrix):
-    """Pack the transpose of a C-contiguous (columns, depth) matrix: what ``pack(matrix.T)`` would give."""
+    """Pack the transpose of a (columns, depth) matrix: what ``pack(matrix.T)`` would give."""
     packed = np.empty(packed_shape(matrix.shape[1], matrix.shape[0], matrix.dtype), matrix.dtype)
-    parallel_for(_pack_transposed, packed.shape[0], _panel_grain(packed), matrix, packed)
+    parallel_for(_pack_transposed, packed.shape[0], _panel_grain(packed), kernel_array(matrix), packed)
     return packed
 
 
@@ -428,7 +428,7 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     c = np.zeros((rows, columns), a.dtype)
     if not (rows and columns and depth):
         return c
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    a = kernel_array(a)
     packed = pack_transposed(b) if transpose_b else pack(b)
     a_row, a_step = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
     if get_num_threads() > packed.shape[0] or rows >= columns:

@@ -16,11 +16,12 @@ import queue
 import threading
 
 import numba
+import numpy as np
 from numba.extending import register_jitable
 
 from numbarnn.kernel_cache import KernelCache
 
-__all__ = ["chunks", "device", "get_num_threads", "njit", "parallel_for", "set_num_threads"]
+__all__ = ["chunks", "device", "get_num_threads", "kernel_array", "njit", "parallel_for", "set_num_threads"]
 
 
 def njit(function=None, /, **options):
@@ -79,6 +80,32 @@ def device(function):
     return register_jitable(
         no_cpython_wrapper=True, no_cfunc_wrapper=True, nopython=True, error_model="numpy", cache=False
     )(function)
+
+
+class _Alias:
+    """The memory of an array, offered as if it might be written to."""
+
+    def __init__(self, array):
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def kernel_array(array):
+    """Return an array as kernels are compiled for, to be read only.
+
+    Numba compiles a kernel anew for arrays of another memory order, and for read-only ones: several seconds each.
+
+    Parameters
+    ----------
+    array : ndarray
+
+    Returns
+    -------
+    ndarray
+        C-contiguous and writeable: `array` itself, a copy, or a writeable view of read-only memory.
+    """
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else np.asarray(_Alias(array))
 
 
 def set_num_threads(n):

@@ -11,7 +11,7 @@ import numpy as np
 from numbarnn import gemm
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.cells.products import weight_gradients
-from numbarnn.jit import chunks, parallel_for
+from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
 __all__ = ["PackedWeights", "Pullback", "kernel_calls", "run", "step_flags"]
@@ -28,7 +28,7 @@ class PackedWeights:
     Parameters
     ----------
     kernel, recurrent_kernel : ndarray of shape (I, G*H), (H, G*H)
-        C-contiguous, float32 or float64.
+        float32 or float64.
     bias : ndarray of shape (G*H,) or None
         None stands for zeros.
     gates : int
@@ -102,7 +102,7 @@ def _check(name, array, shape, dtype):
         raise TypeError(f"{name} must be {dtype} as the kernel is; got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
-    return np.ascontiguousarray(array)
+    return kernel_array(array)
 
 
 def _codes(cell, activation, recurrent_activation):
@@ -190,7 +190,7 @@ def run(
     _check("kernel", weights.kernel, (inputs, columns), dtype)
     _check("recurrent_kernel", weights.recurrent_kernel, (units, columns), dtype)
     _check("bias", weights.bias, (columns,), dtype)
-    x = np.ascontiguousarray(x)
+    x = kernel_array(x)
     codes = _codes(
         cell,
         cell.default_activation if activation is None else activation,
