@@ -11,11 +11,9 @@ to the output.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import itertools
-import threading
 import warnings
 import weakref
 
@@ -24,11 +22,12 @@ import numpy as np
 from .. import backend, constraints, graph, initializers, ops, regularizers
 from ..graph import Op, Spec, Tensor, suspended
 from ..protocols import ArrayLike
-from ..random import SeedGenerator
 from ..serialization import export
 from ..variable import Variable
+from .input_spec import InputSpec
+from .tracking import Tracked, call_context, calls, structure_clock
 
-__all__ = ["InputSpec", "Layer", "get_mask", "set_mask", "structure_clock"]
+__all__ = ["InputSpec", "Layer", "call_context", "get_mask", "set_mask", "structure_clock"]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -138,30 +137,9 @@ _alias = Op("alias", lambda x: x.view(), lambda x: x, lambda node, d: d)
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# the calls that are under way
+# calls
 
-
-class _Calls(threading.local):
-    def __init__(self):
-        self.stack = []  # (layer, training) of the layers whose call or build is running, outermost first
-
-
-_calls = _Calls()
-_clock = itertools.count(1)
-_time = 0
 _losses_added = False  # whether any layer ever called add_loss: only then is there something to clear
-
-
-def structure_clock():
-    """Return a number that grows whenever an attribute of any layer changes.
-
-    While it stands still, no `Layer.structure_version` has changed and programs that were traced are still right.
-
-    Returns
-    -------
-    int
-    """
-    return _time
 
 
 class _CallInfo:
@@ -216,7 +194,7 @@ def _wrap_build(build):
             return build(self, *args, **kwargs)
         state["_building"] = True
         before = list(self._own_trainable), list(self._own_non_trainable)
-        _calls.stack.append((self, None))
+        calls.stack.append((self, None))
         try:
             with suspended():  # weights are made now, also while a function is being traced
                 result = build(self, *args, **kwargs)
@@ -224,7 +202,7 @@ def _wrap_build(build):
             state["_own_trainable"], state["_own_non_trainable"] = before  # another attempt makes them anew
             raise
         finally:
-            _calls.stack.pop()
+            calls.stack.pop()
             state["_building"] = False
         bound = inspect.signature(build).bind(self, *args, **kwargs).arguments
         state["_build_shapes"] = {name: value for name, value in bound.items() if name != "self"}
@@ -242,121 +220,7 @@ def _wrap_build(build):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-class InputSpec:
-    """What a layer expects of an input: its rank, shape, dtype, or the length of some axes.
-
-    Parameters
-    ----------
-    dtype : str, optional
-    shape : tuple, optional
-        None stands for any length.
-    ndim, max_ndim, min_ndim : int, optional
-    axes : dict, optional
-        Axis -> length, or None for any.
-    allow_last_axis_squeeze : bool
-        Whether a last axis of length 1 may be missing or too many.
-    name : str, optional
-        The key of the input if inputs come as a dict.
-    optional : bool
-        Whether None may be passed.
-    """
-
-    def __init__(
-        self,
-        dtype=None,
-        shape=None,
-        ndim=None,
-        max_ndim=None,
-        min_ndim=None,
-        axes=None,
-        allow_last_axis_squeeze=False,
-        name=None,
-        optional=False,
-    ):
-        self.dtype = None if dtype is None else backend.standardize_dtype(dtype)
-        self.shape = None if shape is None else tuple(shape)
-        self.ndim = len(self.shape) if shape is not None else ndim
-        self.max_ndim = max_ndim
-        self.min_ndim = min_ndim
-        self.name = name
-        self.optional = optional
-        self.allow_last_axis_squeeze = allow_last_axis_squeeze
-        try:
-            self.axes = {int(axis): length for axis, length in (axes or {}).items()}
-        except (AttributeError, TypeError, ValueError):
-            raise TypeError(f"Argument `axes` must be a dict with integer keys. Received: axes={axes}") from None
-        highest = self.ndim if self.ndim is not None else self.max_ndim
-        if self.axes and highest is not None and max(self.axes) > highest - 1:
-            raise ValueError(f"Axis {max(self.axes)} is greater than the maximum allowed value: {highest - 1}")
-
-    def __repr__(self):
-        shown = ("dtype", "shape", "ndim", "max_ndim", "min_ndim", "axes")
-        return f"InputSpec({', '.join(f'{name}={getattr(self, name)}' for name in shown if getattr(self, name))})"
-
-    def get_config(self):
-        """Return the constructor's arguments as a dict."""
-        names = ("dtype", "shape", "ndim", "max_ndim", "min_ndim", "axes", "optional")
-        return {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def from_config(cls, config):
-        """Make a spec from `get_config`'s result."""
-        return cls(**config)
-
-    def check(self, x, index, layer_name):
-        """Raise ValueError unless a value fits.
-
-        Parameters
-        ----------
-        x : array or Tensor
-        index : int
-            Which input it is, for the message.
-        layer_name : str
-        """
-        if x is None and self.optional:
-            return
-        if not hasattr(x, "shape"):
-            raise ValueError(
-                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
-            )
-        problem = self._problem(x, tuple(x.shape))
-        if problem is not None:
-            raise ValueError(
-                f"Input {index} with name '{self.name}' of layer '{layer_name}' is incompatible with the layer: "
-                f"{problem}"
-            )
-
-    def _problem(self, x, shape):
-        """Say what is wrong with a value of a shape; None if nothing is."""
-        ndim = len(shape)
-        full = "Full shape received:"
-        if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
-            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}"
-        if self.max_ndim is not None and ndim > self.max_ndim:
-            return f"expected max_ndim={self.max_ndim}, found ndim={ndim}"
-        if self.min_ndim is not None and ndim < self.min_ndim:
-            return f"expected min_ndim={self.min_ndim}, found ndim={ndim}. {full} {shape}"
-        if self.dtype is not None and x.dtype != self.dtype:
-            return f"expected dtype={self.dtype}, found dtype={x.dtype}"
-        for axis, length in self.axes.items():
-            if length is not None and shape[axis] != length and shape[axis] is not None:
-                return (
-                    f"expected axis {axis} of input shape to have value {length}, but received input with shape {shape}"
-                )
-        if self.shape is not None:
-            expected, found = self.shape, shape
-            if self.allow_last_axis_squeeze:
-                found = found[:-1] if found and found[-1] == 1 else found
-                expected = expected[:-1] if expected and expected[-1] == 1 else expected
-            differ = len(expected) != len(found) or any(
-                a is not None and b is not None and a != b for a, b in zip(expected, found, strict=True)
-            )
-            if differ:
-                return f"expected shape={self.shape}, found shape={shape}"
-        return None
-
-
-class Layer:
+class Layer(Tracked):
     """A function with weights, a configuration and a name.
 
     A subclass gives `call`, and, if it has weights, `build`, in which it makes them with `add_weight`. Layers and
@@ -407,20 +271,6 @@ class Layer:
 
     _allow_non_tensor_positional_args = False
     _call_info = None
-
-    def __new__(cls, *args, **kwargs):
-        """Make what must be there before `__init__`: attributes may be set before ``super().__init__()``."""
-        self = super().__new__(cls)
-        state = self.__dict__
-        state["_own_trainable"] = []
-        state["_own_non_trainable"] = []
-        state["_untracked_names"] = set()
-        state["_version"] = 0
-        state["_building"] = False
-        state["_locked"] = False
-        state["_initial_weights"] = None
-        state["_init_arguments"] = (args, kwargs)
-        return self
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -477,116 +327,6 @@ class Layer:
             return None
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         return (batch_size, *shape)
-
-    # -- attributes ---------------------------------------------------------------------------------------------
-
-    def __setattr__(self, name, value):
-        state = self.__dict__
-        missing = state  # no attribute is its own layer's __dict__
-        old = state.get(name, missing)
-        if old is value:
-            return
-        if isinstance(value, (Variable, Layer)) and self._locked and name not in self._untracked_names:
-            self._refuse_state()
-        if isinstance(old, Variable) and name not in self._untracked_names:
-            object.__setattr__(self, name, value)
-            self._forget(old)
-        else:
-            object.__setattr__(self, name, value)
-        if isinstance(value, Variable) and name not in self._untracked_names:
-            self._track(value)
-        self._changed()
-
-    def __delattr__(self, name):
-        old = self.__dict__.get(name)
-        object.__delattr__(self, name)
-        if isinstance(old, Variable):
-            self._forget(old)
-        self._changed()
-
-    def _changed(self):
-        # What `call` itself sets was set by the very run that a trace records; counting it would make every trace
-        # stale at once.
-        if any(layer is self for layer, _ in _calls.stack) and not self._building:
-            return
-        global _time
-        self.__dict__["_version"] += 1
-        _time = next(_clock)
-
-    def _refuse_state(self):
-        raise ValueError(
-            "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All "
-            "state must be "
-            f"created in the `__init__()` method or in the `build()` method. Layer: {self.name!r}"
-        )
-
-    def _track(self, variable):
-        if any(variable is v for v in itertools.chain(self._own_trainable, self._own_non_trainable)):
-            return
-        (self._own_trainable if variable.trainable else self._own_non_trainable).append(variable)
-        if not self.__dict__.get("_trainable", True):
-            variable.trainable = False
-
-    def _forget(self, variable):
-        if any(value is variable for value in self.__dict__.values()):
-            return
-        for name in ("_own_trainable", "_own_non_trainable"):
-            self.__dict__[name] = [v for v in self.__dict__[name] if v is not variable]
-
-    def _set_untracked(self, name, value):
-        """Set an attribute that holds nothing of this layer's and whose change is no change of structure."""
-        self._untracked_names.add(name)
-        object.__setattr__(self, name, value)
-
-    def _members(self, wanted):
-        """Return what is ``wanted`` among the attributes and in lists, tuples, sets and dicts there, each once."""
-        found, seen = [], set()
-
-        def visit(value):
-            if wanted(value):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    found.append(value)
-            elif isinstance(value, dict):
-                for item in value.values():
-                    visit(item)
-            elif isinstance(value, (list, tuple, set)):
-                for item in value:
-                    visit(item)
-
-        for name, value in self.__dict__.items():
-            if name not in _NOT_MEMBERS and name not in self._untracked_names:
-                visit(value)
-        return found
-
-    @property
-    def _sublayers(self):
-        return [layer for layer in self._members(_is_layer) if layer is not self]
-
-    def _flatten_layers(self, include_self=True, recursive=True):
-        """Return this layer and those within it, outer before inner, each once."""
-        found, seen = [], set()
-
-        def visit(layer, depth):
-            if id(layer) in seen:
-                return
-            seen.add(id(layer))
-            if depth or include_self:
-                found.append(layer)
-            if depth == 0 or recursive:
-                for inner in layer._sublayers:
-                    visit(inner, depth + 1)
-
-        visit(self, 0)
-        return found
-
-    @property
-    def structure_version(self):
-        """A number that changes when an attribute of this layer or of one within it changes.
-
-        Programs are traced anew when it does. See also `structure_clock`, which is quicker to ask.
-        """
-        return sum(layer._version for layer in self._flatten_layers())
 
     def __getstate__(self):
         state = self.__dict__.copy()
@@ -779,8 +519,8 @@ class Layer:
             regularizer=regularizers.get(given["regularizer"]),
             constraint=constraints.get(given["constraint"]),
         )
-        scope = [layer.name for layer, _ in _calls.stack]
-        if not _calls.stack or _calls.stack[-1][0] is not self:
+        scope = [layer.name for layer, _ in calls.stack]
+        if not calls.stack or calls.stack[-1][0] is not self:
             scope.append(self.name)
         variable.path = "/".join([*scope, variable.name])
         self._track(variable)
@@ -790,131 +530,6 @@ class Layer:
     def add_variable(self, *args, **kwargs):
         """Make a weight of this layer; the same as `add_weight`."""
         return self.add_weight(*args, **kwargs)
-
-    def _own_variables(self):
-        # Variables inside lists and dicts are found when they are asked for; what was made or set first comes first.
-        own = [*self._own_trainable, *self._own_non_trainable]
-        seen = {id(v) for v in own}
-        return own + [v for v in self._members(_is_variable) if id(v) not in seen]
-
-    def _collect(self, with_seeds):
-        found, seen = [], set()
-
-        def visit(layer):
-            mine = layer._own_variables()
-            if with_seeds:
-                mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
-            for variable in mine:
-                if id(variable) not in seen:
-                    seen.add(id(variable))
-                    found.append(variable)
-            for inner in layer._sublayers:
-                visit(inner)
-
-        visit(self)
-        return found
-
-    @property
-    def weights(self):
-        """All weights: the trainable ones made here, then the others made here, then those of the layers within."""
-        return self._collect(with_seeds=False)
-
-    @property
-    def variables(self):
-        """All weights and the states of random generators."""
-        return self._collect(with_seeds=True)
-
-    @property
-    def trainable_weights(self):
-        """The weights that the optimizer changes; none if the layer is not trainable."""
-        return [v for v in self.weights if v.trainable] if self.trainable else []
-
-    @property
-    def non_trainable_weights(self):
-        """The weights that the optimizer leaves alone."""
-        return [v for v in self.weights if not v.trainable] if self.trainable else self.weights
-
-    @property
-    def trainable_variables(self):
-        """The same as `trainable_weights`."""
-        return [v for v in self.variables if v.trainable] if self.trainable else []
-
-    @property
-    def non_trainable_variables(self):
-        """`non_trainable_weights` and the states of random generators."""
-        return [v for v in self.variables if not v.trainable] if self.trainable else self.variables
-
-    @property
-    def trainable(self):
-        """Whether the optimizer changes the weights; setting it sets that of every layer within."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        value = bool(value)
-        self.__dict__["_trainable"] = value
-        for variable in self._own_trainable:
-            variable.trainable = value
-        for layer in self._sublayers:
-            layer.trainable = value
-        self._changed()
-
-    def get_weights(self):
-        """Return copies of the values of `weights`.
-
-        Returns
-        -------
-        list of numpy.ndarray
-        """
-        return [variable.numpy() for variable in self.weights]
-
-    def set_weights(self, weights):
-        """Set the values of `weights`.
-
-        Parameters
-        ----------
-        weights : list of array
-            In the order of `weights`.
-
-        Raises
-        ------
-        ValueError
-            If their number or a shape differs; nothing is set then.
-        """
-        own = self.weights
-        values = [np.asarray(value) for value in weights]
-        if len(own) != len(values):
-            raise ValueError(
-                f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(values)}, "
-                f"but the layer was expecting {len(own)} weights."
-            )
-        for variable, value in zip(own, values, strict=True):
-            if variable.shape != value.shape:
-                raise ValueError(
-                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
-                    f"{value.shape}."
-                )
-        for variable, value in zip(own, values, strict=True):
-            variable.assign(value)
-
-    def count_params(self):
-        """Count the numbers in all weights.
-
-        Returns
-        -------
-        int
-
-        Raises
-        ------
-        ValueError
-            If the layer is not built.
-        """
-        if not self.built:
-            raise ValueError(
-                f"You tried to call `count_params` on layer '{self.name}', but the layer isn't built. "
-                f"You can build it manually via: `layer.build(input_shape)`."
-            )
-        return sum(variable.size for variable in self.weights)
 
     # -- losses -------------------------------------------------------------------------------------------------
 
@@ -941,11 +556,6 @@ class Layer:
     def _clear_losses(self):
         for layer in self._flatten_layers():
             layer._losses.clear()
-
-    @property
-    def metrics(self):
-        """The metrics among the attributes of this layer and of those within it."""
-        return [metric for layer in self._flatten_layers() for metric in layer._members(_is_metric)]
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -1147,7 +757,7 @@ class Layer:
 
     def _call_directly(self, first, args, kwargs, training):
         info = self._call_info
-        stack = _calls.stack
+        stack = calls.stack
         if self._input_spec is not None:
             self._check_input(first)
         if not self.built:
@@ -1465,58 +1075,11 @@ _NO_CONFIG = (
     "layer must override "
     "`get_config()` in order to be serializable. Please implement `get_config()`."
 )
-# Attributes whose contents are not the layer's members, or are found otherwise.
-_NOT_MEMBERS = frozenset(
-    (
-        "_own_trainable",
-        "_own_non_trainable",
-        "_init_arguments",
-        "_inbound_nodes",
-        "_losses",
-        "_initial_weights",
-        "_build_shapes",
-    )
-)
 Layer.build = _wrap_build(Layer.build)
-
-
-def _is_layer(x):
-    return isinstance(x, Layer)
-
-
-def _is_variable(x):
-    return isinstance(x, Variable)
-
-
-def _is_seed_generator(x):
-    return isinstance(x, SeedGenerator)
-
-
-def _is_metric(x):
-    # Metrics live beside the layers, not beneath them: they are known by what they can do.
-    return hasattr(x, "update_state") and hasattr(x, "reset_state") and not isinstance(x, (Layer, type))
 
 
 def _serialize_policy(policy):
     return {"module": "keras", "class_name": "DTypePolicy", "config": policy.get_config(), "registered_name": None}
 
 
-@contextlib.contextmanager
-def call_context(layer, training=None):
-    """Within the block, what layers are called is called by `layer`: `training` and the first names come from there.
-
-    For code that stands in for a `call`.
-
-    Parameters
-    ----------
-    layer : Layer
-    training : bool, optional
-    """
-    _calls.stack.append((layer, training))
-    try:
-        yield
-    finally:
-        _calls.stack.pop()
-
-
-export("keras.layers", Layer, InputSpec)
+export("keras.layers", Layer)

@@ -1,0 +1,346 @@
+"""What belongs to a layer: the variables and layers among its attributes, found and counted.
+
+Also which layers' calls are under way, because what `call` sets is no change of a layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+
+import numpy as np
+
+from ..random import SeedGenerator
+from ..variable import Variable
+
+__all__ = ["Tracked", "call_context", "calls", "structure_clock"]
+
+
+class _Calls(threading.local):
+    def __init__(self):
+        self.stack = []  # (layer, training) of the layers whose call or build is running, outermost first
+
+
+calls = _Calls()
+_clock = itertools.count(1)
+_time = 0
+
+
+def structure_clock():
+    """Return a number that grows whenever an attribute of any layer changes.
+
+    While it stands still, no `Layer.structure_version` has changed and programs that were traced are still right.
+
+    Returns
+    -------
+    int
+    """
+    return _time
+
+
+@contextlib.contextmanager
+def call_context(layer, training=None):
+    """Within the block, what layers are called is called by `layer`: `training` and the first names come from there.
+
+    For code that stands in for a `call`.
+
+    Parameters
+    ----------
+    layer : Layer
+    training : bool, optional
+    """
+    calls.stack.append((layer, training))
+    try:
+        yield
+    finally:
+        calls.stack.pop()
+
+
+def _is_layer(x):
+    return isinstance(x, Tracked)
+
+
+def _is_variable(x):
+    return isinstance(x, Variable)
+
+
+def _is_seed_generator(x):
+    return isinstance(x, SeedGenerator)
+
+
+def _is_metric(x):
+    # Metrics live beside the layers, not beneath them: they are known by what they can do.
+    return hasattr(x, "update_state") and hasattr(x, "reset_state") and not isinstance(x, (Tracked, type))
+
+
+# Attributes whose contents are not the layer's members, or are found otherwise.
+_NOT_MEMBERS = frozenset(
+    (
+        "_own_trainable",
+        "_own_non_trainable",
+        "_init_arguments",
+        "_inbound_nodes",
+        "_losses",
+        "_initial_weights",
+        "_build_shapes",
+    )
+)
+
+
+class Tracked:
+    """Base of `Layer`: the variables and layers among its attributes, also within containers, belong to it."""
+
+    def __new__(cls, *args, **kwargs):
+        """Make what must be there before `__init__`: attributes may be set before ``super().__init__()``."""
+        self = super().__new__(cls)
+        state = self.__dict__
+        state["_own_trainable"] = []
+        state["_own_non_trainable"] = []
+        state["_untracked_names"] = set()
+        state["_version"] = 0
+        state["_building"] = False
+        state["_locked"] = False
+        state["_initial_weights"] = None
+        state["_init_arguments"] = (args, kwargs)
+        return self
+
+    def __setattr__(self, name, value):
+        state = self.__dict__
+        missing = state  # no attribute is its own layer's __dict__
+        old = state.get(name, missing)
+        if old is value:
+            return
+        if isinstance(value, (Variable, Tracked)) and self._locked and name not in self._untracked_names:
+            self._refuse_state()
+        if isinstance(old, Variable) and name not in self._untracked_names:
+            object.__setattr__(self, name, value)
+            self._forget(old)
+        else:
+            object.__setattr__(self, name, value)
+        if isinstance(value, Variable) and name not in self._untracked_names:
+            self._track(value)
+        self._changed()
+
+    def __delattr__(self, name):
+        old = self.__dict__.get(name)
+        object.__delattr__(self, name)
+        if isinstance(old, Variable):
+            self._forget(old)
+        self._changed()
+
+    def _changed(self):
+        # What `call` itself sets was set by the very run that a trace records; counting it would make every trace
+        # stale at once.
+        if any(layer is self for layer, _ in calls.stack) and not self._building:
+            return
+        global _time
+        self.__dict__["_version"] += 1
+        _time = next(_clock)
+
+    def _refuse_state(self):
+        raise ValueError(
+            "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All "
+            "state must be "
+            f"created in the `__init__()` method or in the `build()` method. Layer: {self.name!r}"
+        )
+
+    def _track(self, variable):
+        if any(variable is v for v in itertools.chain(self._own_trainable, self._own_non_trainable)):
+            return
+        (self._own_trainable if variable.trainable else self._own_non_trainable).append(variable)
+        if not self.__dict__.get("_trainable", True):
+            variable.trainable = False
+
+    def _forget(self, variable):
+        if any(value is variable for value in self.__dict__.values()):
+            return
+        for name in ("_own_trainable", "_own_non_trainable"):
+            self.__dict__[name] = [v for v in self.__dict__[name] if v is not variable]
+
+    def _set_untracked(self, name, value):
+        """Set an attribute that holds nothing of this layer's and whose change is no change of structure."""
+        self._untracked_names.add(name)
+        object.__setattr__(self, name, value)
+
+    def _members(self, wanted):
+        """Return what is ``wanted`` among the attributes and in lists, tuples, sets and dicts there, each once."""
+        found, seen = [], set()
+
+        def visit(value):
+            if wanted(value):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    found.append(value)
+            elif isinstance(value, dict):
+                for item in value.values():
+                    visit(item)
+            elif isinstance(value, (list, tuple, set)):
+                for item in value:
+                    visit(item)
+
+        for name, value in self.__dict__.items():
+            if name not in _NOT_MEMBERS and name not in self._untracked_names:
+                visit(value)
+        return found
+
+    @property
+    def _sublayers(self):
+        return [layer for layer in self._members(_is_layer) if layer is not self]
+
+    def _flatten_layers(self, include_self=True, recursive=True):
+        """Return this layer and those within it, outer before inner, each once."""
+        found, seen = [], set()
+
+        def visit(layer, depth):
+            if id(layer) in seen:
+                return
+            seen.add(id(layer))
+            if depth or include_self:
+                found.append(layer)
+            if depth == 0 or recursive:
+                for inner in layer._sublayers:
+                    visit(inner, depth + 1)
+
+        visit(self, 0)
+        return found
+
+    @property
+    def structure_version(self):
+        """A number that changes when an attribute of this layer or of one within it changes.
+
+        Programs are traced anew when it does. See also `structure_clock`, which is quicker to ask.
+        """
+        return sum(layer._version for layer in self._flatten_layers())
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
+    def _own_variables(self):
+        # Variables inside lists and dicts are found when they are asked for; what was made or set first comes first.
+        own = [*self._own_trainable, *self._own_non_trainable]
+        seen = {id(v) for v in own}
+        return own + [v for v in self._members(_is_variable) if id(v) not in seen]
+
+    def _collect(self, with_seeds):
+        found, seen = [], set()
+
+        def visit(layer):
+            mine = layer._own_variables()
+            if with_seeds:
+                mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
+            for variable in mine:
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    found.append(variable)
+            for inner in layer._sublayers:
+                visit(inner)
+
+        visit(self)
+        return found
+
+    @property
+    def weights(self):
+        """All weights: the trainable ones made here, then the others made here, then those of the layers within."""
+        return self._collect(with_seeds=False)
+
+    @property
+    def variables(self):
+        """All weights and the states of random generators."""
+        return self._collect(with_seeds=True)
+
+    @property
+    def trainable_weights(self):
+        """The weights that the optimizer changes; none if the layer is not trainable."""
+        return [v for v in self.weights if v.trainable] if self.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        """The weights that the optimizer leaves alone."""
+        return [v for v in self.weights if not v.trainable] if self.trainable else self.weights
+
+    @property
+    def trainable_variables(self):
+        """The same as `trainable_weights`."""
+        return [v for v in self.variables if v.trainable] if self.trainable else []
+
+    @property
+    def non_trainable_variables(self):
+        """`non_trainable_weights` and the states of random generators."""
+        return [v for v in self.variables if not v.trainable] if self.trainable else self.variables
+
+    @property
+    def trainable(self):
+        """Whether the optimizer changes the weights; setting it sets that of every layer within."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        value = bool(value)
+        self.__dict__["_trainable"] = value
+        for variable in self._own_trainable:
+            variable.trainable = value
+        for layer in self._sublayers:
+            layer.trainable = value
+        self._changed()
+
+    def get_weights(self):
+        """Return copies of the values of `weights`.
+
+        Returns
+        -------
+        list of numpy.ndarray
+        """
+        return [variable.numpy() for variable in self.weights]
+
+    def set_weights(self, weights):
+        """Set the values of `weights`.
+
+        Parameters
+        ----------
+        weights : list of array
+            In the order of `weights`.
+
+        Raises
+        ------
+        ValueError
+            If their number or a shape differs; nothing is set then.
+        """
+        own = self.weights
+        values = [np.asarray(value) for value in weights]
+        if len(own) != len(values):
+            raise ValueError(
+                f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(values)}, "
+                f"but the layer was expecting {len(own)} weights."
+            )
+        for variable, value in zip(own, values, strict=True):
+            if variable.shape != value.shape:
+                raise ValueError(
+                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
+                    f"{value.shape}."
+                )
+        for variable, value in zip(own, values, strict=True):
+            variable.assign(value)
+
+    def count_params(self):
+        """Count the numbers in all weights.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"You tried to call `count_params` on layer '{self.name}', but the layer isn't built. "
+                f"You can build it manually via: `layer.build(input_shape)`."
+            )
+        return sum(variable.size for variable in self.weights)
+
+    @property
+    def metrics(self):
+        """The metrics among the attributes of this layer and of those within it."""
+        return [metric for layer in self._flatten_layers() for metric in layer._members(_is_metric)]
