@@ -4,8 +4,13 @@ They take the array module, so that the same lines give values on NumPy and exac
 """
 
 import math
+from functools import partial
 
 __all__ = ["ACTIVATIONS", "lstm"]
+
+
+def _elu(np, x):
+    return np.where(x > 0, x, np.expm1(np.where(x > 0, 0.0, x)))
 
 
 def _erf(np, x):
@@ -25,8 +30,8 @@ ACTIVATIONS = {
     "relu": lambda np, x: np.where(x > 0, x, 0.0 * x),
     "softsign": lambda np, x: x / (1.0 + np.abs(x)),
     "softplus": lambda np, x: np.logaddexp(x, 0.0),
-    "elu": lambda np, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0.0))),
-    "selu": lambda np, x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0.0))),
+    "elu": _elu,
+    "selu": lambda np, x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * _elu(np, x)),
     "silu": lambda np, x: x * 0.5 * (np.tanh(0.5 * x) + 1.0),
     "gelu": lambda np, x: 0.5 * x * (1.0 + _erf(np, x / math.sqrt(2.0))),
     "exponential": lambda np, x: np.exp(x),
@@ -40,6 +45,9 @@ def lstm(
     states,
     *,
     mask=None,
+    reset=None,
+    x_factors=None,
+    h_factors=None,
     activation="tanh",
     recurrent_activation="sigmoid",
     go_backwards=False,
@@ -59,8 +67,12 @@ def lstm(
         Output and cell state before the first step.
     mask : ndarray of bool, shape (B, T), optional
         False where a step does not count: states are carried over it, and the output repeats.
-    activation, recurrent_activation : str
-        Names in `ACTIVATIONS`.
+    reset : ndarray of bool, shape (B, T), optional
+        True where the states, and what a masked step would repeat, are set to zero before the step.
+    x_factors, h_factors : ndarray of shape (M, B, I), (M, B, H), optional
+        Dropout factors of the inputs and of h before the recurrent product: M = 1 for all gates, or 4 for each gate.
+    activation, recurrent_activation : str or callable
+        Names in `ACTIVATIONS`, or functions like those there.
     go_backwards : bool
         Process the last step first; outputs come in the order of processing.
     zero_output_for_mask : bool
@@ -71,14 +83,16 @@ def lstm(
     (outputs, [h, c])
         `outputs` of shape (B, T, H), and the states after the last step, each (B, H).
     """
-    g, s = (lambda z, name=name: ACTIVATIONS[name](np, z) for name in (activation, recurrent_activation))
+    g, s = (partial(ACTIVATIONS.get(given, given), np) for given in (activation, recurrent_activation))
     kernel, recurrent_kernel, *bias = weights
     h, c = states
     shown = 0.0 * h  # what a masked step repeats: zeros before the first step that counts, whatever the initial state
     outputs = []
     order = range(x.shape[1])
     for t in reversed(order) if go_backwards else order:
-        z = np.dot(x[:, t], kernel) + np.dot(h, recurrent_kernel)
+        if reset is not None:
+            h, c, shown = (np.where(reset[:, t : t + 1], 0.0 * v, v) for v in (h, c, shown))
+        z = _gates(np, x[:, t], kernel, x_factors) + _gates(np, h, recurrent_kernel, h_factors)
         if bias:
             z = z + bias[0]
         zi, zf, zc, zo = np.split(z, 4, axis=1)
@@ -89,3 +103,11 @@ def lstm(
         h, c = np.where(counts, new_h, h), np.where(counts, new_c, c)
         outputs.append(shown)
     return np.stack(outputs, axis=1), [h, c]
+
+
+def _gates(np, left, weights, factors):
+    """The product of one gate after the other, each with its own copy of the left side if there are four."""
+    if factors is None:
+        return np.dot(left, weights)
+    gates = np.split(weights, 4, axis=1)
+    return np.concatenate([np.dot(left * factors[k % len(factors)], gate) for k, gate in enumerate(gates)], axis=1)
