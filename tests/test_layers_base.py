@@ -127,6 +127,7 @@ def test_state_of_others_can_be_kept_out():
     layer = Layer()
     before = layer.structure_version
     layer._set_untracked("states", [Variable(np.zeros(2))])
+    layer.states = [Variable(np.ones(2))]
     assert layer.weights == []
     assert layer.structure_version == before
 
@@ -625,6 +626,19 @@ def test_masks_of_several_outputs():
     first, second = Two()(masked())
     assert get_mask(first) is MASK
     assert get_mask(second) is None
+
+
+def test_masks_of_outputs_in_a_dict():
+    class Two(Layer):
+        def compute_mask(self, inputs, previous_mask=None):
+            return {"a": previous_mask, "z": None}
+
+        def call(self, x):
+            return {"z": x[:, 0], "a": x * 1}
+
+    outputs = Two()(masked())
+    assert get_mask(outputs["a"]) is MASK
+    assert get_mask(outputs["z"]) is None
 
 
 def test_masks_of_nested_inputs():

@@ -86,6 +86,17 @@ def test_mask_leaves_timesteps_out_of_the_moments():
     assert get_mask(again) is mask
 
 
+def test_a_mask_of_another_shape():
+    x = np.random.default_rng(1).standard_normal((2, 3, 4))
+    a, b = make(x), make(x)
+    one = np.array([[True, False, True]])
+    np.testing.assert_array_equal(
+        a(x, training=True, mask=one), b(x, training=True, mask=np.repeat(one.astype(float), 2, 0))
+    )
+    with pytest.raises(ValueError, match="broadcast"):
+        a(x, training=True, mask=np.ones((2, 4), bool))
+
+
 def test_masked_values_do_not_leak():
     rng = np.random.default_rng(2)
     x = rng.standard_normal((4, 6, 3))

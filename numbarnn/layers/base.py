@@ -136,6 +136,20 @@ def _is_values(nest):
 _alias = Op("alias", lambda x: x.view(), lambda x: x, lambda node, d: d)
 
 
+def _with_mask(output, mask, incoming):
+    """Return an output with its mask, which it keeps if it has one already; `incoming` are the inputs."""
+    if not isinstance(output, (np.ndarray, Tensor)):
+        return output
+    own = get_mask(output)
+    if mask is own:
+        return output
+    if any(output is x for x in incoming):
+        output, own = _alias(output), None  # the input keeps its own mask
+    if own is None and mask is not None:
+        set_mask(output, mask)
+    return output
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # calls
 
@@ -818,39 +832,24 @@ class Layer(Tracked):
 
     def _pass_mask(self, first, previous, outputs):
         """Give the outputs their masks."""
-        incoming = [x for x in _leaves(first) if isinstance(x, (np.ndarray, Tensor))]
         if self._supports_masking:
             masks = self.compute_mask(first, previous)
-            single = not isinstance(outputs, (list, tuple, dict))
-            flat = [masks] if single and not isinstance(masks, (list, tuple, dict)) else _leaves(masks)
-            flat = itertools.chain(flat, itertools.repeat(None))
         else:
+            masks = None
             warnings.warn(
-                f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to "
-                f"it. However, this "
-                "layer does not support masking and will therefore destroy the mask information. Downstream layers "
-                "will not see the "
-                "mask.",
+                f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to it. "
+                "However, this layer does not support masking and will therefore destroy the mask information. "
+                "Downstream layers will not see the mask.",
                 stacklevel=4,
             )
-            flat = itertools.repeat(None)
-
-        def attach(output):
-            mask = next(flat)
-            if not isinstance(output, (np.ndarray, Tensor)):
-                return output
-            own = get_mask(output)
-            if any(output is x for x in incoming):
-                if mask is own:
-                    return output
-                output, own = _alias(output), None  # the input keeps its own mask
-            if own is None and mask is not None:
-                set_mask(output, mask)
-            return output
-
+        incoming = (first,) if isinstance(first, (np.ndarray, Tensor)) else _leaves(first)
         if isinstance(outputs, (np.ndarray, Tensor)):
-            return attach(outputs)
-        return _map(attach, outputs)
+            return _with_mask(outputs, _leaves(masks)[0] if isinstance(masks, (list, tuple)) else masks, incoming)
+        if isinstance(outputs, dict):
+            masks = masks if isinstance(masks, dict) else {}
+            return type(outputs)((key, _with_mask(x, masks.get(key), incoming)) for key, x in outputs.items())
+        flat = itertools.chain(_leaves(masks), itertools.repeat(None))
+        return _map(lambda output: _with_mask(output, next(flat), incoming), outputs)
 
     def _call_functional(self, first, args, kwargs, training):
         """Record this layer as a node of a functional graph."""

@@ -25,7 +25,10 @@ def _channels(value, default, size):
 def _forward(x, mask, gamma, beta, *, save, epsilon):
     rows = _rows(x)
     channels = rows.shape[1]
-    counts = np.ones(len(rows), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_).reshape(-1)
+    if mask is None:
+        counts = np.ones(len(rows), np.bool_)
+    else:  # kernels do not check lengths
+        counts = np.ascontiguousarray(np.broadcast_to(mask, x.shape[:-1]), np.bool_).reshape(-1)
     mean, variance, number = kernels.moments(rows, counts)
     inverse = 1.0 / np.sqrt(variance + epsilon)
     scale = _channels(gamma, 1.0, channels)

@@ -107,18 +107,19 @@ class Tracked:
 
     def __setattr__(self, name, value):
         state = self.__dict__
+        if name in state["_untracked_names"]:
+            object.__setattr__(self, name, value)
+            return
         missing = state  # no attribute is its own layer's __dict__
         old = state.get(name, missing)
         if old is value:
             return
-        if isinstance(value, (Variable, Tracked)) and self._locked and name not in self._untracked_names:
+        if isinstance(value, (Variable, Tracked)) and self._locked:
             self._refuse_state()
-        if isinstance(old, Variable) and name not in self._untracked_names:
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, name, value)
+        if isinstance(old, Variable):
             self._forget(old)
-        else:
-            object.__setattr__(self, name, value)
-        if isinstance(value, Variable) and name not in self._untracked_names:
+        if isinstance(value, Variable):
             self._track(value)
         self._changed()
 
