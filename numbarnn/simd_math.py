@@ -269,10 +269,10 @@ class _Value:
         return _Value(self.builder, self.builder.bitcast(result, self.ir.type))
 
     def copy_sign(self, other):
-        """Return this value with the sign of `other`."""
+        """Return this value, which must not be negative, with the sign of `other`."""
         sign = other.bits("and_", -1 << (31 if self.format.mantissa == 23 else 63))
         integers = self._integers()
-        both = (self.builder.bitcast(v.ir, integers) for v in (abs(self), sign))
+        both = (self.builder.bitcast(v.ir, integers) for v in (self, sign))
         return _Value(self.builder, self.builder.bitcast(self.builder.or_(*both), self.ir.type))
 
     def select(self, a, b):
@@ -576,15 +576,15 @@ def tanh(x):
 
 @_kernel_of(tanh)
 def _tanh(x):
-    # tanh(x) = (e - 1) / (e + 1), e = exp(2x) = 2**n p / q with p, q = A +- r.  Multiplied out and written so that
-    # nothing cancels: the numerator is (2**n - 1) p + 2r, and the denominator is the numerator plus 2q.
+    # tanh(x) = (e - 1) / (e + 1), e = exp(2x) = 2**n p / q with p, q = A +- r, is (2**n p - q) / (2**n p + q).  The
+    # numerator is (2**n - 1) p + 2r as well: for x > 0 nothing cancels there, and where n = 0 it is 2r.
     form = x.format
     positive = _at_most(abs(x), form.tanh_limit)
     n, power = _split(positive, 2.0 * _LOG2E)
     r = _fma(n, -0.5 * math.log(2.0), positive)  # one step is enough: where n is large, tanh hardly depends on r
     a = _horner(r * r, [1.0, *form.half_coth])
-    numerator = _fma(power - 1.0, a + r, r + r)
-    return (numerator / _fma(2.0, a - r, numerator)).copy_sign(x)
+    p, q = a + r, a - r
+    return (_fma(power - 1.0, p, r + r) / _fma(power, p, q)).copy_sign(x)
 
 
 @_everywhere
