@@ -60,6 +60,43 @@ def test_arrays_in_plain_arrays_out():
     assert layer.built
 
 
+def test_a_scalar_comes_out_as_an_array():
+    class Total(Layer):
+        def call(self, x):
+            return ops.sum(x)
+
+    y = Total()(X)
+    assert type(y) is np.ndarray
+    assert y.shape == ()
+
+
+def test_threads_have_calls_of_their_own():
+    import threading
+
+    class Slow(Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Note()
+            self.meet = threading.Barrier(2)
+
+        def call(self, x, training=None):
+            self.meet.wait(30)  # both are within their calls now
+            self.inner(x)
+            return x
+
+    layers_ = [Slow(), Slow()]
+    layers_[1].meet = layers_[0].meet
+    threads = [
+        threading.Thread(target=layer, args=(X,), kwargs={"training": flag})
+        for layer, flag in zip(layers_, (True, False), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [layer.inner.seen for layer in layers_] == [[True], [False]]
+
+
 def test_weights_order_and_trainable():
     layer = Pair()
     layer(X)

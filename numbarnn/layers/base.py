@@ -800,6 +800,8 @@ class Layer(Tracked):
         stack.append((self, training))
         try:
             outputs = self.call(*args, **kwargs)
+            if isinstance(outputs, np.generic):
+                outputs = np.asarray(outputs)  # NumPy's reductions return scalars, layers return arrays
             if self._result_dtype is not None:
                 outputs = _map(self._give, outputs)
             if self._activity_regularizer is not None:
