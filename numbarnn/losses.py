@@ -1,7 +1,7 @@
 """Losses: what training minimises.
 
-Everything here is written in `ops`: on arrays it computes at once, inside a model's training step it becomes part of the
-program. Cross-entropies over classes run on fused kernels.
+Everything here is written in `ops`: on arrays it computes at once, inside a model's training step it becomes part of
+the program. Cross-entropies over classes run on fused kernels.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _class_axis_last(x, axis):
     return ops.transpose(x, [i for i in range(rank) if i != axis] + [axis])
 
 
-# -------------------------------------------------------------------------------------------------------------- functions
+# ------------------------------------------------------------------------------------------------------------ functions
 
 
 def mean_squared_error(y_true, y_pred):
@@ -296,9 +296,7 @@ def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False, ignore_cl
     """
     y_true, y_pred = _sparse_arguments(y_true, y_pred, axis)
     ignore = kernels.NO_CLASS if ignore_class is None else int(ignore_class)
-    return _sparse_crossentropy(
-        y_pred, y_true, from_logits=bool(from_logits), ignore=ignore, epsilon=backend.epsilon()
-    )
+    return _sparse_crossentropy(y_pred, y_true, from_logits=bool(from_logits), ignore=ignore, epsilon=backend.epsilon())
 
 
 def _sparse_arguments(y_true, y_pred, axis):
@@ -319,13 +317,14 @@ def _sparse_arguments(y_true, y_pred, axis):
     return y_true, y_pred_last
 
 
-# ---------------------------------------------------------------------------------------------------------------- classes
+# -------------------------------------------------------------------------------------------------------------- classes
 
 
 def _standardize_reduction(reduction):
     if reduction not in _REDUCTIONS:
         raise ValueError(
-            f"Invalid value for argument `reduction`. Expected one of {set(_REDUCTIONS)}. Received: reduction={reduction}"
+            f"Invalid value for argument `reduction`. Expected one of {set(_REDUCTIONS)}. "
+            f"Received: reduction={reduction}"
         )
     return {"auto": "sum_over_batch_size", "mean": "sum_over_batch_size", "none": None}.get(reduction, reduction)
 
@@ -366,8 +365,8 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
         mask = _align(mask, values)
         if len(mask.shape) > len(values.shape):
             raise ValueError(
-                f"The mask must not have more axes than the loss values. Received: mask of shape {tuple(mask.shape)} for "
-                f"values of shape {tuple(values.shape)}"
+                f"The mask must not have more axes than the loss values. Received: mask of shape {tuple(mask.shape)} "
+                f"for values of shape {tuple(values.shape)}"
             )
         values = ops.where(mask, values, 0.0)
         valid = ops.sum(ops.cast(mask, values.dtype))
@@ -415,7 +414,8 @@ class Loss:
     ----------
     name : str, optional
     reduction : str or None
-        ``"sum_over_batch_size"`` (also ``"auto"``, ``"mean"``), ``"sum"``, ``"mean_with_sample_weight"``, ``"none"``/None.
+        ``"sum_over_batch_size"`` (also ``"auto"``, ``"mean"``), ``"sum"``, ``"mean_with_sample_weight"``, ``"none"``
+        or None.
     dtype : str, optional
         Predictions are cast to it; by default they keep their type (float16 is computed as float32).
 

@@ -324,14 +324,16 @@ def combine_weight(sample_weight, mask):
     return weight * mask.reshape(mask.shape + (1,) * (weight.ndim - mask.ndim))
 
 
-# ------------------------------------------------------------------------------------------------------------- functions
+# ------------------------------------------------------------------------------------------------------------ functions
 
 
 def _same_rank(y_true, y_pred):
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.ndim != y_pred.ndim:
         y_true, y_pred = losses.squeeze_or_expand_to_same_rank(y_true, y_pred)
-    if y_true.ndim != y_pred.ndim or any(a != b and 1 not in (a, b) for a, b in zip(y_true.shape, y_pred.shape, strict=True)):
+    if y_true.ndim != y_pred.ndim or any(
+        a != b and 1 not in (a, b) for a, b in zip(y_true.shape, y_pred.shape, strict=True)
+    ):
         raise ValueError(
             "Targets and predictions must have the same shape. "
             f"Received: y_true.shape={np.shape(y_true)}, y_pred.shape={np.shape(y_pred)}"
@@ -417,7 +419,7 @@ def sparse_categorical_accuracy(y_true, y_pred):
     return matches.astype(np.float32)
 
 
-# --------------------------------------------------------------------------------------------------------------- classes
+# -------------------------------------------------------------------------------------------------------------- classes
 
 
 class Accuracy(MeanMetricWrapper):
@@ -433,7 +435,8 @@ class BinaryAccuracy(MeanMetricWrapper):
     def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(
-                f"Invalid value for argument `threshold`. Expected a value in interval (0, 1). Received: threshold={threshold}"
+                "Invalid value for argument `threshold`. Expected a value in interval (0, 1). "
+                f"Received: threshold={threshold}"
             )
         super().__init__(binary_accuracy, name, dtype, threshold=0.5 if threshold is None else threshold)
 

@@ -148,7 +148,7 @@ class Optimizer:
 
     @property
     def layout(self):
-        """An object that is another one after the variables have been laid out anew: arrays of `gradient_views` are stale then."""
+        """An object that changes its identity when variables are laid out anew: `gradient_views` are stale then."""
         return self._groups
 
     def build(self, variables):
@@ -232,7 +232,8 @@ class Optimizer:
         grads = list(grads)
         if len(grads) != len(variables):
             raise ValueError(
-                f"`grads` must have one entry per variable. Received: {len(grads)} gradients for {len(variables)} variables"
+                "`grads` must have one entry per variable. "
+                f"Received: {len(grads)} gradients for {len(variables)} variables"
             )
         for gradient, variable in zip(grads, variables, strict=True):
             if gradient is not None and np.shape(gradient) != tuple(variable.shape):
@@ -433,8 +434,9 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam, with Keras's placement of epsilon: ``w -= alpha * m / (sqrt(v) + epsilon)``,
-    ``alpha = learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t)``.
+    """Adam, with Keras's placement of epsilon.
+
+    ``w -= alpha * m / (sqrt(v) + epsilon)`` with ``alpha = learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t)``.
 
     Parameters
     ----------

@@ -189,7 +189,7 @@ def test_crossentropy_is_the_same_for_any_threads_and_rows(rng):
         assert alone[0] == answers[0][0][77]
 
 
-# ------------------------------------------------------------------------------------------------ reduction, masks, weights
+# ------------------------------------------------------------------------------------------ reduction, masks, weights
 
 
 def test_reductions(rng):
@@ -294,7 +294,16 @@ def test_labels_must_be_classes(label):
 
 
 def test_get_and_serialize():
-    for name in ("mse", "MSE", "mae", "MAE", "bce", "BCE", "categorical_crossentropy", "sparse_categorical_crossentropy"):
+    for name in (
+        "mse",
+        "MSE",
+        "mae",
+        "MAE",
+        "bce",
+        "BCE",
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+    ):
         assert callable(losses.get(name))
     assert isinstance(losses.get("MeanSquaredError"), losses.MeanSquaredError)
     assert losses.get(None) is None

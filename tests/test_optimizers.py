@@ -117,7 +117,9 @@ def test_any_threads_give_the_same_bits(rng, name):
 
 def test_square_sum_is_exact_enough(rng):
     flat = rng.normal(size=100_003).astype("float32")
-    np.testing.assert_allclose(kernels.square_sum(flat, 5, 99_990), (flat[5:99_990].astype("float64") ** 2).sum(), rtol=1e-13)
+    np.testing.assert_allclose(
+        kernels.square_sum(flat, 5, 99_990), (flat[5:99_990].astype("float64") ** 2).sum(), rtol=1e-13
+    )
     assert kernels.square_sum(flat, 4, 4) == 0.0
 
 

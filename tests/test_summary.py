@@ -4,7 +4,7 @@ import pytest
 
 from numbarnn import backend, layers, models
 
-GUIDE = '''Model: "sequential"
+GUIDE = """Model: "sequential"
 _________________________________________________________________
 Layer (type)                 Output Shape              Param #   
 =================================================================
@@ -17,7 +17,7 @@ dense (Dense)                (None, 10)                1290
 Total params: 164,106
 Trainable params: 164,106
 Non-trainable params: 0
-_________________________________________________________________'''  # noqa: W291
+_________________________________________________________________"""  # noqa: W291
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,9 @@ def test_evaluate_and_predict(rng):
     np.testing.assert_allclose(z, x @ w + b, rtol=1e-5, atol=1e-6)
     _, _, loss, hits = naive_step(w, b, x, y, 0)
     assert model.evaluate(x, y, batch_size=7, verbose=0) == pytest.approx([loss, hits], rel=1e-5)
-    assert model.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx({"loss": loss, "accuracy": hits}, rel=1e-5)
+    assert model.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(
+        {"loss": loss, "accuracy": hits}, rel=1e-5
+    )
     assert model.test_on_batch(x, y) == pytest.approx([loss, hits], rel=1e-5)
     assert model.train_on_batch(x, y, return_dict=True) == pytest.approx({"loss": loss, "accuracy": hits}, rel=1e-5)
     assert model.metrics_names == ["loss", "accuracy"]
@@ -112,7 +114,9 @@ def test_penalties_join_the_loss(rng):
     x, y = data(rng, 8)
     model = models.Sequential(
         [
-            layers.Dense(3, kernel_regularizer=regularizers.L2(0.5), activity_regularizer=regularizers.L1(0.1), input_shape=(4,)),
+            layers.Dense(
+                3, kernel_regularizer=regularizers.L2(0.5), activity_regularizer=regularizers.L1(0.1), input_shape=(4,)
+            ),
         ]
     )
     model.compile(optimizers.SGD(0.0), "mse")
@@ -136,7 +140,9 @@ def test_penalties_join_the_loss(rng):
 
 def test_masks_and_weights_in_loss_and_metrics(rng):
     model = models.Sequential([layers.Embedding(9, 3, mask_zero=True), layers.Dense(4)])
-    model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], weighted_metrics=["acc"])
+    model.compile(
+        "sgd", losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], weighted_metrics=["acc"]
+    )
     ids = rng.integers(0, 9, size=(6, 5))
     ids[0] = 0
     y, w = rng.integers(0, 4, size=(6, 5)), rng.uniform(size=6)
@@ -145,11 +151,17 @@ def test_masks_and_weights_in_loss_and_metrics(rng):
     hits = z.argmax(-1) == y
     spread = np.repeat(w[:, None], 5, 1)
     found = model.test_on_batch(ids, y, sample_weight=w)
-    expected = [(each * spread)[valid].sum() / valid.sum(), hits[valid].mean(), (hits * spread)[valid].sum() / spread[valid].sum()]
+    expected = [
+        (each * spread)[valid].sum() / valid.sum(),
+        hits[valid].mean(),
+        (hits * spread)[valid].sum() / spread[valid].sum(),
+    ]
     assert found == pytest.approx(expected, rel=1e-5)
     assert model.metrics_names == ["loss", "accuracy", "acc"]
     per_step = rng.uniform(size=(6, 5))
-    assert model.test_on_batch(ids, y, sample_weight=per_step)[0] == pytest.approx((each * per_step)[valid].sum() / valid.sum(), rel=1e-5)
+    assert model.test_on_batch(ids, y, sample_weight=per_step)[0] == pytest.approx(
+        (each * per_step)[valid].sum() / valid.sum(), rel=1e-5
+    )
     nothing = model.train_on_batch(np.zeros((2, 5), int), y[:2])
     assert nothing == [0.0, 0.0, 0.0]
 
@@ -162,7 +174,9 @@ def test_validation(rng):
     assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
     assert [history["val_loss"][0], history["val_accuracy"][0]] == pytest.approx(expected, rel=1e-5)
     assert history["loss"][0] == pytest.approx(model.evaluate(x[:40], y[:40], verbose=0)[0], rel=1e-5)
-    given = model.fit(x, y, validation_data=(x[:9], y[:9]), validation_split=0.9, verbose=0, validation_batch_size=4).history
+    given = model.fit(
+        x, y, validation_data=(x[:9], y[:9]), validation_split=0.9, verbose=0, validation_batch_size=4
+    ).history
     assert given["val_loss"] == pytest.approx([model.evaluate(x[:9], y[:9], verbose=0)[0]], rel=1e-5)
     w = rng.uniform(size=9)
     given = model.fit(x, y, validation_data=(x[:9], y[:9], w), verbose=0).history
@@ -365,6 +379,9 @@ def test_several_metrics_of_one_name(rng):
     model = linear(metrics=["accuracy", "acc", "accuracy", metrics.SparseCategoricalAccuracy()])
     model.test_on_batch(x, y)
     assert model.metrics_names == ["loss", "accuracy", "acc", "accuracy_1", "sparse_categorical_accuracy"]
+    model = linear(metrics=["accuracy"], weighted_metrics=["accuracy"])
+    model.test_on_batch(x, y)
+    assert model.metrics_names == ["loss", "accuracy", "weighted_accuracy"]
 
 
 def test_a_model_of_ones_own_with_two_outputs(rng):
@@ -382,7 +399,10 @@ def test_a_model_of_ones_own_with_two_outputs(rng):
     target = rng.normal(size=(12, 1)).astype("float32")
     model = Two()
     model.compile(
-        "adam", [losses.SparseCategoricalCrossentropy(from_logits=True), "mse"], loss_weights=[1.0, 2.0], metrics=[["accuracy"], ["mae"]]
+        "adam",
+        [losses.SparseCategoricalCrossentropy(from_logits=True), "mse"],
+        loss_weights=[1.0, 2.0],
+        metrics=[["accuracy"], ["mae"]],
     )
     history = model.fit(x, [y, target], epochs=2, verbose=0).history
     assert list(history) == ["loss", "output_1_loss", "output_2_loss", "output_1_accuracy", "output_2_mae"]
@@ -408,7 +428,9 @@ def test_two_inputs(rng):
     model.compile("sgd", "mse")
     assert model.fit(inputs, np.zeros((9, 2)), batch_size=4, epochs=3, verbose=0).history["loss"][2] > 0
     w, b = model.get_weights()
-    np.testing.assert_allclose(model.predict(inputs, verbose=0), (inputs["a"] + inputs["b"]) @ w + b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(inputs, verbose=0), (inputs["a"] + inputs["b"]) @ w + b, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_sequences_of_several_lengths(rng):
@@ -419,7 +441,7 @@ def test_sequences_of_several_lengths(rng):
     assert int(model.optimizer.iterations) == 4
 
 
-# ------------------------------------------------------------------------------------------------ programs and structure
+# ------------------------------------------------------------------------------------------ programs and structure
 
 
 def test_a_signature_is_traced_once(rng):

@@ -267,8 +267,8 @@ def check_labels(labels, classes, ignore=NO_CLASS):
     low, high = _label_range(labels, ignore)
     if low < 0 or high >= classes:
         raise ValueError(
-            f"Labels of a sparse cross-entropy must lie in [0, {classes}), the number of classes that the predictions have. "
-            f"Received: label {low if low < 0 else high}"
+            f"Labels of a sparse cross-entropy must lie in [0, {classes}), the number of classes that the predictions "
+            f"have. Received: label {low if low < 0 else high}"
         )
 
 
@@ -310,7 +310,7 @@ def sparse_forward(predictions, labels, from_logits, ignore, epsilon):
 
 
 def sparse_backward(d_loss, predictions, labels, from_logits, ignore, epsilon, norms):
-    """Gradient of the predictions, shape (rows, classes); arguments as in `sparse_forward`, `d_loss` of shape (rows,)."""
+    """Gradient of the predictions, shape (rows, classes), for `d_loss` of shape (rows,); see `sparse_forward`."""
     rows, classes = predictions.shape
     d_predictions = np.empty_like(predictions)
     if from_logits:

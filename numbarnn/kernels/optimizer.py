@@ -98,7 +98,9 @@ def _adam_amsgrad(start, stop, weight, gradient, mean, square, peak, alpha, beta
 
 
 @njit
-def _rmsprop(start, stop, weight, gradient, square, mean, velocity, rate, rho, epsilon, momentum, centered, scale, limit):
+def _rmsprop(
+    start, stop, weight, gradient, square, mean, velocity, rate, rho, epsilon, momentum, centered, scale, limit
+):
     weight, gradient, square = weight[start:stop], gradient[start:stop], square[start:stop]
     mean, velocity = mean[start:stop], velocity[start:stop]
     cast = weight.dtype.type

@@ -56,13 +56,17 @@ def _array(x, float_dtype, what):
     try:
         array = np.asarray(x)
     except ValueError as error:
-        raise TypeError(f"`{what}` cannot be turned into an array: {error}. Pad sequences of different lengths first.") from None
+        raise TypeError(
+            f"`{what}` cannot be turned into an array: {error}. Pad sequences of different lengths first."
+        ) from None
     kind = array.dtype.kind
     if kind == "f":
         return array if array.dtype == float_dtype else array.astype(float_dtype)
     if kind in "iub":
         return array
-    raise TypeError(f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}")
+    raise TypeError(
+        f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}"
+    )
 
 
 def check_cardinality(*named):
@@ -95,7 +99,9 @@ def check_cardinality(*named):
     counts = {n for found in sizes.values() for n in found}
     if len(counts) > 1:
         text = "".join(f"'{name}' sizes: {', '.join(map(str, found))}\n" for name, found in sizes.items())
-        raise ValueError(f"Data cardinality is ambiguous. Make sure all arrays contain the same number of samples.\n{text}")
+        raise ValueError(
+            f"Data cardinality is ambiguous. Make sure all arrays contain the same number of samples.\n{text}"
+        )
     if not counts:
         raise ValueError("No data: at least one array is needed.")
     return counts.pop()
@@ -125,9 +131,9 @@ def train_validation_split(arrays, validation_split):
     at = int(math.floor(samples * (1.0 - validation_split)))
     if at in (0, samples):
         raise ValueError(
-            f"Training data contains {samples} samples, which is not sufficient to split it into a validation and training set "
-            f"as specified by `validation_split={validation_split}`. Either provide more data, or a different value for the "
-            "`validation_split` argument."
+            f"Training data contains {samples} samples, which is not sufficient to split it into a validation and "
+            f"training set as specified by `validation_split={validation_split}`. Either provide more data, or a "
+            "different value for the `validation_split` argument."
         )
 
     def part(take):

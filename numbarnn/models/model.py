@@ -19,8 +19,8 @@ _NO_STRUCTURE = frozenset(("stop_training", "history", "run_eagerly"))
 class Model(Trainer, Layer):
     """A layer with `compile`, `fit`, `evaluate` and `predict`.
 
-    Subclass it like a layer: make layers in ``__init__``, use them in ``call(self, inputs, training=None)``. For a plain stack of
-    layers there is `Sequential`.
+    Subclass it like a layer: make layers in ``__init__``, use them in ``call(self, inputs, training=None)``. For a
+    plain stack of layers there is `Sequential`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Model(Trainer, Layer):
     (5, 3)
     """
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args, **kwargs):  # noqa: D102 - as Layer's
         self = super().__new__(cls, *args, **kwargs)
         self.__dict__["_training"] = _State()
         return self
@@ -111,7 +111,9 @@ class Model(Trainer, Layer):
         layers = self.layers
         if index is not None:
             if not -len(layers) <= index < len(layers):
-                raise ValueError(f"Was asked to retrieve layer at index {index} but model only has {len(layers)} layers.")
+                raise ValueError(
+                    f"Was asked to retrieve layer at index {index} but model only has {len(layers)} layers."
+                )
             return layers[index]
         for layer in layers:
             if layer.name == name:

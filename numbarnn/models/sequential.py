@@ -19,9 +19,9 @@ __all__ = ["Sequential"]
 class Sequential(Model):
     """Layers one after the other, each with one input and one output.
 
-    The model is built as layers are added where the shape of the input is known: from an `Input` in first place, from ``input_shape=``
-    (or ``batch_input_shape=``, ``input_dim=``) of the first layer, or because the first layer is an `Embedding` (any number of
-    timesteps). Otherwise it is built at the first call.
+    The model is built as layers are added where the shape of the input is known: from an `Input` in first place, from
+    ``input_shape=`` (or ``batch_input_shape=``, ``input_dim=``) of the first layer, or because the first layer is an
+    `Embedding` (any number of timesteps). Otherwise it is built at the first call.
 
     Parameters
     ----------
@@ -63,29 +63,33 @@ class Sequential(Model):
         Raises
         ------
         ValueError
-            If it is no layer, its name is taken, or it cannot take what the layer below gives; the model stays as it was.
+            If it is no layer, its name is taken, or it cannot take what the layer below gives; the model stays as it
+            was.
         """
         if isinstance(layer, Tensor) and isinstance(getattr(layer, "layer", None), InputLayer):
             layer = layer.layer
         if not isinstance(layer, Layer):
             raise ValueError(
-                f"Only instances of `numbarnn.Layer` can be added to a Sequential model. Received: {layer} (of type {type(layer)})"
+                "Only instances of `numbarnn.Layer` can be added to a Sequential model. "
+                f"Received: {layer} (of type {type(layer)})"
             )
         if layer is self:
             raise ValueError("A Sequential model cannot be added to itself.")
         if any(other is layer or other.name == layer.name for other in self._layers):
             raise ValueError(
-                f"All layers added to a Sequential model should have unique names. Name '{layer.name}' is already the name of a layer "
-                "in this model. Update the `name` argument to pass a unique name."
+                f"All layers added to a Sequential model should have unique names. Name '{layer.name}' is already the "
+                "name of a layer in this model. Update the `name` argument to pass a unique name."
             )
         if isinstance(layer, InputLayer):
             if self._input is not None:
                 raise ValueError(
-                    f"Sequential model '{self.name}' has already been configured to use input shape {self._input.batch_shape}. You "
-                    "cannot add a different Input layer to it."
+                    f"Sequential model '{self.name}' has already been configured to use input shape "
+                    f"{self._input.batch_shape}. You cannot add a different Input layer to it."
                 )
             if self._layers:
-                raise ValueError(f"An Input must come first. Sequential model '{self.name}' has {len(self._layers)} layers already.")
+                raise ValueError(
+                    f"An Input must come first. Sequential model '{self.name}' has {len(self._layers)} layers already."
+                )
             self._input = layer
             self._symbols = [layer.output]
             self._changed()
@@ -160,18 +164,22 @@ class Sequential(Model):
             If there are no layers, or the model was configured for another shape.
         """
         if not self._layers:
-            raise ValueError(f"Sequential model {self.name} cannot be built because it has no layers. Call `model.add(layer)`.")
+            raise ValueError(
+                f"Sequential model {self.name} cannot be built because it has no layers. Call `model.add(layer)`."
+            )
         if self._symbols is not None:
             known = self._input.batch_shape
             if input_shape is not None and not _compatible(known, input_shape):
                 raise ValueError(
-                    f"Sequential model '{self.name}' has already been configured to use input shape {known}. You cannot build it with "
-                    f"input_shape {tuple(input_shape)}"
+                    f"Sequential model '{self.name}' has already been configured to use input shape {known}. You "
+                    f"cannot build it with input_shape {tuple(input_shape)}"
                 )
             self.built = True
             return
         if input_shape is None:
-            raise ValueError(f"Sequential model '{self.name}' needs `input_shape` to be built: the batch axis and all others.")
+            raise ValueError(
+                f"Sequential model '{self.name}' needs `input_shape` to be built: the batch axis and all others."
+            )
         if not all(n is None or isinstance(n, (int, np.integer)) for n in input_shape):
             # Nested inputs: every layer is built as it is called.
             self.built = True
@@ -361,7 +369,9 @@ def _apply(layer, x):
             for p in parameters
             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is inspect.Parameter.empty
         ]
-        takes_none = not any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+        takes_none = not any(
+            p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters
+        )
         if takes_none or len(required) > 1:
             raise ValueError(
                 "Layers added to a Sequential model should have a single positional argument, the input tensor. "
@@ -381,7 +391,9 @@ def _shape(x):
 
 
 def _compatible(known, shape):
-    return len(known) == len(tuple(shape)) and all(a is None or b is None or a == b for a, b in zip(known, shape, strict=True))
+    return len(known) == len(tuple(shape)) and all(
+        a is None or b is None or a == b for a, b in zip(known, shape, strict=True)
+    )
 
 
 export("keras", Sequential)

@@ -35,7 +35,9 @@ def print_summary(
         default = [0.45, 0.82, 1.0]  # room for the word
     positions = list(positions or default)
     if len(positions) < len(titles):
-        raise ValueError(f"`positions` must say where each of {len(titles)} columns ends. Received: positions={positions}")
+        raise ValueError(
+            f"`positions` must say where each of {len(titles)} columns ends. Received: positions={positions}"
+        )
     if positions[-1] <= 1:
         positions = [int(line_length * p) for p in positions]
 

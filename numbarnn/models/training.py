@@ -1,9 +1,9 @@
 """Training, evaluation and prediction: `compile`, `fit`, `evaluate`, `predict` and their one-batch forms.
 
-A step on a batch is one `Program`: the model's `call`, its losses and penalties are traced once per signature (structure, shapes and
-dtypes of the data; versions of the layers) and replayed afterwards. For training the program is linearized with respect to the
-trainable variables; the gradients land in the optimizer's flat buffer and one kernel call updates all weights.
-Metrics are computed from the program's outputs.
+A step on a batch is one `Program`: the model's `call`, its losses and penalties are traced once per signature
+(structure, shapes and dtypes of the data; versions of the layers) and replayed afterwards. For training the program is
+linearized with respect to the trainable variables; the gradients land in the optimizer's flat buffer and one kernel
+call updates all weights. Metrics are computed from the program's outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Trainer"]
 
 losses.set_mask_reader(base.get_mask)
 
-# Signatures kept per model, the oldest leave first. Sequences of very many lengths are traced again when they come back.
+# Signatures kept per model, the oldest leave first: sequences of many lengths are traced again when they come back.
 _MAX_STEPS = 512
 
 
@@ -59,7 +59,7 @@ def _touched(program):
 
 
 class _State:
-    """All that `compile` and the training loop keep; one object, so that the layer's bookkeeping does not look into it."""
+    """All that `compile` and the training loop keep; one object, which the layer's bookkeeping does not look into."""
 
     def __init__(self):
         self.compiled = False
@@ -143,8 +143,8 @@ class Trainer:
         loss_weights : list or dict of float, optional
             Of several outputs.
         metrics : list, optional
-            Names, metrics or functions ``fn(y_true, y_pred)``; of several outputs also a list of lists or a dict by output name.
-            They know the mask, not the sample weights.
+            Names, metrics or functions ``fn(y_true, y_pred)``; of several outputs also a list of lists or a dict by
+            output name. They know the mask, not the sample weights.
         weighted_metrics : list, optional
             As `metrics`, with sample weights.
         run_eagerly : bool
@@ -276,8 +276,8 @@ class Trainer:
             value = loss(targets[number], predictions[number], sample_weight=weights[number])
             if len(value.shape):
                 raise ValueError(
-                    f"The loss '{loss.name}' must be a scalar to be minimised. Received: a value of shape {tuple(value.shape)}; "
-                    f"was it made with reduction={loss.reduction!r}?"
+                    f"The loss '{loss.name}' must be a scalar to be minimised. Received: a value of shape "
+                    f"{tuple(value.shape)}; was it made with reduction={loss.reduction!r}?"
                 )
             parts.append(value)
             if factor != 1.0:
@@ -350,11 +350,14 @@ class Trainer:
                     if targets[number] is None:
                         raise ValueError(f"`{argument}` were given for output number {number}, but no targets.")
                     metric = metrics.resolve(item, targets[number].shape, predictions[number].shape)
-                    base_name = metric.name if count == 1 else f"{names[number]}_{metric.name}"
-                    name, copies = base_name, 0
+                    prefix = "" if count == 1 else f"{names[number]}_"
+                    name = prefix + metric.name
+                    if weighted and name in taken:
+                        name = f"{prefix}weighted_{metric.name}"
+                    plain, copies = name, 0
                     while name in taken:
                         copies += 1
-                        name = f"{base_name}_{copies}"
+                        name = f"{plain}_{copies}"
                     taken.add(name)
                     metric.name = name
                     entries.append((metric, number, weighted))
@@ -527,7 +530,11 @@ class Trainer:
     def _update_metrics(self, y, predictions, masks, w):
         single = len(predictions) == 1
         targets = [y] if single and type(y) is np.ndarray else _leaves(y)
-        weights = [None] * len(predictions) if w is None else _match_outputs(w, len(predictions), None, "sample_weight", share=True)
+        weights = (
+            [None] * len(predictions)
+            if w is None
+            else _match_outputs(w, len(predictions), None, "sample_weight", share=True)
+        )
         for metric, number, weighted in self._training.entries:
             weight = weights[number] if weighted else None
             mask = masks[number]
@@ -649,7 +656,8 @@ class Trainer:
         validation_data : (x, y) or (x, y, sample_weight), optional
             Takes precedence over `validation_split`.
         shuffle : bool or "batch"
-            A new order in every epoch, drawn from the global seed (`utils.set_random_seed`); "batch" shuffles whole batches.
+            A new order in every epoch, drawn from the global seed (`utils.set_random_seed`); "batch" shuffles whole
+            batches.
         sample_weight : array, optional
             Shape (samples,) or (samples, timesteps).
         initial_epoch : int
@@ -833,7 +841,8 @@ class Trainer:
             for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
                 if piece.shape[1:] != whole.shape[1:]:
                     raise ValueError(
-                        f"The outputs of all batches must have one shape. Received: {piece.shape[1:]} after {whole.shape[1:]}"
+                        "The outputs of all batches must have one shape. "
+                        f"Received: {piece.shape[1:]} after {whole.shape[1:]}"
                     )
                 whole[start : start + size] = piece
             start += size
@@ -902,7 +911,9 @@ def _per_output(given, names, count, argument):
         return [given.get(name) for name in names]
     if isinstance(given, (list, tuple)):
         if len(given) != count:
-            raise ValueError(f"`{argument}` must have one entry for each of {count} outputs. Received: {len(given)} entries")
+            raise ValueError(
+                f"`{argument}` must have one entry for each of {count} outputs. Received: {len(given)} entries"
+            )
         return list(given)
     return [given] + [None] * (count - 1)
 
