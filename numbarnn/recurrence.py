@@ -201,11 +201,10 @@ def run(
         if given is None:
             factors.append(np.empty((0, batch, width), dtype))
         else:
-            copies = given.shape[0] if given.ndim == 3 else -1
+            shape = np.shape(given)
+            copies = shape[0] if len(shape) == 3 else -1
             if copies not in (1, cell.gates):
-                raise ValueError(
-                    f"{name} must have shape (1 or {cell.gates}, {batch}, {width}); got {given.shape}"
-                )  # fmt: skip
+                raise ValueError(f"{name} must have shape (1 or {cell.gates}, {batch}, {width}); got {shape}")
             factors.append(_check(name, given, (copies, batch, width), dtype))
     slots = timesteps + 1 if save else 2
     states = np.empty((cell.states, slots, batch, units), dtype)
@@ -275,14 +274,17 @@ class Pullback:
         ------
         RuntimeError
             When called a second time: the tape is overwritten by the first.
+        TypeError, ValueError
+            For a gradient whose type, dtype or shape does not fit, before anything is computed.
         """
         if self._tape is None:
             raise RuntimeError("a pullback can be called once: its tape has been overwritten by the first call")
         cell, x, states, flags, live, tape = self._cell, self._x, self._states, self._flags, self._live, self._tape
-        self._tape = None
         batch, timesteps, inputs = x.shape
         units, dtype = states.shape[3], x.dtype
         columns = cell.gates * units
+        if d_states is not None and len(d_states) != cell.states:
+            raise ValueError(f"d_states must hold {cell.states} arrays; got {len(d_states)}")
         d_last = np.zeros((cell.states, batch, units), dtype)
         for n, gradient in enumerate(d_states or ()):
             if gradient is not None:
@@ -294,6 +296,7 @@ class Pullback:
             else:
                 heard = flags[-1] & SILENT == 0
                 d_last[0][heard] += _check("d_out", d_out, (batch, units), dtype)[heard]
+        self._tape = None
         d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
         kernel, recurrent = self._weights.backward()
         if batch:

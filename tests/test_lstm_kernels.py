@@ -1,0 +1,728 @@
+"""The LSTM's kernels, below the layers: against the naive loop, and the laws that hold bit for bit."""
+
+from dataclasses import dataclass, fields, replace
+from itertools import combinations, product
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from parity import BOUNDED, MASKS, make_mask
+
+from numbarnn import jit, recurrence
+from numbarnn.cells import lstm
+from numbarnn.cells.contract import COUNTS
+from numbarnn.cells.products import weight_gradients
+from numbarnn.cells.rows import ROW_BLOCK
+from numbarnn.jit import njit
+from numbarnn.recurrence import kernel_calls
+from numbarnn.simd_math import ACTIVATIONS
+from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
+
+GATES = 4
+KERNELS = (lstm.forward, lstm.backward, weight_gradients)
+WEIGHTS = ("d_kernel", "d_recurrent", "d_bias")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All arrays and options of one pass forward and back; arrays may be given any values that their places allow."""
+
+    x: np.ndarray
+    kernel: np.ndarray
+    recurrent: np.ndarray
+    bias: np.ndarray | None
+    h: np.ndarray | None
+    c: np.ndarray | None
+    mask: np.ndarray | None
+    reset: np.ndarray | None
+    x_factors: np.ndarray | None
+    h_factors: np.ndarray | None
+    d_out: np.ndarray
+    d_h: np.ndarray
+    d_c: np.ndarray
+    zero_output: bool = False
+    backwards: bool = False
+    return_sequences: bool = True
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
+
+    def arrays(self):
+        """Return the arrays by name, absent ones left out."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if isinstance(value, np.ndarray)}
+
+    def changed(self, change):
+        """Return this problem with `change(name, array)` for each array."""
+        return replace(self, **{name: change(name, array) for name, array in self.arrays().items()})
+
+
+def problem(
+    size=(5, 7, 6, 11),
+    dtype="float64",
+    mask="none",
+    reset=False,
+    x_copies=0,
+    h_copies=0,
+    use_bias=True,
+    initial_states=True,
+    seed=0,
+    **options,
+):
+    """Draw a problem of size (B, T, I, H)."""
+    rng = np.random.default_rng(seed)
+    b, t, i, h = size
+    names = {options.get("activation", "tanh"), options.get("recurrent_activation", "sigmoid")}
+    # Activations without a bound feed on themselves.
+    t = min(t, 2) if options.get("activation") == "exponential" else t
+    scale = 1.0 if names <= BOUNDED else 0.1 if "exponential" in names else 0.3
+
+    def normal(*shape, factor=1.0):
+        return (factor * rng.standard_normal(shape)).astype(dtype)
+
+    def factors(copies, width):
+        kept = rng.random((copies, b, width)) < 0.7
+        return (kept / 0.7).astype(dtype) if copies else None
+
+    return Problem(
+        x=normal(b, t, i),
+        kernel=normal(i, GATES * h, factor=scale / np.sqrt(i)),
+        recurrent=normal(h, GATES * h, factor=scale / np.sqrt(h)),
+        bias=normal(GATES * h, factor=0.5 * scale) if use_bias else None,
+        h=normal(b, h, factor=0.5) if initial_states else None,
+        c=normal(b, h) if initial_states else None,
+        mask=make_mask(mask, b, t, rng),
+        reset=rng.random((b, t)) < 0.25 if reset else None,
+        x_factors=factors(x_copies, i),
+        h_factors=factors(h_copies, h),
+        d_out=normal(*((b, t, h) if options.get("return_sequences", True) else (b, h))),
+        d_h=normal(b, h),
+        d_c=normal(b, h),
+        **options,
+    )
+
+
+def flags_of(p):
+    """Return the problem's flags; None where every step counts."""
+    if p.mask is None and p.reset is None:
+        return None
+    return recurrence.step_flags(*p.x.shape[:2], p.mask, p.reset, p.zero_output, p.backwards)
+
+
+def run(p, save, **changes):
+    """Run the problem forward; `changes` replace arguments of `recurrence.run`."""
+    arguments = {
+        "x": p.x,
+        "weights": recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES),
+        "initial_states": None if p.h is None else [p.h, p.c],
+        "flags": flags_of(p),
+        "x_factors": p.x_factors,
+        "h_factors": p.h_factors,
+        "backwards": p.backwards,
+        "return_sequences": p.return_sequences,
+        "activation": p.activation,
+        "recurrent_activation": p.recurrent_activation,
+        "save": save,
+    }
+    return recurrence.run(lstm.CELL, **{**arguments, **changes})
+
+
+def named(out, states, d_x, d_weights, d_initial):
+    names = ("out", "h", "c", "d_x", *WEIGHTS, "d_h", "d_c")
+    return dict(zip(names, (out, *states, d_x, *d_weights, *d_initial), strict=True))
+
+
+def answer(p):
+    """Return outputs, last states and all gradients by name."""
+    out, states, pullback = run(p, save=True)
+    return named(out, states, *pullback(p.d_out, [p.d_h, p.d_c]))
+
+
+def expected(p):
+    """Return what `answer` should: the naive loop in float64, and autograd."""
+    p = p.changed(lambda name, array: array.astype("float64") if array.dtype != bool else array)
+
+    def results(x, weights, states):
+        sequence, last = reference.lstm(
+            anp,
+            x,
+            weights,
+            states,
+            mask=p.mask,
+            reset=p.reset,
+            x_factors=p.x_factors,
+            h_factors=p.h_factors,
+            activation=p.activation,
+            recurrent_activation=p.recurrent_activation,
+            go_backwards=p.backwards,
+            zero_output_for_mask=p.zero_output,
+        )
+        return sequence if p.return_sequences else sequence[:, -1], *last
+
+    def loss(*arguments):
+        out, h, c = results(*arguments)
+        return (p.d_out * out).sum() + (p.d_h * h).sum() + (p.d_c * c).sum()
+
+    zeros = np.zeros_like(p.d_h)
+    weights = [p.kernel, p.recurrent, np.zeros(p.kernel.shape[1]) if p.bias is None else p.bias]
+    arguments = (p.x, weights, [zeros, zeros] if p.h is None else [p.h, p.c])
+    out, *states = results(*arguments)
+    return named(out, states, *autograd.grad(loss, (0, 1, 2))(*arguments))
+
+
+def assert_same_bits(actual, expected, names=None):
+    """Assert that two answers agree exactly in the parts of that name, by default all."""
+    for name in names or expected:
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+
+
+def rows(p, index):
+    """Return the problem of some rows of the batch."""
+    shared = ("kernel", "recurrent", "bias")
+    return p.changed(
+        lambda name, array: array if name in shared else array[:, index] if name.endswith("factors") else array[index]
+    )
+
+
+def steps(p, first, last):
+    """Return the problem of the steps `first` to `last`, counted in the order in which they are run."""
+    t = p.x.shape[1]
+    when = slice(t - last, t - first) if p.backwards else slice(first, last)
+    own = {name: array[:, when] for name, array in p.arrays().items() if name in ("x", "mask", "reset")}
+    return replace(p, **own, d_out=p.d_out[:, first:last])
+
+
+# -------------------------------------------------------------------------------------------- against the naive loop
+
+# One alone; one step; one unit; primes; whole vectors; more than one vector, panel, block of rows, block of depth.
+SIZES = [
+    (1, 1, 1, 1), (1, 9, 3, 7), (4, 1, 5, 16), (3, 6, 7, 1), (2, 5, 16, 33), (7, 5, 11, 13), (3, 4, 70, 70),
+    (ROW_BLOCK + 5, 3, 2, 3), (29, 7, 5, 4),
+]  # fmt: skip
+OPTIONS = {
+    "size": SIZES,
+    "dtype": ["float32", "float64"],
+    "mask": MASKS,
+    "reset": [False, True],
+    "zero_output": [False, True],
+    "backwards": [False, True],
+    "return_sequences": [True, False],
+    "x_copies": [0, 1, 4],
+    "h_copies": [0, 1, 4],
+    "use_bias": [True, False],
+    "initial_states": [True, False],
+    "activation": list(ACTIVATIONS),
+    "recurrent_activation": list(ACTIVATIONS),
+}
+
+
+def covering(options):
+    """Draw cases, dicts of a value for each option, until every pair of values of two options has occurred."""
+    rng = np.random.default_rng(0)
+
+    def pairs(case):
+        return set(combinations(sorted(case.items(), key=lambda item: item[0]), 2))
+
+    missing = set()
+    for one, other in combinations(sorted(options), 2):
+        missing |= {((one, a), (other, b)) for a, b in product(options[one], options[other])}
+    while missing:
+        wanted = dict(min(missing, key=repr))
+        drawn = [
+            {name: values[rng.integers(len(values))] for name, values in options.items()} | wanted for _ in range(20)
+        ]
+        best = max(drawn, key=lambda case: len(pairs(case) & missing))
+        missing -= pairs(best)
+        yield best
+
+
+CASES = list(covering(OPTIONS)) + [
+    # The default pair has kernels of its own: every mask and size once more.
+    {"size": size, "dtype": dtype, "mask": mask, "reset": index % 3 == 0, "zero_output": index % 2 == 0}
+    for index, (size, dtype, mask) in enumerate(product(SIZES, OPTIONS["dtype"], MASKS))
+]
+
+
+@pytest.mark.parametrize("index", range(len(CASES)))
+def test_values_and_gradients(index):
+    p = problem(**CASES[index], seed=index)
+    before = {name: array.copy() for name, array in p.arrays().items()}
+    for array in p.arrays().values():
+        array.flags.writeable = False
+    found = answer(p)
+    for name, value in expected(p).items():
+        if name != "d_bias" or p.bias is not None:
+            assert found[name].dtype == p.x.dtype
+            assert_close(found[name], value, TOLERANCE[p.x.dtype.name], f"{name} of {CASES[index]}")
+    out, states, pullback = run(p, save=False)
+    assert_same_bits({"out": out, "h": states[0], "c": states[1]}, found, ("out", "h", "c"))
+    assert pullback is None
+    for name, array in p.arrays().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was written to")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mask": "scattered", "reset": True, "x_copies": 4, "h_copies": 1},
+        {"mask": "left", "backwards": True, "return_sequences": False, "x_copies": 1, "h_copies": 4},
+        {"mask": "empty_row", "zero_output": True, "activation": "gelu", "recurrent_activation": "softsign"},
+        {"activation": "silu", "recurrent_activation": "silu", "use_bias": False, "reset": True},
+    ],
+)
+def test_gradients_are_slopes(options):
+    """Central differences of the kernels' own values: the second witness, blind to what the naive loop believes."""
+    p = problem((3, 5, 4, 6), **options)
+    names = ("x", "kernel", "recurrent", "bias", "h", "c")
+    given = [name for name in names if getattr(p, name) is not None]
+
+    def loss(*arrays):
+        out, (h, c), _ = run(replace(p, **dict(zip(given, arrays, strict=True))), save=False)
+        return np.vdot(p.d_out, out) + np.vdot(p.d_h, h) + np.vdot(p.d_c, c)
+
+    found = answer(p)
+    check_gradients(loss, [getattr(p, name) for name in given], [found[f"d_{name}"] for name in given])
+
+
+# -------------------------------------------------------------------------------------------------------------- laws
+
+FULL = {"mask": "scattered", "reset": True, "x_copies": 4, "h_copies": 4}
+PLAIN = {}
+OTHER = {
+    "mask": "right",
+    "activation": "gelu",
+    "recurrent_activation": "hard_sigmoid",
+    "backwards": True,
+    "h_copies": 1,
+}
+LAWS = pytest.mark.parametrize("options", [PLAIN, FULL, OTHER], ids=["plain", "full", "other"])
+BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@BOTH
+@LAWS
+def test_threads_make_no_difference(options, dtype):
+    p = problem((40, 48, 64, 64), dtype, **options)
+    answers = {}
+    for threads in (1, 2, 3, 7):
+        jit.set_num_threads(threads)
+        kernel_calls.clear()
+        answers[threads] = answer(p)
+        assert kernel_calls["LSTM", "forward"] == kernel_calls["LSTM", "backward"] == threads
+        assert kernel_calls["LSTM", "weight_gradients"] == threads
+        assert_same_bits(answers[threads], answers[1])
+
+
+@BOTH
+@LAWS
+@pytest.mark.parametrize("batch", [1, 2, 5, 6, 7, ROW_BLOCK + 7])
+def test_a_row_alone_and_rows_in_another_order(batch, options, dtype):
+    p = problem((batch, 4, 9, 19), dtype, **options)
+    own = ("out", "h", "c", "d_x", "d_h", "d_c")
+    whole = answer(p)
+    order = np.random.default_rng(1).permutation(batch)
+    for index in [order, *(slice(b, b + 1) for b in {0, batch // 2, batch - 1})]:
+        assert_same_bits(answer(rows(p, index)), {name: whole[name][index] for name in own})
+
+
+@BOTH
+@LAWS
+def test_a_sequence_in_two_parts(options, dtype):
+    """The second part starts from the first one's states; its gradients of them go into the first one's pullback."""
+    p = problem(dtype=dtype, zero_output=True, **options)
+    whole = answer(p)
+    for cut in (1, 3, 6):
+        first, second = steps(p, 0, cut), steps(p, cut, 7)
+        out_1, states, pullback_1 = run(first, save=True)
+        out_2, last, pullback_2 = run(second, save=True, initial_states=states)
+        d_x_2, d_weights_2, d_states = pullback_2(second.d_out, [p.d_h, p.d_c])
+        d_x_1, d_weights_1, d_initial = pullback_1(first.d_out, d_states)
+        d_x = (d_x_2, d_x_1) if p.backwards else (d_x_1, d_x_2)
+        sums = [a + b for a, b in zip(d_weights_1, d_weights_2, strict=True)]
+        parts = named(np.hstack([out_1, out_2]), last, np.hstack(d_x), sums, d_initial)
+        assert_same_bits(parts, {name: value for name, value in whole.items() if name not in WEIGHTS})
+        for name in WEIGHTS:
+            assert_close(parts[name], whole[name], TOLERANCE[dtype], name)
+
+
+def kernels(p, segments, blocks, live=None):
+    """Return what `answer` does by calling the kernels as `numbarnn.cells.contract` says: by steps and by rows."""
+    (batch, timesteps, inputs), units = p.x.shape, p.recurrent.shape[0]
+    dtype = p.x.dtype
+    flags = flags_of(p)
+    if flags is None:
+        flags = np.full((timesteps, batch), COUNTS, np.uint8)
+    live = np.full(timesteps, batch) if live is None else live
+    factors = [
+        np.empty((0, batch, width), dtype) if given is None else given
+        for given, width in ((p.x_factors, inputs), (p.h_factors, units))
+    ]
+    weights = recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES)
+    names = (p.activation, p.recurrent_activation)
+    codes = (None, None) if names == ("tanh", "sigmoid") else tuple(ACTIVATIONS[name].code for name in names)
+    out, d_x = np.empty((batch, timesteps, units), dtype), np.zeros_like(p.x)
+    for saving in (False, True):
+        states = np.empty((2, timesteps + 1 if saving else 2, batch, units), dtype)
+        states[:, 0] = 0 if p.h is None else (p.h, p.c)
+        tape = np.empty((timesteps if saving else 0, batch, GATES * units), dtype)
+        for segment, block in product(segments, blocks):
+            lstm.forward(
+                *block, p.x, *weights.forward(), states, out, flags, live, *factors, tape, *segment, p.backwards, *codes
+            )
+        if not saving:
+            unsaved = {"out": out.copy(), "h": states[0, timesteps % 2], "c": states[1, timesteps % 2]}
+    d_states = np.array([p.d_h, p.d_c])
+    d_weights = [np.zeros_like(p.kernel), np.zeros_like(p.recurrent), np.zeros(GATES * units, dtype)]
+    for segment in reversed(segments):
+        for block in blocks:
+            lstm.backward(
+                *block, p.d_out, d_states, *weights.backward(), states, flags, live, *factors, tape, d_x,
+                *segment, p.backwards, *codes,
+            )  # fmt: skip
+        weight_gradients(
+            0, inputs + units, True, p.x, states, flags, live, *factors, tape, *segment, p.backwards, *d_weights
+        )
+    result = named(out, states[:, -1], d_x, d_weights, d_states)
+    assert_same_bits(unsaved, result, ("out", "h", "c"))
+    return result
+
+
+@BOTH
+@LAWS
+def test_segments_of_steps_and_blocks_of_rows(options, dtype):
+    """As for checkpoints and truncation: also the weights' gradients are the bits of one pass."""
+    p = problem((9, 10, 5, 18), dtype, **options)
+    whole = answer(p)
+    for segments in ([(0, 10)], [(0, 1), (1, 4), (4, 10)], [(s, s + 1) for s in range(10)]):
+        assert_same_bits(kernels(p, segments, [(0, 9)]), whole)
+    assert_same_bits(kernels(p, [(0, 3), (3, 10)], [(7, 9), (0, 1), (1, 7)]), whole)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_rows_that_have_ended_need_not_be_looked_at(mask):
+    """`live` only saves work."""
+    p = problem((6, 8, 3, 5), mask=mask)
+    order = np.argsort(
+        [-np.flatnonzero(row).max(initial=-1) for row in (p.mask if p.mask is not None else p.x[:, :, 0])]
+    )
+    p = rows(p, order)
+    flags = flags_of(p)
+    live = np.full(8, 6) if flags is None else recurrence._live(flags)
+    counting = 0 if flags is None else [np.flatnonzero(f & COUNTS).max(initial=-1) + 1 for f in flags]
+    assert flags is None or live.tolist() == counting
+    assert_same_bits(kernels(p, [(0, 8)], [(0, 6)], live), kernels(p, [(0, 8)], [(0, 6)]))
+
+
+@BOTH
+@pytest.mark.parametrize("mask", MASKS[1:])
+@pytest.mark.parametrize("options", [{}, {"x_copies": 4, "h_copies": 1, "backwards": True}])
+def test_masked_steps_could_as_well_be_taken_out(options, mask, dtype):
+    p = problem((6, 9, 4, 13), dtype, mask=mask, **options)
+    for b in range(6):
+        row = rows(p, slice(b, b + 1))
+        counts = row.mask[0]
+        emitted = counts[::-1] if p.backwards else counts
+        row = replace(row, d_out=row.d_out * emitted[None, :, None])
+        found = answer(row)
+        assert not found["d_x"][:, ~counts].any()
+        if not counts.any():
+            assert_same_bits(found, {"out": 0 * found["out"], "h": row.h, "c": row.c, "d_h": row.d_h, "d_c": row.d_c})
+            assert_same_bits(found, {name: 0 * found[name] for name in WEIGHTS})
+            continue
+        short = answer(replace(row, x=row.x[:, counts], mask=None, d_out=row.d_out[:, emitted]))
+        found["out"], found["d_x"] = found["out"][:, emitted], found["d_x"][:, counts]
+        assert_same_bits(found, short)
+
+
+@BOTH
+@LAWS
+def test_backwards_is_forwards_on_the_reversed_sequence(options, dtype):
+    p = problem(dtype=dtype, **{**options, "backwards": True})
+    turned = {name: array[:, ::-1] for name, array in p.arrays().items() if name in ("x", "mask", "reset")}
+    mirrored = answer(replace(p, **turned, backwards=False))
+    assert_same_bits(answer(p), {**mirrored, "d_x": mirrored["d_x"][:, ::-1]})
+
+
+@pytest.mark.parametrize("mask", MASKS[1:])
+@LAWS
+def test_nothing_leaks_out_of_masked_steps(options, mask):
+    """Neither of what goes in there, nor of the gradient of zeros that are emitted there."""
+    p = problem(**{**options, "mask": mask, "zero_output": True})
+    emitted = p.mask[:, ::-1] if p.backwards else p.mask
+    clean, poisoned = p.x.copy(), p.x.copy()
+    clean[~p.mask], poisoned[~p.mask] = 0, np.nan
+    d_clean, d_poisoned = p.d_out.copy(), p.d_out.copy()
+    d_clean[~emitted], d_poisoned[~emitted] = 0, np.nan
+    found = answer(replace(p, x=poisoned, d_out=d_poisoned))
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert_same_bits(found, answer(replace(p, x=clean, d_out=d_clean)))
+
+
+def test_a_reset_cuts_values_and_gradients():
+    p = problem(reset=True, mask="scattered")
+    p.reset[:, 4] = True
+    before, after = steps(replace(p, d_out=0 * p.d_out), 0, 4), steps(p, 4, 7)
+    assert_same_bits(answer(p), answer(replace(after, h=None, c=None)), ("h", "c"))
+    found = answer(replace(p, d_out=np.concatenate([before.d_out, after.d_out], axis=1)))
+    assert not found["d_x"][:, :4].any() and not found["d_h"].any() and not found["d_c"].any()
+    assert found["d_x"][:, 4:].any()
+    poisoned = p.x.copy()
+    poisoned[:, :4] = np.nan
+    assert np.isfinite(answer(replace(p, x=poisoned))["h"]).all()
+
+
+def test_nan_stays_in_its_row():
+    p = problem((8, 6, 4, 17), "float32")
+    poisoned = p.x.copy()
+    poisoned[2, 3] = np.nan
+    found, clean = answer(replace(p, x=poisoned)), answer(p)
+    others = np.arange(8) != 2
+    for name in ("out", "h", "c", "d_x", "d_h", "d_c"):
+        np.testing.assert_array_equal(found[name][others], clean[name][others])
+    np.testing.assert_array_equal(found["out"][2, :3], clean["out"][2, :3])
+    assert np.isnan(found["out"][2, 3:]).all() and np.isnan(found["d_kernel"]).all()
+
+
+# ------------------------------------------------------------------------------------- one kernel for all options
+
+EVERY_OPTION = [
+    {},
+    *({"mask": mask} for mask in MASKS[1:]),
+    {"reset": True},
+    {"zero_output": True, "mask": "scattered"},
+    {"backwards": True},
+    {"return_sequences": False},
+    *({"x_copies": x, "h_copies": h} for x, h in [(1, 0), (0, 1), (4, 0), (0, 4), (1, 4)]),
+    {"use_bias": False},
+    {"initial_states": False},
+    *({"activation": name} for name in ("relu", "gelu")),
+    {"recurrent_activation": "hard_sigmoid"},
+]
+
+
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
+def test_every_option_keeps_the_kernel(options):
+    kernel_calls.clear()
+    answer(problem((5, 70, 3, 4), **options))
+    one_each = {("LSTM", name): 1 for name in ("forward", "backward", "weight_gradients")}
+    assert kernel_calls == one_each
+
+
+def test_inputs_of_any_memory_order_and_read_only():
+    p = problem((5, 6, 7, 9), **FULL)
+    whole = answer(p)
+    compiled = [len(kernel.signatures) for kernel in KERNELS]
+
+    def read_only(name, array):
+        array = array.copy()
+        array.flags.writeable = False
+        return array
+
+    layouts = {
+        "Fortran": lambda name, array: np.asfortranarray(array),
+        "every other": lambda name, array: np.repeat(array, 2, axis=-1)[..., ::2],
+        "turned": lambda name, array: array[::-1].copy()[::-1],
+        "read-only": read_only,
+    }
+    for layout, change in layouts.items():
+        assert_same_bits(answer(p.changed(change)), whole)
+        assert [len(kernel.signatures) for kernel in KERNELS] == compiled, f"compiled anew: {layout}"
+
+
+@BOTH
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_an_empty_batch_gives_empty_results(return_sequences, dtype):
+    p = problem((0, 3, 4, 5), dtype, return_sequences=return_sequences, x_copies=1)
+    kernel_calls.clear()
+    found = answer(p)
+    assert found["out"].shape == p.d_out.shape and found["h"].shape == (0, 5) and found["d_x"].shape == p.x.shape
+    assert_same_bits(found, {"d_kernel": 0 * p.kernel, "d_recurrent": 0 * p.recurrent, "d_bias": 0 * p.bias})
+    assert not kernel_calls
+
+
+def test_absent_gradients_stand_for_zeros():
+    p = problem(mask="scattered")
+    nothing = answer(replace(p, d_out=0 * p.d_out, d_h=0 * p.d_h))
+    for d_out, d_h in product((None, 0 * p.d_out), (None, 0 * p.d_h)):
+        out, states, pullback = run(p, save=True)
+        assert_same_bits(named(out, states, *pullback(d_out, [d_h, p.d_c])), nothing)
+    found = run(p, save=True)[2]()
+    assert not any(array.any() for array in (found[0], *found[1], *found[2]))
+
+
+def test_only_what_is_needed():
+    p = problem()
+    whole = answer(p)
+    d_x, d_weights, d_initial = run(p, save=True)[2](p.d_out, [p.d_h, p.d_c], need_x=False)
+    assert d_x is None
+    assert_same_bits(
+        dict(zip((*WEIGHTS, "d_h", "d_c"), (*d_weights, *d_initial), strict=True)), whole, ("d_kernel", "d_h")
+    )
+    kernel_calls.clear()
+    d_x, d_weights, _ = run(p, save=True)[2](p.d_out, [p.d_h, p.d_c], need_weights=False)
+    assert d_weights is None and not kernel_calls["LSTM", "weight_gradients"]
+    np.testing.assert_array_equal(d_x, whole["d_x"])
+
+
+def test_states_handed_out_are_new():
+    p = problem()
+    for save in (False, True):
+        out, states, pullback = run(p, save=save)
+        for state in states:
+            assert state.base is None and not np.shares_memory(state, out)
+            state[:] = np.nan
+        if save:
+            out[:] = np.nan
+            assert np.isfinite(pullback(p.d_out)[0]).all()
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+P = problem((3, 4, 5, 6), x_copies=1, h_copies=4, mask="right")
+FLAGS = flags_of(P)
+
+
+def weights(**changes):
+    return recurrence.PackedWeights(
+        **{"kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, **changes}, gates=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": P.x.tolist()}, TypeError, "x must be a float32 or float64 NumPy array; got list"),
+        ({"x": P.x.astype(int)}, TypeError, "x must be .* got int64"),
+        ({"x": P.x.astype("float16")}, TypeError, "x must be .* got float16"),
+        ({"x": P.x[0]}, ValueError, r"x must have shape \(batch, timesteps, inputs\); got \(4, 5\)"),
+        ({"x": P.x[:, :0]}, ValueError, "x must have at least one timestep; got 0"),
+        ({"x": P.x[:, :, 1:]}, ValueError, r"kernel must have shape \(4, 24\); got \(5, 24\)"),
+        ({"x": P.x.astype("float32")}, TypeError, "kernel must be float32 as the kernel is; got float64"),
+        ({"weights": weights(recurrent_kernel=P.recurrent[:, 1:])}, ValueError, "recurrent_kernel must have shape"),
+        ({"weights": weights(recurrent_kernel=P.recurrent.astype("float32"))}, TypeError, "recurrent_kernel must be"),
+        ({"weights": weights(bias=P.bias[1:])}, ValueError, r"bias must have shape \(24,\); got \(23,\)"),
+        ({"weights": weights(bias=P.bias.astype("float32"))}, TypeError, "bias must be float64"),
+        ({"initial_states": [P.h]}, ValueError, "initial_states must hold 2 arrays; got 1"),
+        ({"initial_states": [P.h, P.c[1:]]}, ValueError, r"initial_states\[1\] must have shape \(3, 6\); got \(2, 6\)"),
+        ({"initial_states": [P.h.astype("float32"), P.c]}, TypeError, r"initial_states\[0\] must be float64"),
+        ({"initial_states": [P.h, P.c.tolist()]}, TypeError, r"initial_states\[1\] must be a NumPy array; got list"),
+        ({"flags": FLAGS.T}, ValueError, r"flags must have shape \(4, 3\); got \(3, 4\)"),
+        ({"flags": FLAGS.astype(bool)}, TypeError, "flags must be uint8"),
+        ({"x_factors": P.x_factors[0]}, ValueError, r"x_factors must have shape \(1 or 4, 3, 5\); got \(3, 5\)"),
+        ({"x_factors": P.x_factors.tolist()}, TypeError, "x_factors must be a NumPy array; got list"),
+        ({"x_factors": P.x_factors.astype("float32")}, TypeError, "x_factors must be float64"),
+        ({"h_factors": P.h_factors[:3]}, ValueError, r"h_factors must have shape \(1 or 4, 3, 6\); got \(3, 3, 6\)"),
+        ({"h_factors": P.h_factors[:, :2]}, ValueError, r"h_factors must have shape \(4, 3, 6\); got \(4, 2, 6\)"),
+        ({"activation": "mish"}, ValueError, "activation must be one of .* got 'mish'"),
+        ({"recurrent_activation": "softmax"}, ValueError, "recurrent_activation must be one of .* got 'softmax'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_kernel_starts(changes, error, message):
+    kernel_calls.clear()
+    with pytest.raises(error, match=message):
+        run(P, save=True, **changes)
+    assert not kernel_calls
+
+
+@pytest.mark.parametrize(
+    ("gradients", "error", "message"),
+    [
+        ({"d_out": P.d_out[:, 1:]}, ValueError, r"d_out must have shape \(3, 4, 6\); got \(3, 3, 6\)"),
+        ({"d_out": P.d_out.astype("float32")}, TypeError, "d_out must be float64"),
+        ({"d_out": P.d_out.tolist()}, TypeError, "d_out must be a NumPy array; got list"),
+        ({"d_states": [P.d_h, P.d_c[1:]]}, ValueError, r"d_states\[1\] must have shape \(3, 6\); got \(2, 6\)"),
+        ({"d_states": [P.d_h, P.d_c, P.d_c]}, ValueError, "d_states must hold 2 arrays; got 3"),
+    ],
+)
+def test_a_pullback_refuses_what_does_not_fit_and_stays_good(gradients, error, message):
+    _, _, pullback = run(P, save=True)
+    kernel_calls.clear()
+    with pytest.raises(error, match=message):
+        pullback(**gradients)
+    assert not kernel_calls
+    np.testing.assert_array_equal(pullback(P.d_out, [P.d_h, P.d_c])[0], answer(P)["d_x"])
+
+
+def test_a_pullback_is_good_for_one_call():
+    _, _, pullback = run(P, save=True)
+    pullback(P.d_out)
+    with pytest.raises(RuntimeError, match="a pullback can be called once"):
+        pullback(P.d_out)
+
+
+# -------------------------------------------------------------------------------- the equations, and compiled callers
+
+PAIRS = [
+    (None, None),
+    *((ACTIVATIONS[a].code, ACTIVATIONS[b].code) for a, b in zip(ACTIVATIONS, reversed(ACTIVATIONS), strict=True)),
+]
+
+
+@pytest.mark.parametrize("codes", PAIRS)
+def test_the_step_in_plain_python(codes, rng):
+    """`step` and `step_back` are Python that NumPy arrays can go through: the reference, to read and to try."""
+    z = list(rng.standard_normal((4, 5, 7)))
+    c0, d_h, d_c = rng.standard_normal((3, 5, 7))
+    names = {info.code: name for name, info in ACTIVATIONS.items()} | {None: None}
+    activation = names[codes[0]] or "tanh"
+    recurrent_activation = names[codes[1]] or "sigmoid"
+    h, c, *kept = lstm.step(*z, c0, *codes)
+    # A single step of the naive loop whose gates' inputs are its input.
+    _, (h_expected, c_expected) = reference.lstm(
+        np, np.concatenate(z, axis=1)[:, None], [np.eye(28), np.zeros((7, 28))], [np.zeros((5, 7)), c0],
+        activation=activation, recurrent_activation=recurrent_activation,
+    )  # fmt: skip
+    assert_close(h, h_expected, 1e-14)
+    assert_close(c, c_expected, 1e-14)
+
+    def loss(*arrays):
+        h, c, *_ = lstm.step(*arrays, *codes)
+        return np.vdot(d_h, h) + np.vdot(d_c, c)
+
+    check_gradients(loss, [*z, c0], lstm.step_back(d_h, d_c, *kept, c0, c, *codes))
+
+
+@njit
+def last_output_of_each_row(x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape):
+    batch, timesteps = x.shape[0], x.shape[1]
+    for b in range(batch):
+        lstm.forward(
+            b, b + 1, x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape,
+            0, timesteps, False, None, None,
+        )  # fmt: skip
+    return states[0, timesteps % 2].copy()
+
+
+def test_the_kernel_in_compiled_code():
+    p = problem((4, 5, 3, 6))
+    out = np.empty((4, 5, 6))
+    states = np.empty((2, 2, 4, 6))
+    states[:, 0] = p.h, p.c
+    h = last_output_of_each_row(
+        p.x, *recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES).forward(), states, out,
+        np.full((5, 4), COUNTS, np.uint8), np.full(5, 4), *(np.empty((0, 4, width)) for width in (3, 6, 24)),
+    )  # fmt: skip
+    assert_same_bits({"out": out, "h": h}, answer(p), ("out", "h"))
+
+
+# --------------------------------------------------------------------------------------------------------- flags
+
+
+def test_flags():
+    mask = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0]], bool)
+    reset = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    counts, cut, silent = 1, 2, 4
+
+    def flags(**options):
+        return recurrence.step_flags(3, 4, **options).T.tolist()
+
+    assert flags() == [[counts] * 4] * 3
+    repeated = [[silent, counts, 0, counts], [silent] * 4, [counts, counts, counts, 0]]
+    zeros = [[silent, counts, silent, counts], [silent] * 4, [counts, counts, counts, silent]]
+    assert flags(mask=mask) == repeated
+    assert flags(mask=mask, zero_output=True) == zeros
+    assert flags(reset=reset) == [[counts, counts, counts | cut, counts], [counts | cut, *[counts] * 3], [counts] * 4]
+    assert flags(mask=mask, reset=reset)[0] == [silent, counts, cut, counts]
+    assert flags(mask=mask[:, ::-1], reset=reset[:, ::-1], backwards=True) == flags(mask=mask, reset=reset)
+    assert flags(mask=mask[:, ::-1], zero_output=True, backwards=True) == zeros
