@@ -313,15 +313,18 @@ def _pack_transposed(start, stop, matrix, packed):
     width = packed.shape[2]
     for panel in range(start, stop):
         n = min(width, columns - panel * width)
+        source = advance(pointer(matrix), panel * width * depth)
+        target = advance(pointer(packed), panel * depth * width)
         # In blocks of k that keep both the lines read and the lines written in the first-level cache.
         for first in range(0, depth, 16):
             last = min(first + 16, depth)
             for j in range(n):
                 for k in range(first, last):
-                    packed[panel, k, j] = matrix[panel * width + j, k]
-            for k in range(first, last):
-                for j in range(n, width):
-                    packed[panel, k, j] = 0
+                    target[k * width + j] = source[j * depth + k]
+            if n < width:
+                for k in range(first, last):
+                    for j in range(n, width):
+                        target[k * width + j] = 0
 
 
 _PACK_GRAIN = 1 << 15  # elements: below this a hand-off to another thread costs more than it saves

@@ -6,9 +6,12 @@ from numbarnn.cells.contract import COUNTS, CUT
 from numbarnn.cells.rows import copy_row, zero_row
 from numbarnn.gemm import panel_columns, rows_product
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, hold, lanes, load_n, pointer, store, store_n
+from numbarnn.simd import advance, hold, lanes, load, load_n, pointer, store, store_n
 
-DEPTH_BLOCK = 128  # steps of a weight gradient's chain between two rests in memory: operands that stay in the caches
+# A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of a
+# row of the batch) between two rests in memory, and rows of the result.
+DEPTH_BLOCK = 256
+ROWS_BLOCK = 384
 
 
 @device
@@ -89,79 +92,109 @@ def weight_gradients(
     split_panels = -(-split_columns // width)
     top, bottom = (start, stop) if by_rows else (0, inputs + units)
     first_panel, last_panel = (0, splits * split_panels) if by_rows else (start, stop)
-    x_top, x_rows = min(top, inputs), min(bottom, inputs) - min(top, inputs)
-    h_top, h_rows = max(top - inputs, 0), max(bottom - inputs, 0) - max(top - inputs, 0)
-    h_place = -(-x_rows // vector) * vector
-    left_row = h_place + -(-h_rows // vector) * vector + vector  # off the powers of two, which fall on the same cache lines
+    block = min(bottom - top, ROWS_BLOCK)
+    left_row = -(-block // vector) * vector + 2 * vector  # off the powers of two, which fall on the same cache lines
     left_array = np.empty((DEPTH_BLOCK, left_row), x.dtype)
     right_array = np.empty((DEPTH_BLOCK, width), x.dtype)
-    step_of, row_of = np.empty(DEPTH_BLOCK, np.int64), np.empty(DEPTH_BLOCK, np.int64)
-    left, right, memory, inputs_here = pointer(left_array), pointer(right_array), pointer(states), pointer(x)
-    gradients, bias = pointer(dz), pointer(d_bias)
+    places = np.empty((3, DEPTH_BLOCK), np.int64)  # of a link of the chains: its row of x, of h (-1: zeros), of dz
+    rows = np.empty(DEPTH_BLOCK, np.int64)
+    left, right = pointer(left_array), pointer(right_array)
     s, b = last - 1, 0
     while s >= first:
         depth = 0
         while s >= first and depth < DEPTH_BLOCK:
             if b < min(batch, live[s]):
-                if flags[s, b] & COUNTS:
-                    step_of[depth], row_of[depth] = s, b
+                flag = flags[s, b]
+                if flag & COUNTS:
+                    t = timesteps - 1 - s if backwards else s
+                    places[0, depth] = (b * timesteps + t) * inputs
+                    places[1, depth] = -1 if flag & CUT else (s * batch + b) * units
+                    places[2, depth] = (s * batch + b) * columns
+                    rows[depth] = b
                     depth += 1
                 b += 1
             else:
                 s, b = s - 1, 0
-        gathered = -1
-        for panel in range(first_panel, last_panel):
-            split = panel // split_panels
-            column = split * split_columns + panel % split_panels * width
-            valid = min(width, (split + 1) * split_columns - column)
-            if split != gathered:
-                gathered = split
-                for k in range(depth):
-                    t = timesteps - 1 - step_of[k] if backwards else step_of[k]
-                    source = (row_of[k] * timesteps + t) * inputs + x_top
-                    gather_scaled(inputs_here, source, x_factors, split, row_of[k], x_top, left, k * left_row, x_rows)
-                    there = k * left_row + h_place
-                    if flags[step_of[k], row_of[k]] & CUT:
-                        zero_row(x.dtype.type(0), left, there, h_rows)
+        # Blocks of rows: those of the kernel, then those of the recurrent kernel.
+        row = top
+        while row < bottom:
+            recurrent = row >= inputs
+            end = min(row + ROWS_BLOCK, bottom if recurrent else min(bottom, inputs))
+            gathered = -1
+            for panel in range(first_panel, last_panel):
+                split = panel // split_panels
+                column = split * split_columns + panel % split_panels * width
+                valid = min(width, (split + 1) * split_columns - column)
+                if split != gathered:
+                    gathered = split
+                    if recurrent:
+                        gather_links(
+                            pointer(states), places[1], depth, row - inputs, end - row, h_factors, split, rows, left, left_row
+                        )  # fmt: skip
                     else:
-                        source = (step_of[k] * batch + row_of[k]) * units + h_top
-                        gather_scaled(memory, source, h_factors, split, row_of[k], h_top, left, there, h_rows)
-            for v in range(0, valid, vector):
-                n = valid - v
-                total = load_n(bias, column + v, n)
-                for k in range(depth):
-                    value = load_n(gradients, (step_of[k] * batch + row_of[k]) * columns + column + v, n)
-                    store(right, k * width + v, value)
-                    total = total + value
-                if top == 0:
-                    store_n(bias, column + v, n, total)
-            goal = advance(pointer(d_kernel), x_top * columns + column)
-            rows_panels(left, left_row, x_rows, right, width, depth, goal, columns, valid)
-            goal = advance(pointer(d_recurrent), h_top * columns + column)
-            rows_panels(advance(left, h_place), left_row, h_rows, right, width, depth, goal, columns, valid)
+                        gather_links(
+                            pointer(x), places[0], depth, row, end - row, x_factors, split, rows, left, left_row
+                        )  # fmt: skip
+                copy_links(pointer(dz), places[2], depth, column, valid, right)
+                if row == 0:
+                    add_links(right, depth, valid, advance(pointer(d_bias), column))
+                goal = advance(pointer(d_kernel), row * columns + column)
+                if recurrent:
+                    goal = advance(pointer(d_recurrent), (row - inputs) * columns + column)
+                step = panel_columns(right)
+                for part in range(0, valid, step):
+                    target = advance(goal, part)
+                    rows_product(
+                        left, 1, left_row, end - row, advance(right, part), width, depth,
+                        target, columns, target, columns, valid - part,
+                    )  # fmt: skip
+            row = end
     hold(left_array)
     hold(right_array)
 
 
 @device
-def rows_panels(left, left_row, rows, right, width, depth, goal, goal_row, valid):
-    """`rows_product` with the transpose of `left`, over as many of the micro-kernel's panels as `width` holds."""
-    step = panel_columns(right)
-    for column in range(0, valid, step):
-        target = advance(goal, column)
-        rows_product(
-            left, 1, left_row, rows, advance(right, column), width, depth, target, goal_row, target, goal_row, valid - column
-        )  # fmt: skip
+def copy_links(source, places, depth, column, valid, right):
+    """Copy `valid` columns of the rows at `places` into the rows of a block four vectors wide."""
+    vector = lanes(right)
+    if valid >= 4 * vector:
+        for k in range(depth):
+            here = places[k] + column
+            for v in range(4):
+                store(right, (4 * k + v) * vector, load(source, here + v * vector))
+    else:
+        for k in range(depth):
+            for v in range(0, valid, vector):
+                store(right, 4 * k * vector + v, load_n(source, places[k] + column + v, valid - v))
 
 
 @device
-def gather_scaled(source, offset, factors, gate, row, first, target, place, count):
-    """Copy `count` elements of a row, times their dropout factors for `gate` if there are any."""
+def add_links(right, depth, valid, total):
+    """Add the rows of a block four vectors wide to `total`, one after the other."""
+    vector = lanes(right)
+    for v in range(0, valid, vector):
+        value = load_n(total, v, valid - v)
+        for k in range(depth):
+            value = value + load(right, 4 * k * vector + v)
+        store_n(total, v, valid - v, value)
+
+
+@device
+def gather_links(source, places, depth, first, count, factors, gate, rows, left, left_row):
+    """Copy elements first..first+count of the rows at `places`, times their dropout factors; zeros for a place of -1."""
     copies, batch, width = factors.shape
-    if copies == 0:
-        copy_row(source, offset, target, place, count)
-        return
-    scale = (min(gate, copies - 1) * batch + row) * width + first
-    for k in range(0, count, lanes(target)):
-        n = count - k
-        store_n(target, place + k, n, load_n(source, offset + k, n) * load_n(pointer(factors), scale + k, n))
+    zero = factors.dtype.type(0)
+    plane = min(gate, copies - 1) * batch
+    scale = pointer(factors)
+    for k in range(depth):
+        there = k * left_row
+        if places[k] < 0:
+            zero_row(zero, left, there, count)
+        elif copies:
+            for j in range(0, count, lanes(left)):
+                n = count - j
+                value = load_n(source, places[k] + first + j, n)
+                value = value * load_n(scale, (plane + rows[k]) * width + first + j, n)
+                store_n(left, there + j, n, value)
+        else:
+            copy_row(source, places[k] + first, left, there, count)

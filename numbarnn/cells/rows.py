@@ -19,8 +19,11 @@ def seen_flags(flags, s, start, stop):
 @device
 def copy_row(source, source_offset, target, target_offset, count):
     """Copy `count` elements between pointers."""
-    for k in range(0, count, lanes(source)):
-        store_n(target, target_offset + k, count - k, load_n(source, source_offset + k, count - k))
+    whole = count // lanes(source) * lanes(source)
+    for k in range(0, whole, lanes(source)):
+        store(target, target_offset + k, load(source, source_offset + k))
+    if whole < count:
+        store_n(target, target_offset + whole, count - whole, load_n(source, source_offset + whole, count - whole))
 
 
 @device
