@@ -114,7 +114,8 @@ def info_arguments(parser):
 
 def info(options):
     """Print what matters about this machine and installation when a result or a time is to be understood."""
-    from numbarnn import gemm, jit, simd
+    from numbarnn import jit, simd
+    from numbarnn.kernel_cache import KernelCache
 
     features = sorted(simd.target_features())
     packages = ("numbarnn", "numba", "llvmlite", "numpy", "scipy", "optree")
@@ -127,7 +128,7 @@ def info(options):
         f"{simd.vector_bytes() // 8} float64), {simd.register_count()} registers, "
         + ("fused multiply-add" if simd.has_fma() else "no fused multiply-add"),
         "threads": jit.get_num_threads(),
-        "kernel cache": gemm.rows_product.stats.cache_path,
+        "kernel cache": KernelCache(info, {}).cache_path,
     }
     for name, value in rows.items():
         print(f"{name + ':':<14} {value}")

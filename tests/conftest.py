@@ -25,13 +25,16 @@ OPTIONS = pytest.StashKey[Counter]()
 
 @pytest.fixture(autouse=True)
 def same_start():
-    """Seed NumPy's global generator, and put back the number of threads that a test changed."""
-    from numbarnn import jit
+    """Seed every source of randomness, and put back the number of threads, floatx and names that a test changed."""
+    from numbarnn import backend, jit
+    from numbarnn.utils import set_random_seed
 
-    threads = jit.get_num_threads()
-    np.random.seed(0)
+    threads, floatx = jit.get_num_threads(), backend.floatx()
+    backend.clear_session()
+    set_random_seed(0)
     yield
     jit.set_num_threads(threads)
+    backend.set_floatx(floatx)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_info_tells_the_target():
     from numbarnn import simd
 
     command = [sys.executable, "-m", "numbarnn", "info"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     rows = dict(re.findall(r"^([a-z ]+): +(.*)$", printed, re.MULTILINE))
     assert list(rows) == ["versions", "python", "cpu", "cpu features", "vector width", "threads", "kernel cache"]
     assert f"numpy {np.__version__}" in rows["versions"]

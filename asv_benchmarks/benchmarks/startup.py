@@ -29,7 +29,7 @@ def seconds(code, cache):
     assert os.environ["NUMBARNN_NUM_THREADS"] and common.SIZES
     environment = {**os.environ, "NUMBARNN_CACHE_DIR": cache}
     command = [sys.executable, "-c", CLOCK.format(code=code)]
-    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 class Startup:
