@@ -161,7 +161,7 @@ def test_masked_tagging(rng, weighted):
             library.SGD(2**-3, momentum=0.5),
             loss.SparseCategoricalCrossentropy(),
             metrics=["accuracy"],
-            weighted_metrics=["mse"] if weighted else None,
+            weighted_metrics=["sparse_categorical_crossentropy"] if weighted else None,
         )
     batches = []
     for _ in range(STEPS):
