@@ -395,7 +395,7 @@ class SGD(Optimizer):
     >>> w = Variable(np.array([1.0, 2.0]))
     >>> optimizers.SGD(learning_rate=0.5).apply([np.array([1.0, 1.0])], [w])
     >>> w.numpy()
-    array([0.5, 1.5], dtype=float32)
+    array([0.5, 1.5])
     """
 
     def __init__(
