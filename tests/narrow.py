@@ -75,6 +75,7 @@ def child(target):
     """Run the tests in this process, whose environment names the target."""
     import pytest
 
+    sys.path.insert(0, str(FOLDER.parent))  # the checkout, installed or not
     missing = [name for name in FILES if not (FOLDER / name).exists()]
     if missing:
         print(f"tests/narrow.py names files that do not exist: {', '.join(missing)}")
