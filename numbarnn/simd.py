@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import config, types
 from numba.core.codegen import get_host_cpu_features
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
     "Mask",
@@ -269,58 +269,52 @@ def masked_store(builder, value, address, mask, dtype):
     return call_llvm(builder, name, ir.VoidType(), [value, address, align, mask])
 
 
+def _all_lanes(builder, n, dtype):
+    return builder.icmp_signed(">=", n, n.type(Vec(dtype).lanes))
+
+
 @intrinsic
-def _load_masked(typingctx, base, offset, n):
+def load_n(typingctx, base, offset, n):
+    """The first `n` lanes of the `Vec` at `offset`, zeros behind them; memory behind the n-th element is not read."""
+    if not (isinstance(base, types.CPointer) and _is_float(base.dtype)):
+        return None
     dtype = base.dtype
 
     def codegen(context, builder, sig, args):
         address = vector_address(builder, args[0], args[1], dtype)
-        return masked_load(builder, address, first_lanes(builder, args[2], dtype), dtype)
+        with builder.if_else(_all_lanes(builder, args[2], dtype), likely=True) as (whole, partial):
+            with whole:
+                plain = builder.load(address)
+                plain.align = dtype.bitwidth // 8
+                from_whole = builder.block
+            with partial:
+                masked = masked_load(builder, address, first_lanes(builder, args[2], dtype), dtype)
+                from_partial = builder.block
+        value = builder.phi(plain.type)
+        value.add_incoming(plain, from_whole)
+        value.add_incoming(masked, from_partial)
+        return value
 
     return Vec(dtype)(base, types.intp, types.intp), codegen
 
 
 @intrinsic
-def _store_masked(typingctx, base, offset, n, value):
+def store_n(typingctx, base, offset, n, value):
+    """Write the first `n` lanes of `value` to `offset` elements behind `base`; what lies behind them is not touched."""
+    if not (isinstance(base, types.CPointer) and isinstance(value, Vec) and value.dtype == base.dtype):
+        return None
     dtype = base.dtype
 
     def codegen(context, builder, sig, args):
         address = vector_address(builder, args[0], args[1], dtype)
-        masked_store(builder, args[3], address, first_lanes(builder, args[2], dtype), dtype)
+        with builder.if_else(_all_lanes(builder, args[2], dtype), likely=True) as (whole, partial):
+            with whole:
+                builder.store(args[3], address).align = dtype.bitwidth // 8
+            with partial:
+                masked_store(builder, args[3], address, first_lanes(builder, args[2], dtype), dtype)
         return context.get_dummy_value()
 
     return types.void(base, types.intp, types.intp, value), codegen
-
-
-def load_n(base, offset, n):
-    """The first `n` lanes of the `Vec` at `offset`, zeros behind them; memory behind the n-th element is not read."""
-    raise NotImplementedError("load_n runs inside compiled kernels only")
-
-
-def store_n(base, offset, n, value):
-    """Write the first `n` lanes of `value` to `offset` elements behind `base`; what lies behind them is not touched."""
-    raise NotImplementedError("store_n runs inside compiled kernels only")
-
-
-@overload(load_n, inline="always")
-def _load_n(base, offset, n):
-    def impl(base, offset, n):
-        if n >= lanes(base):
-            return load(base, offset)
-        return _load_masked(base, offset, n)
-
-    return impl
-
-
-@overload(store_n, inline="always")
-def _store_n(base, offset, n, value):
-    def impl(base, offset, n, value):
-        if n >= lanes(base):
-            store(base, offset, value)
-        else:
-            _store_masked(base, offset, n, value)
-
-    return impl
 
 
 @intrinsic
@@ -416,34 +410,6 @@ def fma(a, b, c):
     return a * b + c
 
 
-@overload(like, inline="always")
-def _like(value, constant):
-    if isinstance(value, Vec):
-        scalar = np.float32 if value.dtype == types.float32 else np.float64
-        return lambda value, constant: splat(scalar(constant))
-    if _is_float(value):
-        scalar = np.float32 if value == types.float32 else np.float64
-        return lambda value, constant: scalar(constant)
-    return None
-
-
-@intrinsic
-def _select(typingctx, condition, a, b):
-    def codegen(context, builder, sig, args):
-        return builder.select(*args)
-
-    return a(condition, a, b), codegen
-
-
-@overload(where, inline="always")
-def _where(condition, a, b):
-    vectors = isinstance(condition, Mask) and isinstance(a, Vec)
-    scalars = condition == types.boolean and _is_float(a)
-    if (vectors or scalars) and a == b:
-        return lambda condition, a, b: _select(condition, a, b)
-    return None
-
-
 def fma_ir(builder, a, b, c):
     """IR of ``a * b + c`` on vectors or scalars: one instruction where the target has it, else multiply, then add."""
     if not has_fma():
@@ -454,18 +420,47 @@ def fma_ir(builder, a, b, c):
     return call_llvm(builder, f"llvm.fma.f{32 if isinstance(a.type, ir.FloatType) else 64}", a.type, [a, b, c])
 
 
-@intrinsic
-def _fma(typingctx, a, b, c):
-    def codegen(context, builder, sig, args):
-        return fma_ir(builder, *args)
+def _define_generic(function, resolve, emit, *kinds):
+    """Let compiled code call a function of formulas: typed by `resolve`, emitted in place, with no call left.
 
-    return a(a, b, c), codegen
+    An inlined `overload` would do the same, at a price in compile time that kernels full of formulas feel.
+    """
+
+    @infer_global(function)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            result = resolve(*args) if len(args) == len(kinds[0]) and not kws else None
+            return None if result is None else signature(result, *args)
+
+    for kind in kinds:
+        lower_builtin(function, *kind)(emit)
 
 
-@overload(fma, inline="always")
-def _fma_overload(a, b, c):
-    if a == b == c and (isinstance(a, Vec) or _is_float(a)):
-        return lambda a, b, c: _fma(a, b, c)
-    return None
+def _emit_like(context, builder, sig, args):
+    value, constant = sig.args
+    if not isinstance(value, Vec):
+        return context.cast(builder, args[1], constant, value)
+    return splat_ir(builder, context.cast(builder, args[1], constant, value.dtype), value.lanes)
 
 
+_define_generic(
+    like,
+    lambda value, constant: value if isinstance(value, Vec) or _is_float(value) else None,
+    _emit_like,
+    (Vec, types.Number),
+    (types.Float, types.Number),
+)
+_define_generic(
+    where,
+    lambda condition, a, b: a if a == b and (isinstance(a, Vec) or _is_float(a)) else None,
+    lambda context, builder, sig, args: builder.select(*args),
+    (Mask, Vec, Vec),
+    (types.Boolean, types.Float, types.Float),
+)
+_define_generic(
+    fma,
+    lambda a, b, c: a if a == b == c and (isinstance(a, Vec) or _is_float(a)) else None,
+    lambda context, builder, sig, args: fma_ir(builder, *args),
+    (Vec, Vec, Vec),
+    (types.Float, types.Float, types.Float),
+)

@@ -69,13 +69,15 @@ def forward(
     width = kernel.shape[2]
     vector = lanes(kernel)
     block_panels = 4 * vector // width  # panels that hold the four gates of one block of units
-    z_row = 4 * vector
-    z_array = np.empty((ROW_BLOCK, z_row), x.dtype)
-    z = pointer(z_array)
     x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
-    rows = stop - start
-    x_array = np.empty((rows if x_copies else 0, inputs * max(1, x_copies)), x.dtype)
-    h_array = np.empty((rows, units * max(1, h_copies)), x.dtype)
+    # Working memory: the gates' inputs of a block of rows, and copies of the left operands where they need one.
+    z_row = 4 * vector
+    x_room = (stop - start) * inputs * x_copies
+    h_room = (stop - start) * units * (h_copies if h_copies else 1)
+    scratch = np.empty(ROW_BLOCK * z_row + x_room + h_room, x.dtype)
+    z = pointer(scratch)
+    x_copy = advance(z, ROW_BLOCK * z_row)
+    h_copy = advance(x_copy, x_room)
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
     zero = x.dtype.type(0)
@@ -88,13 +90,13 @@ def forward(
             # Left operands: where they lie, or a copy with dropout factors and resets applied.
             x_rows, x_row, x_step = advance(pointer(x), (start * timesteps + t) * inputs), timesteps * inputs, 1
             if x_copies:
-                gather_rows(x_rows, x_row, inputs, start, end, x_factors, x_array)
-                x_rows, x_row, x_step = pointer(x_array), inputs * x_copies, x_copies
+                gather_rows(x_rows, x_row, inputs, start, end, x_factors, x_copy)
+                x_rows, x_row, x_step = x_copy, inputs * x_copies, x_copies
             h_rows, h_row, h_step = advance(memory, (slot * batch + start) * units), units, 1
             if h_copies or seen & CUT:
-                gather_rows(h_rows, h_row, units, start, end, h_factors, h_array)
-                h_step = max(1, h_copies)
-                h_rows, h_row = pointer(h_array), units * h_step
+                gather_rows(h_rows, h_row, units, start, end, h_factors, h_copy)
+                h_step = h_copies if h_copies else 1
+                h_rows, h_row = h_copy, units * h_step
                 for b in range(start, end):
                     if flags[s, b] & CUT:
                         zero_row(zero, h_rows, (b - start) * h_row, h_row)
@@ -155,9 +157,7 @@ def forward(
                 carry_row(states, slot, new_slot, b, flags[s, b] & CUT)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop)
-    hold(z_array)
-    hold(x_array)
-    hold(h_array)
+    hold(scratch)
 
 
 @njit
@@ -172,13 +172,15 @@ def backward(
     timesteps, inputs = d_x.shape[1], d_x.shape[2]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
     vector = lanes(states)
-    memory, kept, dh, dc = pointer(states), pointer(tape), pointer(d_states), pointer(d_states[1])
+    memory, kept = pointer(states), pointer(tape)
+    dh, dc = pointer(d_states), advance(pointer(d_states), batch * units)
     emitted = d_out.shape[1] > 0
     c_plane = slots * batch * units
     zero = states.dtype.type(0)
     nothing = splat(zero)
-    scratch = np.empty((stop - start, kernel.shape[2]), states.dtype)
-    zeros = np.zeros(kernel.shape[2], states.dtype)
+    scratch = np.empty((stop - start + 1) * kernel.shape[2], states.dtype)
+    zero_row(zero, pointer(scratch), 0, kernel.shape[2])
+    product = advance(pointer(scratch), kernel.shape[2])
     for s in range(last - 1, first - 1, -1):
         end = max(start, min(stop, live[s]))
         for b in range(start, stop):
@@ -218,19 +220,19 @@ def backward(
         dz = advance(kept, (s * batch + start) * 4 * units)
         if seen_flags(flags, s, start, end) & COUNTS:
             multiply_back(
-                dz, end - start, 4, units, recurrent, h_factors, start, scratch, zeros, advance(dh, start * units), units
+                dz, end - start, 4, units, recurrent, h_factors, start, pointer(scratch), product, advance(dh, start * units), units
             )
             if timesteps:
                 t = timesteps - 1 - s if backwards else s
                 d_x_here = advance(pointer(d_x), (start * timesteps + t) * inputs)
                 multiply_back(
-                    dz, end - start, 4, units, kernel, x_factors, start, scratch, zeros, d_x_here, timesteps * inputs
+                    dz, end - start, 4, units, kernel, x_factors, start, pointer(scratch), product, d_x_here, timesteps * inputs
                 )
         for b in range(start, stop):
             if flags[s, b] & CUT:
                 zero_row(zero, dh, b * units, units)
                 zero_row(zero, dc, b * units, units)
-    hold(d_states)
+    hold(scratch)
 
 
 CELL = Cell(

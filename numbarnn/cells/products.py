@@ -15,7 +15,7 @@ ROWS_BLOCK = 384
 
 
 @device
-def multiply_back(dz, rows, gates, units, weights, factors, start, scratch, zeros, target, target_row):
+def multiply_back(dz, rows, gates, units, weights, factors, start, zeros, product, target, target_row):
     """Add ``dz @ weights.T`` to the rows of `target`, through the dropout factors of the forward product.
 
     Parameters
@@ -26,10 +26,8 @@ def multiply_back(dz, rows, gates, units, weights, factors, start, scratch, zero
         ``pack_transposed`` of the weights of all gates.
     factors : array [M, B, columns]
         Dropout factors; `start` is the batch row of the first row here.
-    scratch : array
-        Room for `rows` rows of one panel.
-    zeros : array
-        One panel width of zeros.
+    zeros, product : pointer
+        A panel's width of zeros, and room for `rows` rows of a panel.
     target : pointer
         First row, with `target_row` elements from one row to the next.
     """
@@ -47,12 +45,11 @@ def multiply_back(dz, rows, gates, units, weights, factors, start, scratch, zero
             rows_product(dz, depth, 1, rows, right, width, depth, goal, target_row, goal, target_row, valid)
             continue
         valid = min(valid, width)
-        product = pointer(scratch)
         for g in range(split):
             length = depth // split
             rows_product(
                 advance(dz, g * length), depth, 1, rows, advance(right, g * length * width), width, length,
-                pointer(zeros), 0, product, width, valid,
+                zeros, 0, product, width, valid,
             )  # fmt: skip
             for r in range(rows):
                 scale = advance(pointer(factors), (g * factors.shape[1] + start + r) * columns + column)
@@ -94,11 +91,14 @@ def weight_gradients(
     first_panel, last_panel = (0, splits * split_panels) if by_rows else (start, stop)
     block = min(bottom - top, ROWS_BLOCK)
     left_row = -(-block // vector) * vector + 2 * vector  # off the powers of two, which fall on the same cache lines
-    left_array = np.empty((DEPTH_BLOCK, left_row), x.dtype)
-    right_array = np.empty((DEPTH_BLOCK, width), x.dtype)
-    places = np.empty((3, DEPTH_BLOCK), np.int64)  # of a link of the chains: its row of x, of h (-1: zeros), of dz
-    rows = np.empty(DEPTH_BLOCK, np.int64)
-    left, right = pointer(left_array), pointer(right_array)
+    scratch = np.empty(DEPTH_BLOCK * (left_row + width), x.dtype)
+    left, right = pointer(scratch), advance(pointer(scratch), DEPTH_BLOCK * left_row)
+    # Of each link of the chains: where its rows of x, of h (-1: zeros) and of dz begin, and its row in the batch.
+    places = np.empty(4 * DEPTH_BLOCK, np.int64)
+    x_places = pointer(places)
+    h_places, dz_places, rows = (
+        advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)
+    )  # fmt: skip
     s, b = last - 1, 0
     while s >= first:
         depth = 0
@@ -107,9 +107,9 @@ def weight_gradients(
                 flag = flags[s, b]
                 if flag & COUNTS:
                     t = timesteps - 1 - s if backwards else s
-                    places[0, depth] = (b * timesteps + t) * inputs
-                    places[1, depth] = -1 if flag & CUT else (s * batch + b) * units
-                    places[2, depth] = (s * batch + b) * columns
+                    x_places[depth] = (b * timesteps + t) * inputs
+                    h_places[depth] = -1 if flag & CUT else (s * batch + b) * units
+                    dz_places[depth] = (s * batch + b) * columns
                     rows[depth] = b
                     depth += 1
                 b += 1
@@ -129,13 +129,13 @@ def weight_gradients(
                     gathered = split
                     if recurrent:
                         gather_links(
-                            pointer(states), places[1], depth, row - inputs, end - row, h_factors, split, rows, left, left_row
+                            pointer(states), h_places, depth, row - inputs, end - row, h_factors, split, rows, left, left_row
                         )  # fmt: skip
                     else:
                         gather_links(
-                            pointer(x), places[0], depth, row, end - row, x_factors, split, rows, left, left_row
+                            pointer(x), x_places, depth, row, end - row, x_factors, split, rows, left, left_row
                         )  # fmt: skip
-                copy_links(pointer(dz), places[2], depth, column, valid, right)
+                copy_links(pointer(dz), dz_places, depth, column, valid, right)
                 if row == 0:
                     add_links(right, depth, valid, advance(pointer(d_bias), column))
                 goal = advance(pointer(d_kernel), row * columns + column)
@@ -149,8 +149,8 @@ def weight_gradients(
                         target, columns, target, columns, valid - part,
                     )  # fmt: skip
             row = end
-    hold(left_array)
-    hold(right_array)
+    hold(scratch)
+    hold(places)
 
 
 @device

@@ -40,21 +40,22 @@ def gather_rows(source, row, width, start, stop, factors, target):
     With factors for each of G > 1 gates, `target` holds G products for each element, side by side.
     """
     gates, batch = factors.shape[0], factors.shape[1]
-    goal, scale = pointer(target), pointer(factors)
+    copies = gates if gates else 1
+    scale = pointer(factors)
     for b in range(start, stop):
         here = (b - start) * row
-        there = (b - start) * width * max(1, gates)
+        there = (b - start) * width * copies
         if gates > 1:
             for g in range(gates):
                 for k in range(width):
-                    goal[there + k * gates + g] = source[here + k] * scale[(g * batch + b) * width + k]
+                    target[there + k * gates + g] = source[here + k] * scale[(g * batch + b) * width + k]
         else:
-            for k in range(0, width, lanes(goal)):
+            for k in range(0, width, lanes(target)):
                 n = width - k
                 value = load_n(source, here + k, n)
                 if gates:
                     value = value * load_n(scale, b * width + k, n)
-                store_n(goal, there + k, n, value)
+                store_n(target, there + k, n, value)
 
 
 @device
