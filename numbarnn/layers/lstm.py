@@ -431,10 +431,12 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
 
     def get_config(self):
         """Return the arguments that make this layer again."""
-        config = super().get_config()
-        del config["cell"]
-        config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
-        return {**config, **self.cell._cell_config()}
+        config = {k: v for k, v in super().get_config().items() if k not in ("cell", "activity_regularizer")}
+        for name, value in self.cell._cell_config().items():
+            config[name] = value
+            if name == "bias_regularizer":  # where Keras has it
+                config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        return config
 
     @classmethod
     def from_config(cls, config):
