@@ -105,6 +105,13 @@ def _check(name, array, shape, dtype):
     return kernel_array(array)
 
 
+def _check_factors(name, factors, gates, shape, dtype):
+    copies = factors.shape[0] if np.ndim(factors) == 3 else -1
+    if copies not in (1, gates):
+        raise ValueError(f"{name} must have shape (1 or {gates}, *{shape}); got {np.shape(factors)}")
+    return _check(name, factors, (copies, *shape), dtype)
+
+
 def _codes(cell, activation, recurrent_activation):
     """Run-time codes of an activation pair: None for the cell's own."""
     codes = []
@@ -196,60 +203,42 @@ def run(
         cell.default_activation if activation is None else activation,
         cell.default_recurrent_activation if recurrent_activation is None else recurrent_activation,
     )
-    factors = []
-    for name, given, width in (("x_factors", x_factors, inputs), ("h_factors", h_factors, units)):
-        if given is None:
-            factors.append(np.empty((0, batch, width), dtype))
-        else:
-            shape = np.shape(given)
-            copies = shape[0] if len(shape) == 3 else -1
-            if copies not in (1, cell.gates):
-                raise ValueError(f"{name} must have shape (1 or {cell.gates}, {batch}, {width}); got {shape}")
-            factors.append(_check(name, given, (copies, batch, width), dtype))
-    slots = timesteps + 1 if save else 2
-    states = np.empty((cell.states, slots, batch, units), dtype)
-    if initial_states is None:
-        states[:, 0] = 0
-    else:
+    work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences)
+    if initial_states is not None:
         if len(initial_states) != cell.states:
             raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
         for n, state in enumerate(initial_states):
-            states[n, 0] = _check(f"initial_states[{n}]", state, (batch, units), dtype)
-    if flags is None:
-        flags = np.full((timesteps, batch), COUNTS, np.uint8)
-        live = np.full(timesteps, batch, np.int64)
-    else:
+            work.states[n, 0] = _check(f"initial_states[{n}]", state, (batch, units), dtype)
+    if flags is not None:
         flags = _check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
-        live = _live(flags)
-    out = np.empty((batch, timesteps if return_sequences else 0, units), dtype)
-    tape = np.empty((timesteps if save else 0, batch, columns), dtype)
+        work = work._replace(flags=flags, live=_live(flags))
+    if x_factors is not None:
+        work = work._replace(x_factors=_check_factors("x_factors", x_factors, cell.gates, (batch, inputs), dtype))
+    if h_factors is not None:
+        work = work._replace(h_factors=_check_factors("h_factors", h_factors, cell.gates, (batch, units), dtype))
     kernel, recurrent, bias = weights.forward()
     if batch:
         grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
         kernel_calls[cell.name, "forward"] += len(chunks(batch, grain))
         parallel_for(
-            cell.forward, batch, grain, x, kernel, recurrent, bias, states, out, flags, live, *factors, tape,
-            0, timesteps, backwards, *codes,
+            cell.forward, batch, grain, x, kernel, recurrent, bias, *work, 0, timesteps, backwards, *codes
         )  # fmt: skip
-    last = states[:, timesteps if save else timesteps % 2]
+    last = work.states[:, timesteps if save else timesteps % 2]
     final_states = [state.copy() for state in last]
+    out = work.out
     if not return_sequences:
         out = last[0].copy()
-        out[flags[-1] & SILENT != 0] = 0
-    if not save:
-        return out, final_states, None
-    pullback = Pullback(cell, x, weights, states, flags, live, factors, tape, backwards, codes, return_sequences)
-    return out, final_states, pullback
+        if flags is not None:
+            out[flags[-1] & SILENT != 0] = 0
+    return out, final_states, Pullback(cell, x, weights, work, backwards, codes) if save else None
 
 
 class Pullback:
     """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call."""
 
-    def __init__(self, cell, x, weights, states, flags, live, factors, tape, backwards, codes, return_sequences):
-        self._cell, self._x, self._weights = cell, x, weights
-        self._states, self._flags, self._live, self._factors = states, flags, live, factors
-        self._tape, self._backwards, self._codes = tape, backwards, codes
-        self._return_sequences = return_sequences
+    def __init__(self, cell, x, weights, work, backwards, codes):
+        self._cell, self._x, self._weights, self._work = cell, x, weights, work
+        self._backwards, self._codes = backwards, codes
 
     def __call__(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Gradients of the inputs, the weights and the initial states.
@@ -277,44 +266,42 @@ class Pullback:
         TypeError, ValueError
             For a gradient whose type, dtype or shape does not fit, before anything is computed.
         """
-        if self._tape is None:
+        if self._work is None:
             raise RuntimeError("a pullback can be called once: its tape has been overwritten by the first call")
-        cell, x, states, flags, live, tape = self._cell, self._x, self._states, self._flags, self._live, self._tape
+        cell, x, work = self._cell, self._x, self._work
         batch, timesteps, inputs = x.shape
-        units, dtype = states.shape[3], x.dtype
+        units, dtype = work.states.shape[3], x.dtype
         columns = cell.gates * units
-        if d_states is not None and len(d_states) != cell.states:
-            raise ValueError(f"d_states must hold {cell.states} arrays; got {len(d_states)}")
         d_last = np.zeros((cell.states, batch, units), dtype)
         for n, gradient in enumerate(d_states or ()):
             if gradient is not None:
                 d_last[n] = _check(f"d_states[{n}]", gradient, (batch, units), dtype)
         sequence = np.empty((batch, 0, units), dtype)
         if d_out is not None:
-            if self._return_sequences:
+            if work.out.shape[1]:
                 sequence = _check("d_out", d_out, (batch, timesteps, units), dtype)
             else:
-                heard = flags[-1] & SILENT == 0
+                heard = work.flags[-1] & SILENT == 0
                 d_last[0][heard] += _check("d_out", d_out, (batch, units), dtype)[heard]
-        self._tape = None
+        self._work = None
         d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
         kernel, recurrent = self._weights.backward()
         if batch:
             grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
             kernel_calls[cell.name, "backward"] += len(chunks(batch, grain))
             parallel_for(
-                cell.backward, batch, grain, sequence, d_last, kernel, recurrent, states, flags, live, *self._factors,
-                tape, d_x, 0, timesteps, self._backwards, *self._codes,
+                cell.backward, batch, grain, sequence, d_last, kernel, recurrent, work.states, work.flags, work.live,
+                work.x_factors, work.h_factors, work.tape, d_x, 0, timesteps, self._backwards, *self._codes,
             )  # fmt: skip
-        return d_x if need_x else None, self._weight_gradients(tape) if need_weights else None, list(d_last)
+        return d_x if need_x else None, self._weight_gradients(work) if need_weights else None, list(d_last)
 
-    def _weight_gradients(self, dz):
-        x, states = self._x, self._states
+    def _weight_gradients(self, work):
+        x = self._x
         batch, timesteps, inputs = x.shape
-        units, columns = states.shape[3], dz.shape[2]
+        units, columns = work.states.shape[3], work.tape.shape[2]
         gradients = tuple(np.zeros(shape, x.dtype) for shape in ((inputs, columns), (units, columns), (columns,)))
         if batch:
-            splits = max(1, *(factor.shape[0] for factor in self._factors))
+            splits = max(1, work.x_factors.shape[0], work.h_factors.shape[0])
             panels = splits * -(-(columns // splits) // gemm.gradient_columns(x.dtype))
             depth = batch * timesteps
             # Threads share the columns, or the rows when there are too few panels of columns.
@@ -325,7 +312,7 @@ class Pullback:
                 n, grain = panels, max(1, _GRAIN // (depth * (inputs + units) * (columns // panels)))
             kernel_calls[self._cell.name, "weight_gradients"] += len(chunks(n, grain))
             parallel_for(
-                weight_gradients, n, grain, by_rows, x, states, self._flags, self._live, *self._factors, dz,
-                0, timesteps, self._backwards, *gradients,
+                weight_gradients, n, grain, by_rows, x, work.states, work.flags, work.live, work.x_factors,
+                work.h_factors, work.tape, 0, timesteps, self._backwards, *gradients,
             )  # fmt: skip
         return gradients

@@ -1,1 +1,44 @@
-"""Recurrent cells: equations and kernels on plain arrays."""
+"""Recurrent cells: their equations, and the kernels that run them on plain arrays.
+
+Layers are built on these kernels; so may your own code be, from Python or inside a function that Numba compiles. A cell is a
+module (`lstm`) with a record of its parts, a `Cell`; the arrays are described in `numbarnn.cells.contract`. Weights are packed
+once with `numbarnn.gemm`, and again when they change.
+
+Examples
+--------
+A batch of 2 sequences, 5 timesteps of 3 features, 4 units, inside the user's own compiled function:
+
+>>> import numpy as np
+>>> from numba import njit
+>>> from numbarnn import cells, gemm
+>>> from numbarnn.cells import lstm
+>>> rng = np.random.default_rng(0)
+>>> kernel = gemm.pack_gates(rng.normal(size=(3, 16)), gates=4)
+>>> recurrent_kernel = gemm.pack_gates(rng.normal(size=(4, 16)), gates=4)
+>>> bias = gemm.pack_gates(np.zeros((1, 16)), gates=4)
+>>> work = cells.LSTM.workspace(batch=2, timesteps=5, inputs=3, units=4, dtype="float64")
+>>> @njit
+... def mean_output(x, kernel, recurrent_kernel, bias, work):
+...     batch, timesteps, _ = x.shape
+...     states, out, flags, live, x_factors, h_factors, tape = work
+...     lstm.forward(
+...         0, batch, x, kernel, recurrent_kernel, bias, states, out, flags, live, x_factors, h_factors, tape,
+...         0, timesteps, False, None, None,
+...     )
+...     return out.mean()
+>>> x = rng.normal(size=(2, 5, 3))
+>>> bool(-1 < mean_output(x, kernel, recurrent_kernel, bias, work) < 1)
+True
+
+The same from Python, checked and with threads, is `numbarnn.recurrence.run`. One step on numbers or arrays, for reading
+and for tests, is ``lstm.step``:
+
+>>> h, c, *gates = lstm.step(0.0, 0.0, 0.5, 0.0, 1.0, None, None)
+>>> print(f"{c:.4f}")
+0.7311
+"""
+
+from numbarnn.cells.contract import Cell, Workspace
+from numbarnn.cells.lstm import CELL as LSTM
+
+__all__ = ["LSTM", "Cell", "Workspace"]

@@ -28,10 +28,25 @@ consecutive segments of steps give the bits of one call.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 COUNTS = 1
 CUT = 2
 SILENT = 4
+
+
+class Workspace(NamedTuple):
+    """The arrays of one pass that are not the caller's data, in the order in which `Cell.forward` takes them."""
+
+    states: np.ndarray
+    out: np.ndarray
+    flags: np.ndarray
+    live: np.ndarray
+    x_factors: np.ndarray
+    h_factors: np.ndarray
+    tape: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,3 +76,33 @@ class Cell:
     step_back: Callable
     forward: Callable
     backward: Callable
+
+    def workspace(self, batch, timesteps, inputs, units, dtype="float32", training=False, return_sequences=True):
+        """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
+
+        Parameters
+        ----------
+        batch, timesteps, inputs, units : int
+            B, T, I, H.
+        dtype : str or dtype
+            float32 or float64.
+        training : bool
+            Keep what `backward` needs.
+        return_sequences : bool
+            Make room for the outputs of all steps.
+
+        Returns
+        -------
+        Workspace
+        """
+        states = np.empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
+        states[:, 0] = 0
+        return Workspace(
+            states=states,
+            out=np.empty((batch, timesteps if return_sequences else 0, units), dtype),
+            flags=np.full((timesteps, batch), COUNTS, np.uint8),
+            live=np.full(timesteps, batch, np.int64),
+            x_factors=np.empty((0, batch, inputs), dtype),
+            h_factors=np.empty((0, batch, units), dtype),
+            tape=np.empty((timesteps if training else 0, batch, self.gates * units), dtype),
+        )
