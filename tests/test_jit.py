@@ -32,7 +32,8 @@ def run_python(code, *, path=Path(jit.__file__).parents[1], timeout=120, **envir
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**inherited, "PYTHONPATH": str(path), **environment},
+        # No .pyc files: they are told apart by size and whole seconds, and an edit here may change neither.
+        env={**inherited, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1", **environment},
         cwd=path,
         capture_output=True,
         text=True,
@@ -529,8 +530,12 @@ def test_ctrl_c_waits_for_the_chunks_that_write():
             done.append(start)
 
     assert threading.current_thread() is threading.main_thread()
-    with pytest.raises(KeyboardInterrupt):
-        parallel_for(chunk, 2, 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parallel_for(chunk, 2, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == [1]
 
 
