@@ -106,9 +106,9 @@ def _check(name, array, shape, dtype):
 
 
 def _check_factors(name, factors, gates, shape, dtype):
-    copies = factors.shape[0] if np.ndim(factors) == 3 else -1
+    copies = len(factors) if np.ndim(factors) == 3 else -1
     if copies not in (1, gates):
-        raise ValueError(f"{name} must have shape (1 or {gates}, *{shape}); got {np.shape(factors)}")
+        raise ValueError(f"{name} must have shape (1 or {gates}, {shape[0]}, {shape[1]}); got {np.shape(factors)}")
     return _check(name, factors, (copies, *shape), dtype)
 
 
@@ -272,6 +272,8 @@ class Pullback:
         batch, timesteps, inputs = x.shape
         units, dtype = work.states.shape[3], x.dtype
         columns = cell.gates * units
+        if d_states is not None and len(d_states) != cell.states:
+            raise ValueError(f"d_states must hold {cell.states} arrays; got {len(d_states)}")
         d_last = np.zeros((cell.states, batch, units), dtype)
         for n, gradient in enumerate(d_states or ()):
             if gradient is not None:
