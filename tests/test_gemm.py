@@ -1,14 +1,13 @@
 """Matrix products: values, the law of order, packed layouts, what stays untouched behind the last column."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
+from reference import one_chain
 
 from numbarnn import gemm, jit
 from numbarnn.gemm import gated_rows_product, panel_columns, rows_product
 from numbarnn.jit import njit
-from numbarnn.simd import advance, has_fma, pointer, vector_bytes
+from numbarnn.simd import advance, pointer, vector_bytes
 
 DTYPES = ["float32", "float64"]
 # (rows, depth, columns): ones, primes, one less and more than vectors and panels, tall, wide, flat.
@@ -24,19 +23,6 @@ def vector_width(dtype):
 def matrices(rng, shape, dtype):
     rows, depth, columns = shape
     return rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, columns)).astype(dtype)
-
-
-def one_chain(a, b, start=0.0):
-    """Compute ``start + a @ b`` element by element: k in rising order, one rounding a step where the target has FMA."""
-    result = np.full((a.shape[0], b.shape[1]), start, a.dtype)
-    for m, n in np.ndindex(result.shape):
-        for k in range(a.shape[1]):
-            if has_fma():
-                exact = Fraction(float(a[m, k])) * Fraction(float(b[k, n])) + Fraction(float(result[m, n]))
-                result[m, n] = float(exact)
-            else:
-                result[m, n] += a[m, k] * b[k, n]
-    return result
 
 
 # -------------------------------------------------------------------------------------------------------- matmul

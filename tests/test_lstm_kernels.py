@@ -8,8 +8,9 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from parity import BOUNDED, MASKS, make_mask
+from reference import one_chain
 
-from numbarnn import jit, recurrence
+from numbarnn import cells, jit, recurrence
 from numbarnn.cells import lstm
 from numbarnn.cells.contract import COUNTS
 from numbarnn.cells.products import weight_gradients
@@ -17,7 +18,8 @@ from numbarnn.cells.rows import ROW_BLOCK
 from numbarnn.jit import njit
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
-from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
+from numbarnn.testing import TOLERANCE, assert_close, check_gradients
+from numbarnn.testing.reference import lstm as naive_lstm
 
 GATES = 4
 KERNELS = (lstm.forward, lstm.backward, weight_gradients)
@@ -143,7 +145,7 @@ def expected(p):
     p = p.changed(lambda name, array: array.astype("float64") if array.dtype != bool else array)
 
     def results(x, weights, states):
-        sequence, last = reference.lstm(
+        sequence, last = naive_lstm(
             anp,
             x,
             weights,
@@ -349,43 +351,33 @@ def test_a_sequence_in_two_parts(options, dtype):
 def kernels(p, segments, blocks, live=None):
     """Return what `answer` does by calling the kernels as `numbarnn.cells.contract` says: by steps and by rows."""
     (batch, timesteps, inputs), units = p.x.shape, p.recurrent.shape[0]
-    dtype = p.x.dtype
-    flags = flags_of(p)
-    if flags is None:
-        flags = np.full((timesteps, batch), COUNTS, np.uint8)
-    live = np.full(timesteps, batch) if live is None else live
-    factors = [
-        np.empty((0, batch, width), dtype) if given is None else given
-        for given, width in ((p.x_factors, inputs), (p.h_factors, units))
-    ]
     weights = recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES)
     names = (p.activation, p.recurrent_activation)
     codes = (None, None) if names == ("tanh", "sigmoid") else tuple(ACTIVATIONS[name].code for name in names)
-    out, d_x = np.empty((batch, timesteps, units), dtype), np.zeros_like(p.x)
-    for saving in (False, True):
-        states = np.empty((2, timesteps + 1 if saving else 2, batch, units), dtype)
-        states[:, 0] = 0 if p.h is None else (p.h, p.c)
-        tape = np.empty((timesteps if saving else 0, batch, GATES * units), dtype)
+    given = {"flags": flags_of(p), "live": live, "x_factors": p.x_factors, "h_factors": p.h_factors}
+    for training in (False, True):
+        work = cells.LSTM.workspace(batch, timesteps, inputs, units, p.x.dtype, training)
+        work = work._replace(**{name: array for name, array in given.items() if array is not None})
+        work.states[:, 0] = 0 if p.h is None else (p.h, p.c)
         for segment, block in product(segments, blocks):
-            lstm.forward(
-                *block, p.x, *weights.forward(), states, out, flags, live, *factors, tape, *segment, p.backwards, *codes
-            )
-        if not saving:
-            unsaved = {"out": out.copy(), "h": states[0, timesteps % 2], "c": states[1, timesteps % 2]}
-    d_states = np.array([p.d_h, p.d_c])
-    d_weights = [np.zeros_like(p.kernel), np.zeros_like(p.recurrent), np.zeros(GATES * units, dtype)]
+            lstm.forward(*block, p.x, *weights.forward(), *work, *segment, p.backwards, *codes)
+        if not training:
+            unsaved = {"out": work.out, "h": work.states[0, timesteps % 2], "c": work.states[1, timesteps % 2]}
+    states, out, *flags_and_factors, tape = work
+    kept, d_x, d_states = tape.copy(), np.zeros_like(p.x), np.array([p.d_h, p.d_c])
+    d_weights = [np.zeros_like(p.kernel), np.zeros_like(p.recurrent), np.zeros_like(p.kernel[0])]
     for segment in reversed(segments):
         for block in blocks:
             lstm.backward(
-                *block, p.d_out, d_states, *weights.backward(), states, flags, live, *factors, tape, d_x,
+                *block, p.d_out, d_states, *weights.backward(), states, *flags_and_factors, tape, d_x,
                 *segment, p.backwards, *codes,
             )  # fmt: skip
         weight_gradients(
-            0, inputs + units, True, p.x, states, flags, live, *factors, tape, *segment, p.backwards, *d_weights
+            0, inputs + units, True, p.x, states, *flags_and_factors, tape, *segment, p.backwards, *d_weights
         )
     result = named(out, states[:, -1], d_x, d_weights, d_states)
     assert_same_bits(unsaved, result, ("out", "h", "c"))
-    return result
+    return {**result, "kept": kept, "dz": tape}
 
 
 @BOTH
@@ -395,8 +387,22 @@ def test_segments_of_steps_and_blocks_of_rows(options, dtype):
     p = problem((9, 10, 5, 18), dtype, **options)
     whole = answer(p)
     for segments in ([(0, 10)], [(0, 1), (1, 4), (4, 10)], [(s, s + 1) for s in range(10)]):
-        assert_same_bits(kernels(p, segments, [(0, 9)]), whole)
-    assert_same_bits(kernels(p, [(0, 3), (3, 10)], [(7, 9), (0, 1), (1, 7)]), whole)
+        assert_same_bits(kernels(p, segments, [(0, 9)]), whole, whole)
+    assert_same_bits(kernels(p, [(0, 3), (3, 10)], [(7, 9), (0, 1), (1, 7)]), whole, whole)
+
+
+@BOTH
+def test_every_sum_is_one_chain_in_the_order_of_the_law(dtype):
+    """Bias, then x, then h in rising order; gradients of weights over falling steps, and rising rows in each."""
+    p = problem((3, 1, 4, 5), dtype, activation="linear", recurrent_activation="linear")
+    z = kernels(p, [(0, 1)], [(0, 3)])["kept"][0]
+    np.testing.assert_array_equal(z, one_chain(np.hstack([p.x[:, 0], p.h]), np.vstack([p.kernel, p.recurrent]), p.bias))
+    p = problem((3, 4, 2, 3), dtype, mask="scattered")
+    found = kernels(p, [(0, 4)], [(0, 3)])
+    order = [(t, b) for t in (3, 2, 1, 0) for b in range(3) if p.mask[b, t]]
+    x, dz = np.array([p.x[b, t] for t, b in order]), np.array([found["dz"][t, b] for t, b in order])
+    np.testing.assert_array_equal(found["d_kernel"], one_chain(x.T, dz))
+    np.testing.assert_array_equal(found["d_bias"], one_chain(np.ones((1, len(dz)), dtype), dz)[0])
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -411,7 +417,7 @@ def test_rows_that_have_ended_need_not_be_looked_at(mask):
     live = np.full(8, 6) if flags is None else recurrence._live(flags)
     counting = 0 if flags is None else [np.flatnonzero(f & COUNTS).max(initial=-1) + 1 for f in flags]
     assert flags is None or live.tolist() == counting
-    assert_same_bits(kernels(p, [(0, 8)], [(0, 6)], live), kernels(p, [(0, 8)], [(0, 6)]))
+    assert_same_bits(kernels(p, [(0, 8)], [(0, 6)], live), kernels(p, [(0, 8)], [(0, 6)]), answer(p))
 
 
 @BOTH
@@ -669,7 +675,7 @@ def test_the_step_in_plain_python(codes, rng):
     recurrent_activation = names[codes[1]] or "sigmoid"
     h, c, *kept = lstm.step(*z, c0, *codes)
     # A single step of the naive loop whose gates' inputs are its input.
-    _, (h_expected, c_expected) = reference.lstm(
+    _, (h_expected, c_expected) = naive_lstm(
         np, np.concatenate(z, axis=1)[:, None], [np.eye(28), np.zeros((7, 28))], [np.zeros((5, 7)), c0],
         activation=activation, recurrent_activation=recurrent_activation,
     )  # fmt: skip
@@ -684,8 +690,10 @@ def test_the_step_in_plain_python(codes, rng):
 
 
 @njit
-def last_output_of_each_row(x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape):
-    batch, timesteps = x.shape[0], x.shape[1]
+def row_by_row(x, kernel, recurrent, bias, work):
+    """A user's own compiled function around the kernel."""
+    batch, timesteps, _ = x.shape
+    states, out, flags, live, x_factors, h_factors, tape = work
     for b in range(batch):
         lstm.forward(
             b, b + 1, x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape,
@@ -696,14 +704,10 @@ def last_output_of_each_row(x, kernel, recurrent, bias, states, out, flags, live
 
 def test_the_kernel_in_compiled_code():
     p = problem((4, 5, 3, 6))
-    out = np.empty((4, 5, 6))
-    states = np.empty((2, 2, 4, 6))
-    states[:, 0] = p.h, p.c
-    h = last_output_of_each_row(
-        p.x, *recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES).forward(), states, out,
-        np.full((5, 4), COUNTS, np.uint8), np.full(5, 4), *(np.empty((0, 4, width)) for width in (3, 6, 24)),
-    )  # fmt: skip
-    assert_same_bits({"out": out, "h": h}, answer(p), ("out", "h"))
+    work = cells.LSTM.workspace(4, 5, 3, 6, "float64")
+    work.states[:, 0] = p.h, p.c
+    h = row_by_row(p.x, *recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES).forward(), work)
+    assert_same_bits({"out": work.out, "h": h}, answer(p), ("out", "h"))
 
 
 # --------------------------------------------------------------------------------------------------------- flags
