@@ -1,0 +1,104 @@
+"""What the kernel floor reaches of the machine: the matrix product, the pointwise part of a step."""
+
+import time
+
+import numpy as np
+
+from . import common  # noqa: F401 - it pins the threads
+
+
+def least_seconds(function, *args, repeat=400):
+    """Return the least time of many calls."""
+    function(*args)
+    best = np.inf
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function(*args)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def fma_peak():
+    """Measure one core's multiply-adds: GFLOP/s of a long chain of them on the same few numbers."""
+    from numbarnn import gemm
+    from numbarnn.jit import njit
+    from numbarnn.simd import pointer
+
+    depth = 20000
+
+    @njit
+    def chains(a, b, c):
+        width = b.size
+        rows = pointer(c)
+        gemm.rows_product(pointer(a), 1, 0, 6, pointer(b), 0, depth, rows, width, rows, width, width)
+
+    a, b = np.zeros(6, "f4"), np.zeros(gemm.panel_width("float32"), "f4")
+    return 2 * 6 * depth * b.size / least_seconds(chains, a, b, np.zeros((6, b.size), "f4")) / 1e9
+
+
+def product_speed(rows, depth, columns):
+    """Measure one core's product of a matrix and a packed one: GFLOP/s."""
+    from numbarnn import gemm
+    from numbarnn.jit import njit
+    from numbarnn.simd import advance, pointer
+
+    @njit
+    def product(a, packed, c):
+        width, columns = packed.shape[2], c.shape[1]
+        for panel in range(packed.shape[0]):
+            right, goal = advance(pointer(packed), panel * packed.shape[1] * width), advance(pointer(c), panel * width)
+            rest = columns - panel * width
+            gemm.rows_product(
+                pointer(a), a.shape[1], 1, a.shape[0], right, width, a.shape[1], goal, columns, goal, columns, rest
+            )
+
+    rng = np.random.default_rng(0)
+    a, b = rng.random((rows, depth), "f4"), rng.random((depth, columns), "f4")
+    c = np.zeros((rows, columns), "f4")
+    return 2 * rows * depth * columns / least_seconds(product, a, gemm.pack(b), c) / 1e9
+
+
+def pointwise_ns():
+    """Measure the step of the LSTM without its products: ns for each unit, with all loads and stores."""
+    from numbarnn.cells import lstm
+    from numbarnn.jit import njit
+    from numbarnn.simd import lanes, load, pointer, store
+
+    @njit
+    def steps(z, c0, h, c, kept):
+        rows, units = c0.shape
+        zp, c0p, hp, cp, kp = pointer(z), pointer(c0), pointer(h), pointer(c), pointer(kept)
+        for r in range(rows):
+            for u in range(0, units, lanes(zp)):
+                at, one = r * 4 * units + u, r * units + u
+                new = lstm.step(
+                    load(zp, at), load(zp, at + units), load(zp, at + 2 * units), load(zp, at + 3 * units),
+                    load(c0p, one), None, None,
+                )  # fmt: skip
+                store(hp, one, new[0])
+                store(cp, one, new[1])
+                store(kp, at, new[2])
+                store(kp, at + units, new[3])
+                store(kp, at + 2 * units, new[4])
+                store(kp, at + 3 * units, new[5])
+
+    rng = np.random.default_rng(0)
+    z, c0 = rng.standard_normal((16, 256), "f4"), rng.standard_normal((16, 64), "f4")
+    h, c, kept = np.empty_like(c0), np.empty_like(c0), np.empty_like(z)
+    return least_seconds(steps, z, c0, h, c, kept) / c0.size * 1e9
+
+
+class Floor:
+    """Speeds of one core."""
+
+    def track_fma_peak(self):
+        return fma_peak()
+
+    def track_product(self):
+        return product_speed(64, 256, 1024)
+
+    def track_pointwise(self):
+        return pointwise_ns()
+
+    track_fma_peak.unit = track_product.unit = "GFLOP/s"
+    track_pointwise.unit = "ns"
