@@ -117,10 +117,8 @@ def peers(args):
             ratios.append(ratio)
             rows[f"{name} {what}"] = {"minimum": ratio, "median": median, **found}
             speed = ours.flops * (1, 3)[number] / mine[0] / 1e6
-            print(
-                f"{name:20s} {what:18s} {mine[0]:9.3f} {one[0]:9.3f} {two[0]:9.3f} {ratio:6.2f} {median:8.2f} {speed:8.0f}",
-                flush=True,
-            )
+            shown = *(f"{value:9.3f}" for value in (mine[0], one[0], two[0])), f"{ratio:9.2f}", f"{median:9.2f}"
+            print(f"{name:20s} {what:18s} {' '.join(shown)} {speed:9.0f}", flush=True)
     print(f"least {min(ratios):.2f}, geometric mean {math.exp(np.mean(np.log(ratios))):.2f}")
     return rows
 
@@ -169,10 +167,10 @@ def options(args):
         functions = {option: problem.train for option, problem in problems.items()} | {"stateful": carry_on}
         found = interleave(functions, args.seconds * len(functions) / 2)
         for option, (least, median) in found.items():
-            rows[f"{name} {option}"] = least / found["plain"][0]
-            print(
-                f"{name:20s} {option:28s} {least:8.3f} ms  {least / found['plain'][0]:5.2f}  median {median / found['plain'][1]:5.2f}"
-            )
+            ratio = least / found["plain"][0]
+            rows[f"{name} {option}"] = ratio
+            medians = median / found["plain"][1]
+            print(f"{name:20s} {option:28s} {least:8.3f} ms  {ratio:5.2f}  medians {medians:5.2f}", flush=True)
     return rows
 
 

@@ -19,21 +19,29 @@ def least_seconds(function, *args, repeat=400):
 
 
 def fma_peak():
-    """Measure one core's multiply-adds: GFLOP/s of a long chain of them on the same few numbers."""
-    from numbarnn import gemm
+    """Measure one core's multiply-adds: GFLOP/s of twelve chains that never leave their registers."""
     from numbarnn.jit import njit
-    from numbarnn.simd import pointer
-
-    depth = 20000
+    from numbarnn.simd import fma, lanes, load, pointer, store, vector_bytes
 
     @njit
-    def chains(a, b, c):
-        width = b.size
-        rows = pointer(c)
-        gemm.rows_product(pointer(a), 1, 0, 6, pointer(b), 0, depth, rows, width, rows, width, width)
+    def chains(numbers, times):
+        memory = pointer(numbers)
+        v = lanes(memory)
+        x = load(memory, 0)
+        # Twelve different starts: equal chains would be computed once.
+        a, b, c, d = load(memory, v), load(memory, 2 * v), load(memory, 3 * v), load(memory, 4 * v)
+        e, f, g, h = load(memory, 5 * v), load(memory, 6 * v), load(memory, 7 * v), load(memory, 8 * v)
+        i, j, k, m = load(memory, 9 * v), load(memory, 10 * v), load(memory, 11 * v), load(memory, 12 * v)
+        for _ in range(times):
+            a, b, c, d = fma(a, x, x), fma(b, x, x), fma(c, x, x), fma(d, x, x)
+            e, f, g, h = fma(e, x, x), fma(f, x, x), fma(g, x, x), fma(h, x, x)
+            i, j, k, m = fma(i, x, x), fma(j, x, x), fma(k, x, x), fma(m, x, x)
+        store(memory, 0, ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((i + j) + (k + m)))
 
-    a, b = np.zeros(6, "f4"), np.zeros(gemm.panel_width("float32"), "f4")
-    return 2 * 6 * depth * b.size / least_seconds(chains, a, b, np.zeros((6, b.size), "f4")) / 1e9
+    times = 20_000
+    lanes_ = vector_bytes() // 4
+    numbers = np.linspace(0.1, 0.5, 13 * lanes_, dtype="f4")
+    return 2 * 12 * lanes_ * times / least_seconds(chains, numbers, times) / 1e9
 
 
 def product_speed(rows, depth, columns):
