@@ -54,10 +54,9 @@ class Problem:
 
         self.batch, self.steps, self.inputs, self.units = size
         rng = np.random.default_rng(0)
-        shapes = (self.batch, self.steps, self.inputs), (self.inputs, 4 * self.units), (self.units, 4 * self.units)
-        self.x, self.kernel, self.recurrent = (
-            rng.normal(size=s).astype("f4") * f for s, f in zip(shapes, (1, 0.1, 0.1))
-        )
+        self.x = rng.normal(size=(self.batch, self.steps, self.inputs)).astype("f4")
+        self.kernel = rng.normal(scale=0.1, size=(self.inputs, 4 * self.units)).astype("f4")
+        self.recurrent = rng.normal(scale=0.1, size=(self.units, 4 * self.units)).astype("f4")
         self.bias = np.zeros(4 * self.units, "f4")
         self.d_out = np.ones((self.batch, self.steps, self.units), "f4")
         self.run, self.pack, self.cell, self.options = recurrence.run, recurrence.PackedWeights, LSTM, options
@@ -104,9 +103,8 @@ def torch_problem(size, threads):
 def peers(args):
     """Against PyTorch."""
     ratios, rows = [], {}
-    print(
-        f"{'size':20s} {'what':18s} {'ours':>9s} {'torch 1':>9s} {'torch 2':>9s} {'ratio':>6s} {'medians':>8s} {'GFLOP/s':>8s}"
-    )
+    heads = "ours", "torch 1", "torch 2", "ratio", "medians", "GFLOP/s"
+    print(f"{'size':20s} {'what':18s} " + " ".join(f"{head:>9s}" for head in heads))
     for name in args.sizes or BATCHED:
         ours = Problem(SIZES[name])
         theirs = {threads: torch_problem(SIZES[name], threads) for threads in (1, 2)}

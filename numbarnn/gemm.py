@@ -9,6 +9,7 @@ row after row: ``packed[panel, k, column]``, so that the micro-kernel reads it a
 """
 
 import functools
+import math
 
 import numpy as np
 from llvmlite import ir
@@ -36,7 +37,7 @@ from numbarnn.simd import (
     vector_bytes,
 )
 
-__all__ = ["matmul", "pack", "pack_gates", "packed_gates_shape", "pack_transposed", "packed_shape", "panel_vectors", "panel_width", "rows_product"]
+__all__ = ["aligned_empty", "matmul", "pack", "pack_gates", "packed_gates_shape", "pack_transposed", "packed_shape", "panel_vectors", "panel_width", "rows_product"]
 
 
 _I64 = ir.IntType(64)
@@ -274,6 +275,26 @@ def gradient_columns(dtype):
     return 4 * vector_bytes() // np.dtype(dtype).itemsize
 
 
+def aligned_empty(shape, dtype):
+    """Allocate an array that begins on a cache line, so that no vector in it lies across two.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+        Uninitialised, C-contiguous.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 63, np.uint8)
+    start = -memory.__array_interface__["data"][0] % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def packed_shape(depth, columns, dtype):
     """Shape (panels, depth, panel width) of a packed right-hand side of `depth` rows and `columns` columns."""
     width = panel_width(dtype)
@@ -341,7 +362,7 @@ def pack(matrix):
     -------
     ndarray of shape ``packed_shape(depth, columns, dtype)``
     """
-    packed = np.empty(packed_shape(*matrix.shape, matrix.dtype), matrix.dtype)
+    packed = aligned_empty(packed_shape(*matrix.shape, matrix.dtype), matrix.dtype)
     parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), 1, packed)
     return packed
 
@@ -357,14 +378,14 @@ def pack_gates(matrix, gates):
     ndarray of shape ``packed_gates_shape(depth, units, gates, dtype)``
     """
     shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, matrix.dtype)
-    packed = np.empty(shape, matrix.dtype)
+    packed = aligned_empty(shape, matrix.dtype)
     parallel_for(_pack, shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
     return packed
 
 
 def pack_transposed(matrix):
     """Pack the transpose of a (columns, depth) matrix: what ``pack(matrix.T)`` would give."""
-    packed = np.empty(packed_shape(matrix.shape[1], matrix.shape[0], matrix.dtype), matrix.dtype)
+    packed = aligned_empty(packed_shape(matrix.shape[1], matrix.shape[0], matrix.dtype), matrix.dtype)
     parallel_for(_pack_transposed, packed.shape[0], _panel_grain(packed), kernel_array(matrix), packed)
     return packed
 

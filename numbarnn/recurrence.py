@@ -4,6 +4,8 @@ The one place where the device is chosen (the CPU so far).  Layers above turn ma
 `numbarnn.cells.contract`; kernels below see nothing else.
 """
 
+import os
+import threading
 from collections import Counter
 
 import numpy as np
@@ -20,6 +22,47 @@ __all__ = ["PackedWeights", "Pullback", "kernel_calls", "run", "step_flags"]
 kernel_calls = Counter()
 
 _GRAIN = 1 << 21  # multiply-adds worth a thread of their own: some 30 microseconds
+
+
+class _Spares:
+    """Memory of finished passes, kept for the next one of the same shape: the system's fresh pages cost a tenth of a pass.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes kept at most; the oldest go first.
+    """
+
+    def __init__(self, limit):
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._arrays = []
+
+    def take(self, shape, dtype):
+        """Return an uninitialised array."""
+        dtype = np.dtype(dtype)
+        with self._lock:
+            for place in range(len(self._arrays) - 1, -1, -1):
+                array = self._arrays[place]
+                if array.shape == shape and array.dtype == dtype:
+                    return self._arrays.pop(place)
+        return gemm.aligned_empty(shape, dtype)
+
+    def give(self, *arrays):
+        """Take arrays back that nobody uses any more."""
+        with self._lock:
+            self._arrays += [array for array in arrays if array.nbytes <= self._limit]
+            while sum(array.nbytes for array in self._arrays) > self._limit:
+                del self._arrays[0]
+
+    def renew_lock(self):
+        """After a fork another thread of the parent may hold it."""
+        self._lock = threading.Lock()
+
+
+_spares = _Spares(1 << 27)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_spares.renew_lock)
 
 
 class PackedWeights:
@@ -203,7 +246,8 @@ def run(
         cell.default_activation if activation is None else activation,
         cell.default_recurrent_activation if recurrent_activation is None else recurrent_activation,
     )
-    work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences)
+    empty = _spares.take if save else gemm.aligned_empty
+    work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)
     if initial_states is not None:
         if len(initial_states) != cell.states:
             raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
@@ -295,7 +339,9 @@ class Pullback:
                 cell.backward, batch, grain, sequence, d_last, kernel, recurrent, work.states, work.flags, work.live,
                 work.x_factors, work.h_factors, work.tape, d_x, 0, timesteps, self._backwards, *self._codes,
             )  # fmt: skip
-        return d_x if need_x else None, self._weight_gradients(work) if need_weights else None, list(d_last)
+        d_weights = self._weight_gradients(work) if need_weights else None
+        _spares.give(work.states, work.tape)
+        return d_x if need_x else None, d_weights, list(d_last)
 
     def _weight_gradients(self, work):
         x = self._x

@@ -32,6 +32,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numbarnn.gemm import aligned_empty
+
 COUNTS = 1
 CUT = 2
 SILENT = 4
@@ -77,7 +79,7 @@ class Cell:
     forward: Callable
     backward: Callable
 
-    def workspace(self, batch, timesteps, inputs, units, dtype="float32", training=False, return_sequences=True):
+    def workspace(self, batch, timesteps, inputs, units, dtype="float32", training=False, return_sequences=True, empty=aligned_empty):
         """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
 
         Parameters
@@ -90,12 +92,14 @@ class Cell:
             Keep what `backward` needs.
         return_sequences : bool
             Make room for the outputs of all steps.
+        empty : callable
+            ``empty(shape, dtype)`` gives the memory of states and tape.
 
         Returns
         -------
         Workspace
         """
-        states = np.empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
+        states = empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
         states[:, 0] = 0
         return Workspace(
             states=states,
@@ -104,5 +108,5 @@ class Cell:
             live=np.full(timesteps, batch, np.int64),
             x_factors=np.empty((0, batch, inputs), dtype),
             h_factors=np.empty((0, batch, units), dtype),
-            tape=np.empty((timesteps if training else 0, batch, self.gates * units), dtype),
+            tape=empty((timesteps if training else 0, batch, self.gates * units), dtype),
         )
