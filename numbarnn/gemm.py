@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbarnn.jit import get_num_threads, kernel_array, njit, parallel_for
+from numbarnn.jit import device, get_num_threads, kernel_array, njit, parallel_for
 from numbarnn.simd import (
     Vec,
     advance,
@@ -276,7 +276,7 @@ def gradient_columns(dtype):
 
 
 def aligned_empty(shape, dtype):
-    """Allocate an array that begins on a cache line, so that no vector in it lies across two.
+    """Allocate an array that begins on a cache line, so that no vector in it lies across two (a small one may not).
 
     Parameters
     ----------
@@ -290,17 +290,21 @@ def aligned_empty(shape, dtype):
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
+    if size < 1 << 14:  # alignment costs more microseconds than it saves
+        return np.empty(shape, dtype)
     memory = np.empty(size + 63, np.uint8)
     start = -memory.__array_interface__["data"][0] % 64
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+@functools.cache
 def packed_shape(depth, columns, dtype):
     """Shape (panels, depth, panel width) of a packed right-hand side of `depth` rows and `columns` columns."""
     width = panel_width(dtype)
     return -(-columns // width), depth, width
 
 
+@functools.cache
 def packed_gates_shape(depth, units, gates, dtype):
     """Shape of what :func:`pack_gates` fills: (panels, depth, panel width)."""
     width = vector_bytes() // np.dtype(dtype).itemsize
@@ -308,8 +312,8 @@ def packed_gates_shape(depth, units, gates, dtype):
     return -(-blocks * gates // panel_vectors()), depth, panel_width(dtype)
 
 
-@njit
-def _pack(start, stop, matrix, gates, packed):
+@device
+def _pack_panels(start, stop, matrix, gates, packed):
     """Fill panels start..stop: packed vector q holds lanes of gate ``q % gates`` of the units of block ``q // gates``."""
     depth, columns = matrix.shape
     source, target = pointer(matrix), pointer(packed)
@@ -327,8 +331,8 @@ def _pack(start, stop, matrix, gates, packed):
                 store(target, (panel * depth + k) * packed.shape[2] + v * width, value)
 
 
-@njit
-def _pack_transposed(start, stop, matrix, packed):
+@device
+def _pack_panels_transposed(start, stop, matrix, packed):
     """Fill panels start..stop with the columns of ``matrix.T``."""
     columns, depth = matrix.shape
     width = packed.shape[2]
@@ -348,11 +352,35 @@ def _pack_transposed(start, stop, matrix, packed):
                         target[k * width + j] = 0
 
 
+@njit
+def _pack(start, stop, matrix, gates, packed):
+    _pack_panels(start, stop, matrix, gates, packed)
+
+
+@njit
+def _pack_transposed(start, stop, matrix, packed):
+    _pack_panels_transposed(start, stop, matrix, packed)
+
+
+@njit
+def _pack_cell(start, stop, kernel, recurrent, bias, gates, to_kernel, to_recurrent, to_bias):
+    _pack_panels(start, stop, kernel, gates, to_kernel)
+    _pack_panels(start, stop, recurrent, gates, to_recurrent)
+    _pack_panels(start, stop, bias, gates, to_bias)
+
+
+@njit
+def _pack_cell_transposed(start, stop, kernel, recurrent, to_kernel, to_recurrent):
+    panels = to_kernel.shape[0]
+    _pack_panels_transposed(min(start, panels), min(stop, panels), kernel, to_kernel)
+    _pack_panels_transposed(max(start, panels) - panels, max(stop, panels) - panels, recurrent, to_recurrent)
+
+
 _PACK_GRAIN = 1 << 15  # elements: below this a hand-off to another thread costs more than it saves
 
 
-def _panel_grain(packed):
-    return max(1, _PACK_GRAIN // max(1, packed.shape[1] * packed.shape[2]))
+def _panel_grain(*packed):
+    return max(1, _PACK_GRAIN // max(1, sum(array.shape[1] * array.shape[2] for array in packed)))
 
 
 def pack(matrix):
@@ -367,27 +395,74 @@ def pack(matrix):
     return packed
 
 
-def pack_gates(matrix, gates):
-    """Pack a (depth, gates * units) matrix so that one panel holds the same units of neighbouring gates.
-
-    The product's panels then come out as the operands of a cell's step: vector q of a row of panels holds one vector of units of
-    gate ``q % gates``, block ``q // gates``.
-
-    Returns
-    -------
-    ndarray of shape ``packed_gates_shape(depth, units, gates, dtype)``
-    """
-    shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, matrix.dtype)
-    packed = aligned_empty(shape, matrix.dtype)
-    parallel_for(_pack, shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
-    return packed
-
-
 def pack_transposed(matrix):
     """Pack the transpose of a (columns, depth) matrix: what ``pack(matrix.T)`` would give."""
     packed = aligned_empty(packed_shape(matrix.shape[1], matrix.shape[0], matrix.dtype), matrix.dtype)
     parallel_for(_pack_transposed, packed.shape[0], _panel_grain(packed), kernel_array(matrix), packed)
     return packed
+
+
+def pack_gates(matrix, gates):
+    """Pack a (depth, gates * units) matrix so that one panel holds the same units of neighbouring gates.
+
+    The product's panels then come out as the operands of a cell's step: vector q of a row of panels holds one vector of
+    units of gate ``q % gates``, block ``q // gates``.
+
+    Returns
+    -------
+    ndarray of shape ``packed_gates_shape(depth, units, gates, dtype)``
+    """
+    packed = _empty_gates(matrix, gates)
+    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
+    return packed
+
+
+def _empty_gates(matrix, gates):
+    shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, matrix.dtype)
+    return aligned_empty(shape, matrix.dtype)
+
+
+def pack_cell(kernel, recurrent_kernel, bias, gates):
+    """Pack the weights of a cell for its forward pass: `pack_gates` of each, the bias as a matrix of one row.
+
+    Returns
+    -------
+    tuple of three ndarrays
+    """
+    matrices = [kernel_array(matrix) for matrix in (kernel, recurrent_kernel, bias.reshape(1, -1))]
+    packed = [_empty_gates(matrix, gates) for matrix in matrices]
+    parallel_for(_pack_cell, packed[0].shape[0], _panel_grain(*packed), *matrices, gates, *packed)
+    return tuple(packed)
+
+
+def pack_cell_transposed(kernel, recurrent_kernel):
+    """Pack the weights of a cell for its backward pass: `pack_transposed` of each.
+
+    Returns
+    -------
+    tuple of two ndarrays
+    """
+    matrices = [kernel_array(kernel), kernel_array(recurrent_kernel)]
+    packed = [aligned_empty(packed_shape(m.shape[1], m.shape[0], m.dtype), m.dtype) for m in matrices]
+    panels = packed[0].shape[0] + packed[1].shape[0]
+    parallel_for(_pack_cell_transposed, panels, _panel_grain(packed[0]), *matrices, *packed)
+    return tuple(packed)
+
+
+@njit
+def _multiply_small(a, a_row, a_step, b, transpose_b, panel, c):
+    """Multiply with one panel of `b` packed at a time: one call for what is not worth more."""
+    rows, columns = c.shape
+    depth = b.shape[1] if transpose_b else b.shape[0]
+    width = panel.shape[2]
+    here = pointer(panel)
+    for first in range(0, columns, width):
+        n = min(width, columns - first)
+        for k in range(depth):
+            for j in range(n):
+                here[k * width + j] = b[first + j, k] if transpose_b else b[k, first + j]
+        target = advance(pointer(c), first)
+        rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 
 
 @njit
@@ -413,6 +488,7 @@ def _multiply_panels(start, stop, a, a_row, a_step, depth, packed, c):
         )  # fmt: skip
 
 
+_SMALL = 1 << 15  # multiply-adds and packing of what takes less than a microsecond or two
 _GRAIN = 1 << 19  # multiply-adds: some ten microseconds of one core
 
 
@@ -453,8 +529,12 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     if not (rows and columns and depth):
         return c
     a = kernel_array(a)
-    packed = pack_transposed(b) if transpose_b else pack(b)
     a_row, a_step = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
+    if depth * columns * (rows + 8) <= _SMALL:
+        panel = np.empty((1, depth, panel_width(a.dtype)), a.dtype)
+        _multiply_small(a, a_row, a_step, kernel_array(b), transpose_b, panel, c)
+        return c
+    packed = pack_transposed(b) if transpose_b else pack(b)
     if get_num_threads() > packed.shape[0] or rows >= columns:
         grain = max(6, _GRAIN // (depth * columns))
         parallel_for(_multiply_rows, rows, grain, a, a_row, a_step, depth, packed, c)

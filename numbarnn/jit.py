@@ -87,7 +87,9 @@ class _Alias:
 
     def __init__(self, array):
         self.array = array
-        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+        interface = array.__array_interface__
+        interface["data"] = interface["data"][0], False
+        self.__array_interface__ = interface
 
 
 def kernel_array(array):
@@ -104,8 +106,10 @@ def kernel_array(array):
     ndarray
         C-contiguous and writeable: `array` itself, a copy, or a writeable view of read-only memory.
     """
-    array = np.ascontiguousarray(array)
-    return array if array.flags.writeable else np.asarray(_Alias(array))
+    flags = array.flags
+    if not flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    return array if flags.writeable else np.asarray(_Alias(array))
 
 
 def set_num_threads(n):

@@ -89,17 +89,13 @@ class PackedWeights:
     def forward(self):
         """Kernel, recurrent kernel and bias as `forward` takes them."""
         if self._forward is None:
-            self._forward = (
-                gemm.pack_gates(self.kernel, self.gates),
-                gemm.pack_gates(self.recurrent_kernel, self.gates),
-                gemm.pack_gates(self.bias.reshape(1, -1), self.gates),
-            )
+            self._forward = gemm.pack_cell(self.kernel, self.recurrent_kernel, self.bias, self.gates)
         return self._forward
 
     def backward(self):
         """Kernel and recurrent kernel as `backward` takes them."""
         if self._backward is None:
-            self._backward = gemm.pack_transposed(self.kernel), gemm.pack_transposed(self.recurrent_kernel)
+            self._backward = gemm.pack_cell_transposed(self.kernel, self.recurrent_kernel)
         return self._backward
 
 
