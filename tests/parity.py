@@ -1,7 +1,9 @@
 """Random LSTM configurations, and what answers for the truth: live Keras, and the naive loop under autograd."""
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
+from unittest import mock
 
 import numpy as np
 
@@ -160,18 +162,28 @@ def keras():
     import keras
 
     assert keras.backend.backend() == "torch"
-    # On PyTorch, Keras multiplies float64 matrices in float32, whatever floatx says: it promotes as JAX does.
+    return keras
+
+
+@contextmanager
+def products_in_float64():
+    """Let Keras on PyTorch multiply float64 matrices as such: by itself it promotes as JAX does, to float32."""
     from keras.src.backend.common import dtypes
 
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
-    return keras
+    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
+        yield
 
 
 def keras_answer(config, data):
     """Ask live Keras."""
+    layers = keras().layers
+    with products_in_float64() if config.dtype == "float64" else nullcontext():
+        return _keras_answer(layers, config, data)
+
+
+def _keras_answer(layers, config, data):
     import torch
 
-    layers = keras().layers
     loop = config.loop_arguments()
     if config.go_backwards and config.mask != "none":
         loop["unroll"] = (
