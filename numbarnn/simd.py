@@ -15,6 +15,7 @@ import platform
 import numpy as np
 from llvmlite import ir
 from numba import config, types
+from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
@@ -23,6 +24,7 @@ __all__ = [
     "Mask",
     "Vec",
     "advance",
+    "clear",
     "fma",
     "has_fma",
     "hold",
@@ -315,6 +317,21 @@ def store_n(typingctx, base, offset, n, value):
         return context.get_dummy_value()
 
     return types.void(base, types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def clear(typingctx, base, offset, count):
+    """Set `count` elements from `offset` on to zero."""
+    if not isinstance(base, types.CPointer):
+        return None
+    size = base.dtype.bitwidth // 8
+
+    def codegen(context, builder, sig, args):
+        address = builder.gep(args[0], [args[1]])
+        cgutils.memset(builder, address, builder.mul(args[2], args[2].type(size)), 0)
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp, types.intp), codegen
 
 
 @intrinsic

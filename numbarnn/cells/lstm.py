@@ -19,10 +19,10 @@ import numpy as np
 from numbarnn.cells.contract import COUNTS, CUT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import multiply_back
-from numbarnn.cells.rows import ROW_BLOCK, carry_row, emit_rows, gather_rows, seen_flags, zero_row
+from numbarnn.cells.rows import ROW_BLOCK, carry_row, emit_rows, gather_rows, seen_flags
 from numbarnn.gemm import gated_rows_product, rows_product
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, fma, hold, lanes, load, load_n, pointer, splat, store_n
+from numbarnn.simd import advance, clear, fma, hold, lanes, load, load_n, pointer, splat, store_n
 
 
 @device
@@ -99,7 +99,7 @@ def forward(
                 h_rows, h_row = h_copy, units * h_step
                 for b in range(start, end):
                     if flags[s, b] & CUT:
-                        zero_row(zero, h_rows, (b - start) * h_row, h_row)
+                        clear(h_rows, (b - start) * h_row, h_row)
             for row in range(start, end, ROW_BLOCK):
                 count = min(ROW_BLOCK, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
@@ -179,7 +179,7 @@ def backward(
     zero = states.dtype.type(0)
     nothing = splat(zero)
     scratch = np.empty((stop - start + 1) * kernel.shape[2], states.dtype)
-    zero_row(zero, pointer(scratch), 0, kernel.shape[2])
+    clear(pointer(scratch), 0, kernel.shape[2])
     product = advance(pointer(scratch), kernel.shape[2])
     for s in range(last - 1, first - 1, -1):
         end = max(start, min(stop, live[s]))
@@ -213,10 +213,8 @@ def backward(
                     store_n(dh, here, n, nothing)
                 else:
                     store_n(dh, here, n, dh0)
-                    store_n(kept, there, n, nothing)
-                    store_n(kept, there + units, n, nothing)
-                    store_n(kept, there + 2 * units, n, nothing)
-                    store_n(kept, there + 3 * units, n, nothing)
+            if not counts:
+                clear(kept, (s * batch + b) * 4 * units, 4 * units)
         dz = advance(kept, (s * batch + start) * 4 * units)
         if seen_flags(flags, s, start, end) & COUNTS:
             multiply_back(
@@ -230,8 +228,8 @@ def backward(
                 )
         for b in range(start, stop):
             if flags[s, b] & CUT:
-                zero_row(zero, dh, b * units, units)
-                zero_row(zero, dc, b * units, units)
+                clear(dh, b * units, units)
+                clear(dc, b * units, units)
     hold(scratch)
 
 

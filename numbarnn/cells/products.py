@@ -3,10 +3,9 @@
 import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT
-from numbarnn.cells.rows import copy_row, zero_row
 from numbarnn.gemm import panel_columns, rows_product
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, hold, lanes, load, load_n, pointer, store, store_n
+from numbarnn.simd import advance, clear, hold, lanes, load, load_n, pointer, store, store_n
 
 # A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of a
 # row of the batch) between two rests in memory, and rows of the result.
@@ -157,15 +156,10 @@ def weight_gradients(
 def copy_links(source, places, depth, column, valid, right):
     """Copy `valid` columns of the rows at `places` into the rows of a block four vectors wide."""
     vector = lanes(right)
-    if valid >= 4 * vector:
-        for k in range(depth):
-            here = places[k] + column
-            for v in range(4):
-                store(right, (4 * k + v) * vector, load(source, here + v * vector))
-    else:
-        for k in range(depth):
-            for v in range(0, valid, vector):
-                store(right, 4 * k * vector + v, load_n(source, places[k] + column + v, valid - v))
+    for k in range(depth):
+        here = places[k] + column
+        for v in range(0, valid, vector):
+            store(right, 4 * k * vector + v, load_n(source, here + v, valid - v))
 
 
 @device
@@ -183,18 +177,14 @@ def add_links(right, depth, valid, total):
 def gather_links(source, places, depth, first, count, factors, gate, rows, left, left_row):
     """Copy elements first..first+count of the rows at `places`, times their dropout factors; zeros for a place of -1."""
     copies, batch, width = factors.shape
-    zero = factors.dtype.type(0)
     plane = min(gate, copies - 1) * batch
     scale = pointer(factors)
     for k in range(depth):
-        there = k * left_row
         if places[k] < 0:
-            zero_row(zero, left, there, count)
-        elif copies:
-            for j in range(0, count, lanes(left)):
-                n = count - j
-                value = load_n(source, places[k] + first + j, n)
-                value = value * load_n(scale, (plane + rows[k]) * width + first + j, n)
-                store_n(left, there + j, n, value)
-        else:
-            copy_row(source, places[k] + first, left, there, count)
+            clear(left, k * left_row, count)
+            continue
+        for j in range(0, count, lanes(left)):
+            value = load_n(source, places[k] + first + j, count - j)
+            if copies:
+                value = value * load_n(scale, (plane + rows[k]) * width + first + j, count - j)
+            store_n(left, k * left_row + j, count - j, value)

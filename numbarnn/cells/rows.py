@@ -2,7 +2,7 @@
 
 from numbarnn.cells.contract import SILENT
 from numbarnn.jit import device
-from numbarnn.simd import lanes, load, load_n, pointer, splat, store, store_n
+from numbarnn.simd import lanes, load_n, pointer, splat, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
 
@@ -14,23 +14,6 @@ def seen_flags(flags, s, start, stop):
     for b in range(start, stop):
         seen |= flags[s, b]
     return seen
-
-
-@device
-def copy_row(source, source_offset, target, target_offset, count):
-    """Copy `count` elements between pointers."""
-    whole = count // lanes(source) * lanes(source)
-    for k in range(0, whole, lanes(source)):
-        store(target, target_offset + k, load(source, source_offset + k))
-    if whole < count:
-        store_n(target, target_offset + whole, count - whole, load_n(source, source_offset + whole, count - whole))
-
-
-@device
-def zero_row(zero, target, target_offset, count):
-    """Set `count` elements behind a pointer to `zero` (a scalar of their type)."""
-    for k in range(0, count, lanes(target)):
-        store_n(target, target_offset + k, count - k, splat(zero))
 
 
 @device
@@ -63,12 +46,12 @@ def carry_row(states, slot, new_slot, b, cut):
     """Take the states of row b over from one slot to another, or set them to zero with `cut`."""
     memory = pointer(states)
     count, slots, batch, units = states.shape
+    zero = splat(states.dtype.type(0))
     for n in range(count):
+        old = ((n * slots + slot) * batch + b) * units
         new = ((n * slots + new_slot) * batch + b) * units
-        if cut:
-            zero_row(states.dtype.type(0), memory, new, units)
-        else:
-            copy_row(memory, ((n * slots + slot) * batch + b) * units, memory, new, units)
+        for k in range(0, units, lanes(memory)):
+            store_n(memory, new + k, units - k, zero if cut else load_n(memory, old + k, units - k))
 
 
 @device
@@ -76,9 +59,9 @@ def emit_rows(states, slot, out, flags, s, start, stop):
     """Write what rows start..stop emit at step s: their first state, or zeros where the SILENT bit is set."""
     memory, goal = pointer(states), pointer(out)
     batch, units = states.shape[2], states.shape[3]
+    zero = splat(states.dtype.type(0))
     for b in range(start, stop):
-        there = (b * out.shape[1] + s) * units
-        if flags[s, b] & SILENT:
-            zero_row(out.dtype.type(0), goal, there, units)
-        else:
-            copy_row(memory, (slot * batch + b) * units, goal, there, units)
+        silent = flags[s, b] & SILENT
+        here, there = (slot * batch + b) * units, (b * out.shape[1] + s) * units
+        for k in range(0, units, lanes(memory)):
+            store_n(goal, there + k, units - k, zero if silent else load_n(memory, here + k, units - k))
