@@ -1,11 +1,11 @@
 """Matrix products of our own: packed right-hand sides, a register-blocked micro-kernel, one order of summation.
 
-The law of order: every element of a product is one chain of fused multiply-adds, ``c = fma(a[k], b[k], c)`` for k in rising order,
-whatever the number of rows, threads or blocks.  A chain may rest in memory between two calls.  So results are bitwise the same for any
-split of the work, and a row alone gives what it gives in a batch.
+The law of order: every element of a product is one chain of fused multiply-adds, ``c = fma(a[k], b[k], c)`` for k in
+rising order, whatever the number of rows, threads or blocks.  A chain may rest in memory between two calls.  So results
+are bitwise the same for any split of the work, and a row alone gives what it gives in a batch.
 
-A packed right-hand side is a sequence of panels.  A panel holds ``panel_width`` columns (zeros behind the last column of the matrix),
-row after row: ``packed[panel, k, column]``, so that the micro-kernel reads it as one stream.
+A packed right-hand side is a sequence of panels.  A panel holds ``panel_width`` columns (zeros behind the last column
+of the matrix), row after row: ``packed[panel, k, column]``, so that the micro-kernel reads it as one stream.
 """
 
 import functools
@@ -22,9 +22,7 @@ from numbarnn.simd import (
     advance,
     first_lanes,
     fma_ir,
-    itemsize,
     lanes,
-    load,
     load_n,
     masked_load,
     masked_store,
@@ -37,7 +35,23 @@ from numbarnn.simd import (
     vector_bytes,
 )
 
-__all__ = ["aligned_empty", "matmul", "pack", "pack_gates", "packed_gates_shape", "pack_transposed", "packed_shape", "panel_vectors", "panel_width", "rows_product"]
+__all__ = [
+    "aligned_empty",
+    "gated_rows_product",
+    "gradient_columns",
+    "matmul",
+    "pack",
+    "pack_cell",
+    "pack_cell_transposed",
+    "pack_gates",
+    "pack_transposed",
+    "packed_gates_shape",
+    "packed_shape",
+    "panel_columns",
+    "panel_vectors",
+    "panel_width",
+    "rows_product",
+]
 
 
 _I64 = ir.IntType(64)
@@ -107,7 +121,8 @@ class _Tile:
             return [masked_load(builder, *place, self.dtype) for place in self._addresses(base, row, masks)]
         with builder.if_else(full) as (whole, partial):
             with whole:
-                one, one_block = [self._load(address) for address, _ in self._addresses(base, row, masks)], builder.block
+                one = [self._load(address) for address, _ in self._addresses(base, row, masks)]
+                one_block = builder.block
             with partial:
                 other = [masked_load(builder, *place, self.dtype) for place in self._addresses(base, row, masks)]
                 other_block = builder.block
@@ -266,7 +281,7 @@ rows_product = _define_rows_product(
 
 gated_rows_product = _define_rows_product(
     True,
-    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v]``: every gate has a copy of the row of its own.""",
+    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v]``: every gate has a copy of the row.""",
 )
 
 
@@ -314,7 +329,7 @@ def packed_gates_shape(depth, units, gates, dtype):
 
 @device
 def _pack_panels(start, stop, matrix, gates, packed):
-    """Fill panels start..stop: packed vector q holds lanes of gate ``q % gates`` of the units of block ``q // gates``."""
+    """Fill panels start..stop: packed vector q holds gate ``q % gates`` of the units of block ``q // gates``."""
     depth, columns = matrix.shape
     source, target = pointer(matrix), pointer(packed)
     width = lanes(source)
@@ -473,7 +488,8 @@ def _multiply_rows(start, stop, a, a_row, a_step, depth, packed, c):
         target = advance(pointer(c), start * columns + panel * width)
         right = advance(pointer(packed), panel * depth * width)
         rows_product(
-            left, a_row, a_step, stop - start, right, width, depth, target, columns, target, columns, columns - panel * width
+            left, a_row, a_step, stop - start, right, width, depth,
+            target, columns, target, columns, columns - panel * width,
         )  # fmt: skip
 
 
@@ -484,7 +500,8 @@ def _multiply_panels(start, stop, a, a_row, a_step, depth, packed, c):
         target = advance(pointer(c), panel * width)
         right = advance(pointer(packed), panel * depth * width)
         rows_product(
-            pointer(a), a_row, a_step, rows, right, width, depth, target, columns, target, columns, columns - panel * width
+            pointer(a), a_row, a_step, rows, right, width, depth,
+            target, columns, target, columns, columns - panel * width,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A recurrent layer's pass over a batch of sequences: validate, allocate, pack, launch the cell's kernels, and back.
 
-The one place where the device is chosen (the CPU so far).  Layers above turn masks, resets and options into the arrays of
-`numbarnn.cells.contract`; kernels below see nothing else.
+The one place where the device is chosen (the CPU so far).  Layers above turn masks, resets and options into the
+arrays of `numbarnn.cells.contract`; kernels below see nothing else.
 """
 
 import os
@@ -25,7 +25,7 @@ _GRAIN = 1 << 21  # multiply-adds worth a thread of their own: some 30 microseco
 
 
 class _Spares:
-    """Memory of finished passes, kept for the next one of the same shape: the system's fresh pages cost a tenth of a pass.
+    """Memory of finished passes, kept for the next of the same shape: fresh pages cost a tenth of a pass.
 
     Parameters
     ----------

@@ -1,11 +1,12 @@
 """One SIMD register as a value: the `Vec` type of Numba kernels, with its loads, stores and operators.
 
-A formula written with ``+ - * /``, :func:`fma`, :func:`where` and :func:`like` runs unchanged on three kinds of values: on a `Vec`
-inside an ``@njit`` kernel (all lanes at once), on scalars inside any kernel, and on NumPy arrays in plain Python.  The vector width is
-that of the *target* Numba compiles for (``NUMBA_CPU_FEATURES`` may narrow it), not that of the host.
+A formula written with ``+ - * /``, :func:`fma`, :func:`where` and :func:`like` runs unchanged on three kinds of
+values: on a `Vec` inside an ``@njit`` kernel (all lanes at once), on scalars inside any kernel, and on NumPy arrays
+in plain Python.  The vector width is that of the *target* Numba compiles for (``NUMBA_CPU_FEATURES`` may narrow it),
+not that of the host.
 
-Memory is addressed by a pointer and an offset counted in elements.  ``pointer(array)`` gives the pointer; the array must stay alive and
-C-contiguous for as long as the pointer is used.  Nothing here checks bounds.
+Memory is addressed by a pointer and an offset counted in elements.  ``pointer(array)`` gives the pointer; the array
+must stay alive and C-contiguous for as long as the pointer is used.  Nothing here checks bounds.
 """
 
 import functools
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 
-# ---------------------------------------------------------------------------------------------------------------- the target
+# ---------------------------------------------------------------------------------------------------------- the target
 
 
 @functools.cache
@@ -87,7 +88,7 @@ def masks_are_free():
     return "avx512f" in target_features()
 
 
-# ----------------------------------------------------------------------------------------------------------------- the types
+# ----------------------------------------------------------------------------------------------------------- the types
 
 
 class Vec(types.Type):
@@ -141,7 +142,7 @@ def splat_ir(builder, scalar, lanes_):
 
 
 def call_llvm(builder, name, result, args):
-    """Emit a call of the LLVM intrinsic `name` with IR values `args`, declaring it in the module when it is new there."""
+    """Emit a call of the LLVM intrinsic `name` with IR values `args`, declared in the module when it is new there."""
     function = builder.module.globals.get(name)
     if function is None:
         function = ir.Function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
@@ -152,7 +153,7 @@ def _suffix(dtype):
     return f"v{Vec(dtype).lanes}f{dtype.bitwidth}"
 
 
-# ---------------------------------------------------------------------------------------------------------- pointers, memory
+# ---------------------------------------------------------------------------------------------------- pointers, memory
 
 
 @intrinsic
@@ -202,7 +203,7 @@ def itemsize(typingctx, base):
 
 @intrinsic
 def lanes(typingctx, base):
-    """Elements per vector register for what is behind a pointer, in an array, or in a `Vec`: a compile-time constant."""
+    """Elements per vector register, behind a pointer, in an array or in a `Vec`: a compile-time constant."""
     count = Vec(base.dtype).lanes
 
     def codegen(context, builder, sig, args):
@@ -346,7 +347,7 @@ def splat(typingctx, value):
     return Vec(value)(value), codegen
 
 
-# ----------------------------------------------------------------------------------------------------------------- operators
+# ----------------------------------------------------------------------------------------------------------- operators
 
 
 def _define_arithmetic(function, instruction):
@@ -406,7 +407,7 @@ def _lower_neg(context, builder, sig, args):
     return builder.fneg(args[0])
 
 
-# ------------------------------------------------------------------------- what formulas use beside the arithmetic operators
+# ------------------------------------------------------------------- what formulas use beside the arithmetic operators
 
 
 def like(value, constant):

@@ -1,8 +1,8 @@
 """Recurrent cells: their equations, and the kernels that run them on plain arrays.
 
-Layers are built on these kernels; so may your own code be, from Python or inside a function that Numba compiles. A cell is a
-module (`lstm`) with a record of its parts, a `Cell`; the arrays are described in `numbarnn.cells.contract`. Weights are packed
-once with `numbarnn.gemm`, and again when they change.
+Layers are built on these kernels; so may your own code be, from Python or inside a function that Numba compiles. A
+cell is a module (`lstm`) with a record of its parts, a `Cell`; the arrays are described in `numbarnn.cells.contract`.
+Weights are packed once with `numbarnn.gemm`, and again when they change.
 
 Examples
 --------

@@ -1,13 +1,14 @@
 """What a cell gives to the rest of the library, and the arrays its kernels take.
 
-Axes: B batch rows, T timesteps, I inputs, H units, G gates, S states.  All arrays are C-contiguous, of one dtype (float32 or float64)
-unless said, always present (an absent one has a zero axis) and allocated by the caller.
+Axes: B batch rows, T timesteps, I inputs, H units, G gates, S states.  All arrays are C-contiguous, of one dtype
+(float32 or float64) unless said, always present (an absent one has a zero axis) and allocated by the caller.
 
 ========== ================== =====================================================================================
 x          [B, T, I]          inputs
 kernel     packed [I, G*H]    ``gemm.pack_gates(kernel, G)``; the bias packed the same way, as a matrix of one row
 recurrent  packed [H, G*H]    ``gemm.pack_gates(recurrent_kernel, G)``
-states     [S, slots, B, H]   slot 0 holds the first states.  With T+1 slots (training), slot s+1 holds those after step s;
+states     [S, slots, B, H]   slot 0 holds the first states.  With T+1 slots (training), slot s+1 holds those after
+step s;
                               with 2 (inference), steps alternate between the slots: the last states are in slot T % 2
 out        [B, T, H]          what the layer emits at each step, in the order of the steps; [B, 0, H]: nobody asks
 flags      [T, B] uint8       bits: COUNTS the step counts for this row (else its state is carried over), CUT the state
@@ -15,15 +16,15 @@ flags      [T, B] uint8       bits: COUNTS the step counts for this row (else it
 live       [T] int64          at step s only rows 0 .. live[s]-1 can count: the others are not even looked at
 x_factors  [M, B, I]          dropout factors of the inputs: M = 0 (none), 1 (for all gates) or G (for each gate)
 h_factors  [M, B, H]          dropout factors of h before the recurrent product
-tape       [T, B, G*H]        what backward needs; [0, B, G*H] in inference.  `backward` turns it into the gradients of z
-d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none
-d_states   [S, B, H]          in: gradient of the last states; out: of the first states
-d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks
+tape       [T, B, G*H]        what backward needs; [0, B, G*H] in inference.  `backward` turns it into the gradients
+of z d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none d_states   [S, B, H]          in: gradient of
+the last states; out: of the first states d_x        [B, T, I]          gradient of the inputs, zeros at the start;
+[B, 0, I]: nobody asks
 ========== ================== =====================================================================================
 
-Kernels run steps ``first <= s < last`` for the rows ``start <= b < stop``; `backward` from the last down to the first.  Step s reads
-timestep s of `x`, or T-1-s with ``backwards``; everything else is indexed by s.  Calls on disjoint rows may run at once; calls on
-consecutive segments of steps give the bits of one call.
+Kernels run steps ``first <= s < last`` for the rows ``start <= b < stop``; `backward` from the last down to the
+first.  Step s reads timestep s of `x`, or T-1-s with ``backwards``; everything else is indexed by s.  Calls on
+disjoint rows may run at once; calls on consecutive segments of steps give the bits of one call.
 """
 
 from collections.abc import Callable
@@ -79,7 +80,17 @@ class Cell:
     forward: Callable
     backward: Callable
 
-    def workspace(self, batch, timesteps, inputs, units, dtype="float32", training=False, return_sequences=True, empty=aligned_empty):
+    def workspace(
+        self,
+        batch,
+        timesteps,
+        inputs,
+        units,
+        dtype="float32",
+        training=False,
+        return_sequences=True,
+        empty=aligned_empty,
+    ):
         """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
 
         Parameters

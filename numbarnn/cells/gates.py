@@ -1,7 +1,8 @@
 """Activations inside a cell: the cell's own pair, or any other by its run-time code.
 
-``code is None`` stands for the default (sigmoid for a gate, tanh for a candidate): Numba drops the other branch, so that the default
-kernel holds no choice.  The tape keeps of an activation what its derivative needs: its value, or its input.
+``code is None`` stands for the default (sigmoid for a gate, tanh for a candidate): Numba drops the other branch, so
+that the default kernel holds no choice.  The tape keeps of an activation what its derivative needs: its value, or its
+input.
 """
 
 from numbarnn.jit import device

@@ -6,12 +6,12 @@ Gates in the order i, f, c, o (Keras's), states h and c::
     i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o)          g = tanh(z_c)
     c' = f * c + i * g              h' = o * tanh(c')
 
-Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of F. Gers,
-J. Schmidhuber and F. Cummins, "Learning to Forget", Neural Computation 12(10), 2000.
+Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate
+of F. Gers, J. Schmidhuber and F. Cummins, "Learning to Forget", Neural Computation 12(10), 2000.
 
-The tape keeps i, f, g, o (or their inputs, for activations whose derivative needs the input); tanh(c') is computed again from c',
-which the states hold already.  `backward` overwrites the tape with the gradients of z.  The arrays are those of
-`numbarnn.cells.contract`.
+The tape keeps i, f, g, o (or their inputs, for activations whose derivative needs the input); tanh(c') is computed
+again from c', which the states hold already.  `backward` overwrites the tape with the gradients of z.  The arrays are
+those of `numbarnn.cells.contract`.
 """
 
 import numpy as np
@@ -113,7 +113,8 @@ def forward(
                         pair = p * (width // vector)  # the first gate of this panel
                         if x_step > 1:
                             gated_rows_product(
-                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
+                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs,
+                                b_here, 0, z_here, z_row, width,
                             )  # fmt: skip
                         else:
                             rows_product(
@@ -121,7 +122,8 @@ def forward(
                             )  # fmt: skip
                         if h_step > 1:
                             gated_rows_product(
-                                advance(h_here, pair), h_row, h_step, count, r_here, width, units, z_here, z_row, z_here, z_row, width
+                                advance(h_here, pair), h_row, h_step, count, r_here, width, units,
+                                z_here, z_row, z_here, z_row, width,
                             )  # fmt: skip
                         else:
                             rows_product(
@@ -218,14 +220,16 @@ def backward(
         dz = advance(kept, (s * batch + start) * 4 * units)
         if seen_flags(flags, s, start, end) & COUNTS:
             multiply_back(
-                dz, end - start, 4, units, recurrent, h_factors, start, pointer(scratch), product, advance(dh, start * units), units
-            )
+                dz, end - start, 4, units, recurrent, h_factors, start, pointer(scratch), product,
+                advance(dh, start * units), units,
+            )  # fmt: skip
             if timesteps:
                 t = timesteps - 1 - s if backwards else s
                 d_x_here = advance(pointer(d_x), (start * timesteps + t) * inputs)
                 multiply_back(
-                    dz, end - start, 4, units, kernel, x_factors, start, pointer(scratch), product, d_x_here, timesteps * inputs
-                )
+                    dz, end - start, 4, units, kernel, x_factors, start, pointer(scratch), product,
+                    d_x_here, timesteps * inputs,
+                )  # fmt: skip
         for b in range(start, stop):
             if flags[s, b] & CUT:
                 clear(dh, b * units, units)

@@ -66,16 +66,18 @@ def weight_gradients(
 ):  # fmt: skip
     """Add the gradients of the weights over the steps last-1 .. first to `d_kernel`, `d_recurrent` and `d_bias`.
 
-    Each element is one chain over the steps in falling order and, within a step, over the rows in rising order, of the rows that count.
-    A call computes the elements of rows start..stop of the kernel with the recurrent kernel below it (`by_rows`; the first of these
-    calls also the bias), or of the column panels start..stop of both: calls on disjoint ranges may run at once.
+    Each element is one chain over the steps in falling order and, within a step, over the rows in rising order, of
+    the rows that count. A call computes the elements of rows start..stop of the kernel with the recurrent kernel
+    below it (`by_rows`; the first of these calls also the bias), or of the column panels start..stop of both: calls
+    on disjoint ranges may run at once.
 
     Parameters
     ----------
     dz : array [T, B, G*H]
         The tape as `backward` left it.
     d_kernel, d_recurrent, d_bias : arrays [I, G*H], [H, G*H], [G*H]
-        The chains so far: zeros before the last segment of steps.  The other arrays are those of `numbarnn.cells.contract`.
+        The chains so far: zeros before the last segment of steps.  The other arrays are those of
+        `numbarnn.cells.contract`.
     """
     timesteps, inputs = x.shape[1], x.shape[2]
     batch, units = states.shape[2], states.shape[3]
@@ -128,7 +130,8 @@ def weight_gradients(
                     gathered = split
                     if recurrent:
                         gather_links(
-                            pointer(states), h_places, depth, row - inputs, end - row, h_factors, split, rows, left, left_row
+                            pointer(states), h_places, depth, row - inputs, end - row, h_factors, split, rows,
+                            left, left_row,
                         )  # fmt: skip
                     else:
                         gather_links(
@@ -175,7 +178,7 @@ def add_links(right, depth, valid, total):
 
 @device
 def gather_links(source, places, depth, first, count, factors, gate, rows, left, left_row):
-    """Copy elements first..first+count of the rows at `places`, times their dropout factors; zeros for a place of -1."""
+    """Copy elements first..first+count of the rows at `places`, times their dropout factors; a place of -1: zeros."""
     copies, batch, width = factors.shape
     plane = min(gate, copies - 1) * batch
     scale = pointer(factors)

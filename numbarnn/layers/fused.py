@@ -3,7 +3,6 @@
 The gradient is the cell's hand-written back-propagation through time (`numbarnn.recurrence`).
 """
 
-
 from .. import recurrence
 from ..graph import KernelOp, Spec
 
@@ -88,7 +87,6 @@ def _pullback(saved, d_outputs, needs, **_):
     return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
 
 
-#: Inputs: x (B, T, I), kernel, recurrent kernel, bias or None, mask or None, reset or None (B, T), the dropout factors or
-#: None, then no states (zeros) or all of them (B, H).  Outputs: what is emitted, then the last states.
+#: Inputs: x (B, T, I), kernel, recurrent kernel, bias or None, mask or None, reset or None (B, T), the dropout factors
+#: or None, then no states (zeros) or all of them (B, H).  Outputs: what is emitted, then the last states.
 fused_rnn = KernelOp("fused_rnn", _forward, _infer, _pullback)
-

@@ -35,8 +35,8 @@ class LSTMCell(Layer):
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str or callable, optional
     kernel_constraint, recurrent_constraint, bias_constraint : str or callable, optional
     dropout, recurrent_dropout : float
-        Part of the inputs, of h, that is set to zero in training, in [0, 1]: the same for all timesteps of a sequence. With
-        `recurrent_dropout`, or ``implementation=1``, each gate has its own.
+        Part of the inputs, of h, that is set to zero in training, in [0, 1]: the same for all timesteps of a sequence.
+        With `recurrent_dropout`, or ``implementation=1``, each gate has its own.
     seed : int, optional
         Of the dropout.
     implementation : int
@@ -156,7 +156,7 @@ class LSTMCell(Layer):
         return self._working(self.kernel), self._working(self.recurrent_kernel), bias
 
     def _dropout_factors(self, x, training):
-        """Draw the factors of one sequence: of x with the shape (copies, batch, features), of h; None without dropout."""
+        """Draw the factors of one sequence, (copies, batch, features) of x and of h; None where there is no dropout."""
         if not training or not (self.dropout or self.recurrent_dropout):
             return None, None
         copies = 4 if self.implementation == 1 else 1
@@ -383,7 +383,10 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
                 f"Received: use_cudnn={use_cudnn}"
             )
         if use_cudnn is True:
-            raise ValueError("use_cudnn=True was specified, but cuDNN is not supported for this layer configuration: it is never used")
+            raise ValueError(
+                "use_cudnn=True was specified, but cuDNN is not supported for this layer configuration: kernels here are "
+                "numbarnn's own"
+            )
         cell = LSTMCell(
             units,
             activation=activation,

@@ -1,7 +1,7 @@
 """`RNN`: a cell run over the timesteps of its inputs.
 
-A cell with kernels of its own runs them over the whole sequence at once (``kernel_path == "kernel"``): whatever the masks, states,
-dropout and options.  Any other cell is called once for each timestep (``"program"``).
+A cell with kernels of its own runs them over the whole sequence at once (``kernel_path == "kernel"``): whatever the
+masks, states, dropout and options.  Any other cell is called once for each timestep (``"program"``).
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from .base import InputSpec, Layer
 __all__ = ["RNN"]
 
 _STATEFUL_BATCH = (
-    "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must be "
-    "static. Give the first layer `batch_input_shape=(batch, timesteps, features)` or `Input(batch_shape=...)`. "
+    "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must "
+    "be static. Give the first layer `batch_input_shape=(batch, timesteps, features)` or `Input(batch_shape=...)`. "
     "Received input with shape {}"
 )
 
@@ -26,8 +26,8 @@ class RNN(Layer):
     Parameters
     ----------
     cell : Layer
-        With ``call(inputs, states, training) -> (output, new_states)``, a `state_size` and, optionally, an `output_size` and
-        ``get_initial_state(batch_size=...)``.
+        With ``call(inputs, states, training) -> (output, new_states)``, a `state_size` and, optionally, an
+        `output_size` and ``get_initial_state(batch_size=...)``.
     return_sequences : bool
         Return the output at each timestep, not only the last.
     return_state : bool
@@ -192,8 +192,8 @@ class RNN(Layer):
             fits = len(shape) == 2 and shape[1] == size and (batch is None or shape[0] in (None, batch))
             if not fits:
                 raise ValueError(
-                    "An `initial_state` was passed that is not compatible with `cell.state_size`. Received state of shape "
-                    f"{shape}; however `cell.state_size` is {sizes} and the batch size is {batch}"
+                    "An `initial_state` was passed that is not compatible with `cell.state_size`. Received state of "
+                    f"shape {shape}; however `cell.state_size` is {sizes} and the batch size is {batch}"
                 )
         return states
 
@@ -223,7 +223,9 @@ class RNN(Layer):
         """
         timesteps = sequences.shape[0 if self.time_major else 1]
         if timesteps == 0:
-            raise ValueError(f"Layer '{self.name}' needs at least one timestep. Received input with shape {sequences.shape}")
+            raise ValueError(
+                f"Layer '{self.name}' needs at least one timestep. Received input with shape {sequences.shape}"
+            )
         if self.unroll and timesteps is None:
             raise ValueError(
                 "Cannot unroll a RNN if the time dimension is undefined. Pass `input_shape=(timesteps, features)` or "
@@ -287,8 +289,8 @@ class RNN(Layer):
         expected = self.states[0].shape[0]
         if batch is not None and batch != expected:
             raise ValueError(
-                "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the "
-                f"initial state. \n- Expected batch size: {expected}\n- Received batch size: {batch}"
+                "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of "
+                f"the initial state. \n- Expected batch size: {expected}\n- Received batch size: {batch}"
             )
         recorded = [self._working(state) for state in self.states]
         if initial_state is None:
@@ -440,4 +442,3 @@ def _swap(x):
 
 
 export("keras.layers", RNN)
-
