@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
 from ..graph import KernelOp, Spec
+from ..jit import kernel_array
 from ..kernels import embedding as kernels
 from ..serialization import export
 from .base import Layer
@@ -14,7 +15,7 @@ __all__ = ["Embedding"]
 
 
 def _forward(ids, table, *, save, layer):
-    flat = np.ascontiguousarray(ids).reshape(-1)
+    flat = kernel_array(ids).reshape(-1)
     if flat.dtype != np.int32 and flat.dtype != np.int64:
         flat = flat.astype(np.int64)
     place = kernels.first_outside(flat, table.shape[0])
@@ -24,7 +25,7 @@ def _forward(ids, table, *, save, layer):
             f"Layer {layer!r}: the ids must be in [0, {table.shape[0]}) (input_dim={table.shape[0]}). "
             f"Received id {int(flat[place])} at position {position}"
         )
-    rows = kernels.gather(flat, table).reshape(*ids.shape, table.shape[1])
+    rows = kernels.gather(flat, kernel_array(table)).reshape(*ids.shape, table.shape[1])
     return rows, (flat, table.shape, table.dtype) if save else None
 
 
@@ -38,7 +39,7 @@ def _pullback(saved, d_outputs, needs, *, layer):
         return None, None
     if d_outputs[0] is None:
         return None, np.zeros((size, width), dtype)
-    return None, kernels.scatter_add(flat, np.ascontiguousarray(d_outputs[0]).reshape(-1, width), size)
+    return None, kernels.scatter_add(flat, kernel_array(d_outputs[0]).reshape(-1, width), size)
 
 
 _look_up = KernelOp("embedding", _forward, _infer, _pullback, doc="Take rows of a table.")

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
 from ..graph import KernelOp, Spec
+from ..jit import kernel_array
 from ..kernels import normalization as kernels
 from ..serialization import export
 from .base import InputSpec, Layer
@@ -15,7 +16,7 @@ __all__ = ["BatchNormalization"]
 
 def _rows(x):
     """Return a copy-free (where possible) view of `x` with one row per place; the channels are the last axis."""
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    return kernel_array(x).reshape(-1, x.shape[-1])
 
 
 def _channels(value, default, size):
@@ -28,7 +29,7 @@ def _forward(x, mask, gamma, beta, *, save, epsilon):
     if mask is None:
         counts = np.ones(len(rows), np.bool_)
     else:  # kernels do not check lengths
-        counts = np.ascontiguousarray(np.broadcast_to(mask, x.shape[:-1]), np.bool_).reshape(-1)
+        counts = kernel_array(np.broadcast_to(mask, x.shape[:-1]).astype(np.bool_, copy=False)).reshape(-1)
     mean, variance, number = kernels.moments(rows, counts)
     inverse = 1.0 / np.sqrt(variance + epsilon)
     scale = _channels(gamma, 1.0, channels)
