@@ -12,6 +12,7 @@ import numpy as np
 
 from . import backend, ops, serialization
 from .graph import KernelOp, Spec, Tensor
+from .jit import kernel_array
 from .kernels import crossentropy as kernels
 
 __all__ = [
@@ -48,8 +49,8 @@ def _infer_classes(predictions, targets, **attrs):
 
 def _forward_sparse(predictions, labels, *, save, from_logits, ignore, epsilon):
     shape = predictions.shape
-    rows = np.ascontiguousarray(_rows(predictions))
-    labels = np.ascontiguousarray(labels, dtype=np.int64).reshape(-1)
+    rows = kernel_array(_rows(predictions))
+    labels = kernel_array(labels.astype(np.int64, copy=False)).reshape(-1)
     loss, norms = kernels.sparse_forward(rows, labels, from_logits, ignore, epsilon)
     return loss.reshape(shape[:-1]), (rows, labels, norms, shape) if save else None
 
@@ -59,14 +60,14 @@ def _pullback_sparse(saved, d_outputs, needs, *, from_logits, ignore, epsilon):
     d_loss = d_outputs[0]
     if d_loss is None or not needs[0]:
         return None, None
-    d_loss = np.ascontiguousarray(d_loss, dtype=rows.dtype).reshape(-1)
+    d_loss = kernel_array(d_loss.astype(rows.dtype, copy=False)).reshape(-1)
     return kernels.sparse_backward(d_loss, rows, labels, from_logits, ignore, epsilon, norms).reshape(shape), None
 
 
 def _forward_dense(predictions, targets, *, save, from_logits, epsilon):
     shape = predictions.shape
-    rows = np.ascontiguousarray(_rows(predictions))
-    weights = np.ascontiguousarray(_rows(targets), dtype=rows.dtype)
+    rows = kernel_array(_rows(predictions))
+    weights = kernel_array(_rows(targets).astype(rows.dtype, copy=False))
     loss, norms = kernels.dense_forward(rows, weights, from_logits, epsilon)
     return loss.reshape(shape[:-1]), (rows, weights, norms, shape) if save else None
 
@@ -76,7 +77,7 @@ def _pullback_dense(saved, d_outputs, needs, *, from_logits, epsilon):
     d_loss = d_outputs[0]
     if d_loss is None:
         return None, None
-    d_loss = np.ascontiguousarray(d_loss, dtype=rows.dtype).reshape(-1)
+    d_loss = kernel_array(d_loss.astype(rows.dtype, copy=False)).reshape(-1)
     d_rows, d_weights = kernels.dense_backward(d_loss, rows, weights, from_logits, epsilon, norms, bool(needs[1]))
     return d_rows.reshape(shape), None if d_weights is None else d_weights.reshape(shape)
 
@@ -373,7 +374,15 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
     if sample_weight is not None:
         sample_weight = ops.cast(_value(sample_weight), values.dtype)
         values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
-        weighted = values * _align(sample_weight, values)
+        aligned = _align(sample_weight, values)
+        if len(aligned.shape) > len(values.shape) or any(
+            None not in (a, b) and a not in (b, 1) for a, b in zip(aligned.shape, values.shape, strict=False)
+        ):
+            raise ValueError(
+                "`sample_weight` must have the shape of the loss values or of their first axes. Received: "
+                f"sample_weight of shape {tuple(sample_weight.shape)} for loss values of shape {tuple(values.shape)}"
+            )
+        weighted = values * aligned
     else:
         weighted = values
     if reduction is None or not len(weighted.shape):
@@ -386,7 +395,7 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
         if mask is not None:
             spread = ops.where(mask, spread, 0.0)
         return _divide_no_nan(total, ops.sum(spread))
-    if valid is not None and reduction != "mean_with_sample_weight":
+    if valid is not None:
         # A mask with fewer axes than the values stands for the same share of them.
         share = _size(values) / _size(mask)
         return _divide_no_nan(total, valid if share == 1.0 else valid * share)

@@ -172,6 +172,8 @@ class Optimizer:
                 raise ValueError(
                     f"An optimizer updates float32 and float64 variables. Received: {variable.name} of {variable.dtype}"
                 )
+        if variables and all(id(v) in self._places for v in variables):
+            return  # a step traced for another signature comes here again
         known = [v for v in self._built_for if all(v is not w for w in variables)] + variables
         old = self._places
         groups, places = [], {}

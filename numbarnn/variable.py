@@ -5,6 +5,7 @@ else. It is changed by `assign` alone, which counts `version` up, so that whoeve
 (packed weights) sees when that is stale.
 """
 
+import itertools
 import weakref
 
 import numpy as np
@@ -15,7 +16,21 @@ __all__ = ["ParameterBuffer", "Variable", "default_float", "set_default_float"]
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector register
 _default_float = np.dtype("float32")
+_ticks = itertools.count(1)
+_time = 0
 _homes = weakref.WeakValueDictionary()  # id of the array that owns a storage -> its Variable or ParameterBuffer
+
+
+def clock():
+    """Return the time of the last change of what traced programs have baked in: attributes of layers and variables."""
+    return _time
+
+
+def tick():
+    """Note such a change; return its time, which is no other's."""
+    global _time
+    _time = next(_ticks)
+    return _time
 
 
 def default_float():
@@ -80,6 +95,8 @@ class Variable(ArrayLike):
         The name with its layers before it, as ``lstm/lstm_cell/kernel``.
     version : int
         Rises with every change of the value.
+    changed_at : int
+        The `clock` at the last change of `trainable` or `regularizer`, which programs of models depend on.
     data : ndarray
         The writable C-contiguous storage, for optimizers and kernels only; who writes to it calls `touch`.
     """
@@ -90,15 +107,38 @@ class Variable(ArrayLike):
         array = _as_array(value, dtype)
         self.name = name if name is not None else "variable"
         self.path = self.name
-        self.trainable = bool(trainable)
-        self.regularizer = regularizer
+        self._trainable = bool(trainable)
+        self._regularizer = regularizer
         self.constraint = constraint
+        self.changed_at = 0
         self.version = 0
         self.shape = array.shape
         self.dtype = array.dtype
         data = _aligned(array.size, array.dtype).reshape(array.shape)
         data[...] = array
         self._bind(data, self)
+
+    @property
+    def trainable(self):
+        """Whether a model's optimizer changes it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        if self._trainable != bool(value):
+            self._trainable = bool(value)
+            self.changed_at = tick()
+
+    @property
+    def regularizer(self):
+        """The penalty on the value, or None."""
+        return self._regularizer
+
+    @regularizer.setter
+    def regularizer(self, value):
+        if self._regularizer is not value:
+            self._regularizer = value
+            self.changed_at = tick()
 
     def _bind(self, data, home):
         """Make ``data``, a piece of the memory of ``home``, the storage."""

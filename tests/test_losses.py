@@ -323,3 +323,17 @@ def test_a_loss_of_ones_own(rng):
     value, d = gradient(Huge(), y, p)
     np.testing.assert_allclose(value, (np.abs(y - p) ** 3).mean())
     np.testing.assert_allclose(d, differences(Huge(), y, p), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 7), (4, 5, 2)])
+def test_sample_weights_of_a_wrong_shape_are_named(shape):
+    y = np.zeros((4, 5, 2), "float32")
+    with pytest.raises(ValueError, match="`sample_weight` must have the shape of the loss values"):
+        losses.MeanSquaredError()(y, y, sample_weight=np.ones(shape, "float32"))
+
+
+def test_mean_with_sample_weight_of_masked_values_without_weights_is_their_mean():
+    y, p = np.zeros((2, 2, 1), "float32"), np.array([[[1], [2]], [[3], [4]]], "float32")
+    mask = np.array([[True, False], [True, True]])
+    loss = losses.MeanSquaredError(reduction="mean_with_sample_weight")
+    np.testing.assert_allclose(loss(y, p, mask=mask), (1 + 9 + 16) / 3)

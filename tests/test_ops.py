@@ -705,3 +705,18 @@ def test_the_seam_for_another_array_module():
     np.testing.assert_array_equal(result.data, np.mean(np.exp(A) * 2 + 1, axis=0))
     assert ops.array_module(A, 2.0) is np
     assert ops.array_module(A, x).__name__ == __name__.partition(".")[0]
+
+
+@pytest.mark.parametrize("exponent", [0, 0.0, "array"])
+def test_the_slope_of_a_power_of_zero_is_finite(exponent):
+    x = np.array([0.0, 2.0, -1.0])
+    b = np.array([0.0, 0.0, 2.0])
+    if exponent == "array":
+        program = trace(lambda x: ops.power(x, b), (Spec.of(x),))
+    else:
+        program = trace(lambda x: x**exponent, (Spec.of(x),))
+    forward, backward = program.linearize(0, program.inputs)
+    with np.errstate(all="raise"):
+        _, residuals = forward(x)
+        (d,) = backward(residuals, np.ones(3))
+    np.testing.assert_array_equal(d, [0, 0, -2 if exponent == "array" else 0])

@@ -232,3 +232,14 @@ def test_serialization_and_variables(rng):
     optimizer.build(make(rng))
     assert len(optimizer.variables) == 2 + 3 * len(SHAPES)
     assert optimizer.variables[2].shape == optimizer.variables[3].shape == SHAPES[0]
+
+
+def test_building_again_for_known_variables_moves_nothing():
+    a, b = Variable(np.ones(3, "float32")), Variable(np.ones(2, "float32"))
+    optimizer = optimizers.Adam()
+    optimizer.build([a, b])
+    layout, storage = optimizer.layout, a.data
+    optimizer.build([b])
+    assert optimizer.layout is layout and a.data is storage
+    optimizer.build([a, b, Variable(np.ones(1, "float32"))])
+    assert optimizer.layout is not layout

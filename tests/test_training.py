@@ -490,6 +490,76 @@ def test_trainable_is_obeyed(rng):
     assert (model.get_weights()[0] != after[0]).any()
 
 
+def test_trainable_of_a_variable_is_obeyed(rng):
+    x, y = data(rng, 12)
+    model = linear()
+    model.train_on_batch(x, y)
+    model.layers[0].kernel.trainable = False
+    before = model.get_weights()
+    model.train_on_batch(x, y)
+    np.testing.assert_array_equal(before[0], model.get_weights()[0])
+    assert (before[1] != model.get_weights()[1]).any()
+    model.layers[0].kernel.trainable = True
+    model.train_on_batch(x, y)
+    assert (before[0] != model.get_weights()[0]).any()
+
+
+def test_regularizer_of_a_variable_is_obeyed(rng):
+    x, y = data(rng, 12)
+    model = linear(metrics=None)
+    plain = model.test_on_batch(x, y)
+    model.layers[0].kernel.regularizer = regularizers.L2(0.5)
+    penalty = 0.5 * np.square(model.get_weights()[0]).sum()
+    np.testing.assert_allclose(model.test_on_batch(x, y), plain + penalty, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", range(4))
+def test_a_layer_put_in_the_place_of_another_is_used(rng, changes):
+    class Wrapped(models.Model):
+        def __init__(self, head):
+            super().__init__()
+            self.head = head
+
+        def call(self, inputs):
+            return self.head(inputs)
+
+    x, _ = data(rng, 5)
+    first, second = layers.Dense(2), layers.Dense(2)
+    second(x)
+    first(x)
+    for i in range(changes):  # so that counting changes would give the same number for both
+        first.note = [i]
+    model = Wrapped(first)
+    model.predict(x, verbose=0)
+    model.head = second
+    np.testing.assert_array_equal(model.predict(x, verbose=0), second(x))
+
+
+def test_a_layer_appended_to_a_list_is_used(rng):
+    class Stack(models.Model):
+        def __init__(self):
+            super().__init__()
+            self.stack = [layers.Dense(2)]
+
+        def call(self, inputs):
+            for layer in self.stack:
+                inputs = layer(inputs)
+            return inputs
+
+    x, _ = data(rng, 5)
+    model = Stack()
+    assert model.predict(x, verbose=0).shape == (5, 2)
+    model.stack.append(layers.Dense(7))
+    assert model.predict(x, verbose=0).shape == (5, 7)
+
+
+@pytest.mark.parametrize("frequency", [0, -1, 1.5, "2"])
+def test_validation_freq_is_checked(rng, frequency):
+    x, y = data(rng, 12)
+    with pytest.raises(ValueError, match="`validation_freq` must be"):
+        linear().fit(x, y, validation_data=(x, y), validation_freq=frequency, verbose=0)
+
+
 def test_batch_normalization_moves_and_is_still_in_inference(rng):
     model = models.Sequential([layers.Input((3,)), layers.BatchNormalization(momentum=0.5)])
     model.compile(optimizers.SGD(0.0), "mse")

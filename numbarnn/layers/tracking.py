@@ -12,7 +12,7 @@ import threading
 import numpy as np
 
 from ..random import SeedGenerator
-from ..variable import Variable
+from ..variable import Variable, clock, tick
 
 __all__ = ["Tracked", "call_context", "calls", "structure_clock"]
 
@@ -23,8 +23,6 @@ class _Calls(threading.local):
 
 
 calls = _Calls()
-_clock = itertools.count(1)
-_time = 0
 
 
 def structure_clock():
@@ -36,7 +34,7 @@ def structure_clock():
     -------
     int
     """
-    return _time
+    return clock()
 
 
 @contextlib.contextmanager
@@ -98,7 +96,7 @@ class Tracked:
         state["_own_trainable"] = []
         state["_own_non_trainable"] = []
         state["_untracked_names"] = set()
-        state["_version"] = 0
+        state["_version"] = 0  # when it was last changed, by the clock of all layers
         state["_building"] = False
         state["_locked"] = False
         state["_initial_weights"] = None
@@ -135,9 +133,7 @@ class Tracked:
         # stale at once.
         if any(layer is self for layer, _ in calls.stack) and not self._building:
             return
-        global _time
-        self.__dict__["_version"] += 1
-        _time = next(_clock)
+        self.__dict__["_version"] = tick()
 
     def _refuse_state(self):
         raise ValueError(
@@ -208,11 +204,16 @@ class Tracked:
 
     @property
     def structure_version(self):
-        """A number that changes when an attribute of this layer or of one within it changes.
+        """A number that grows when an attribute of this layer, of one within it, or of a variable of these changes.
 
         Programs are traced anew when it does. See also `structure_clock`, which is quicker to ask.
         """
-        return sum(layer._version for layer in self._flatten_layers())
+        # The latest time, not a sum of counts: one layer put in the place of another must never give the same number.
+        return max(
+            version
+            for layer in self._flatten_layers()
+            for version in (layer._version, *[v.changed_at for v in layer._own_variables()])
+        )
 
     # -- weights ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ call updates all weights. Metrics are computed from the program's outputs.
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import math
 import numbers
@@ -685,6 +686,13 @@ class Trainer:
         if shuffle not in (True, False, "batch"):
             raise ValueError(f'`shuffle` must be True, False or "batch". Received: shuffle={shuffle!r}')
         _check_verbose(verbose)
+        if isinstance(validation_freq, numbers.Integral):
+            _positive("validation_freq", validation_freq)
+        elif not isinstance(validation_freq, collections.abc.Container) or isinstance(validation_freq, str):
+            raise ValueError(
+                "`validation_freq` must be a positive integer or a collection of epochs. "
+                f"Received: validation_freq={validation_freq!r}"
+            )
         data = self._standardize(x, y, sample_weight)
         samples = check_cardinality(*zip(("x", "y", "sample_weight"), data, strict=True))
         validation = None

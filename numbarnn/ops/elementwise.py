@@ -98,6 +98,13 @@ def _safe_log(a):
     return where(positive, log(where(positive, a, 1)), 0)
 
 
+def _one_less(b):
+    """Return b - 1 for the slope b * a ** (b - 1); where b is 0 something finite, as the slope is 0 there."""
+    if isinstance(b, (int, float)):
+        return b - 1 if b else 1
+    return where(equal(b, 0), 1, b - 1)
+
+
 negative = _unary(np.negative, lambda d, x, y: -d)
 abs = absolute = _unary(np.absolute, lambda d, x, y: d * sign(x), name="abs")
 sign = _unary(np.sign)
@@ -126,7 +133,9 @@ add = _binary(np.add, lambda d, a, b, y: d, lambda d, a, b, y: d)
 subtract = _binary(np.subtract, lambda d, a, b, y: d, lambda d, a, b, y: -d)
 multiply = _binary(np.multiply, lambda d, a, b, y: d * b, lambda d, a, b, y: d * a)
 divide = _binary(np.divide, lambda d, a, b, y: d / b, lambda d, a, b, y: -d * y / b)
-power = _binary(np.power, lambda d, a, b, y: d * (b * power(a, b - 1)), lambda d, a, b, y: d * (y * _safe_log(a)))
+power = _binary(
+    np.power, lambda d, a, b, y: d * (b * power(a, _one_less(b))), lambda d, a, b, y: d * (y * _safe_log(a))
+)
 maximum = _binary(
     np.maximum, lambda d, a, b, y: d * _share(a, b, greater), lambda d, a, b, y: d * _share(b, a, greater)
 )
