@@ -26,6 +26,7 @@ __all__ = [
     "Vec",
     "advance",
     "clear",
+    "copy",
     "fma",
     "has_fma",
     "hold",
@@ -333,6 +334,21 @@ def clear(typingctx, base, offset, count):
         return context.get_dummy_value()
 
     return types.void(base, types.intp, types.intp), codegen
+
+
+@intrinsic
+def copy(typingctx, source, source_offset, target, target_offset, count):
+    """Copy `count` elements between two places that do not overlap."""
+    if not (isinstance(source, types.CPointer) and source == target):
+        return None
+    size = source.dtype.bitwidth // 8
+
+    def codegen(context, builder, sig, args):
+        here, there = builder.gep(args[0], [args[1]]), builder.gep(args[2], [args[3]])
+        cgutils.raw_memcpy(builder, there, here, args[4], size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp, types.intp), codegen
 
 
 @intrinsic

@@ -2,7 +2,7 @@
 
 from numbarnn.cells.contract import SILENT
 from numbarnn.jit import device
-from numbarnn.simd import lanes, load_n, pointer, splat, store_n
+from numbarnn.simd import clear, copy, lanes, load_n, pointer, splat, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
 
@@ -28,17 +28,16 @@ def gather_rows(source, row, width, start, stop, factors, target):
     for b in range(start, stop):
         here = (b - start) * row
         there = (b - start) * width * copies
-        if gates > 1:
+        if gates == 0:
+            copy(source, here, target, there, width)
+        elif gates == 1:
+            for k in range(0, width, lanes(target)):
+                value = load_n(source, here + k, width - k) * load_n(scale, b * width + k, width - k)
+                store_n(target, there + k, width - k, value)
+        else:
             for g in range(gates):
                 for k in range(width):
                     target[there + k * gates + g] = source[here + k] * scale[(g * batch + b) * width + k]
-        else:
-            for k in range(0, width, lanes(target)):
-                n = width - k
-                value = load_n(source, here + k, n)
-                if gates:
-                    value = value * load_n(scale, b * width + k, n)
-                store_n(target, there + k, n, value)
 
 
 @device
@@ -46,12 +45,12 @@ def carry_row(states, slot, new_slot, b, cut):
     """Take the states of row b over from one slot to another, or set them to zero with `cut`."""
     memory = pointer(states)
     count, slots, batch, units = states.shape
-    zero = splat(states.dtype.type(0))
     for n in range(count):
-        old = ((n * slots + slot) * batch + b) * units
         new = ((n * slots + new_slot) * batch + b) * units
-        for k in range(0, units, lanes(memory)):
-            store_n(memory, new + k, units - k, zero if cut else load_n(memory, old + k, units - k))
+        if cut:
+            clear(memory, new, units)
+        else:
+            copy(memory, ((n * slots + slot) * batch + b) * units, memory, new, units)
 
 
 @device
