@@ -13,13 +13,15 @@ STEPS = 50
 @pytest.fixture(autouse=True)
 def double_precision():
     keras = pytest.importorskip("keras")
-    ours, theirs = backend.floatx(), keras.config.floatx()
+    ours, theirs, policy = backend.floatx(), keras.config.floatx(), keras.config.dtype_policy()
     backend.set_floatx("float64")
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # which Keras makes from floatx once, when it is first asked for
     set_random_seed(1)
     yield
     backend.set_floatx(ours)
     keras.config.set_floatx(theirs)
+    keras.config.set_dtype_policy(policy)
 
 
 def both(build):
