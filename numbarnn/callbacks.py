@@ -321,7 +321,7 @@ class ProgbarLogger(Callback):
         self._start = self._drawn = time.perf_counter()
         self._done = 0
         if self.verbose == 1:
-            from tqdm.auto import tqdm
+            from tqdm import tqdm  # not tqdm.auto: in notebooks it warns where ipywidgets is missing
 
             self._bar = tqdm(
                 total=self.steps,
@@ -329,6 +329,7 @@ class ProgbarLogger(Callback):
                 ascii=" >=",
                 bar_format="{n_fmt}/{total_fmt} [{bar:30}] - {desc}",
                 mininterval=self._REFRESH,
+                position=0,  # where a bar goes that an exception left open, and tqdm would keep its line free
             )
 
     def _advance(self, number, logs):
@@ -353,6 +354,9 @@ class ProgbarLogger(Callback):
         now = time.perf_counter()
         if self._bar is not None:
             self._draw(logs, now, refresh=False)  # closing draws once more
+            # What will be redrawn is cut to the terminal's width, because a line that wraps cannot be redrawn; the last
+            # drawing stays, and must show every value.
+            self._bar.ncols = self._bar.dynamic_ncols = None
             self._bar.close()
             self._bar = None
         elif self.verbose == 2:
