@@ -426,7 +426,19 @@ def pack_gates(matrix, gates):
     Returns
     -------
     ndarray of shape ``packed_gates_shape(depth, units, gates, dtype)``
+
+    Raises
+    ------
+    ValueError
+        If the matrix does not have two axes, the second a multiple of gates.
+    TypeError
+        If it is not a NumPy array of float32 or float64.
     """
+    if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float64):
+        came = f"dtype {matrix.dtype}" if isinstance(matrix, np.ndarray) else f"a {type(matrix).__name__}"
+        raise TypeError(f"pack_gates: matrix must be an array of float32 or float64, got {came}")
+    if matrix.ndim != 2 or gates < 1 or matrix.shape[1] % gates:
+        raise ValueError(f"pack_gates: matrix must be (depth, gates * units), got {matrix.shape}, gates={gates}")
     packed = _empty_gates(matrix, gates)
     parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
     return packed

@@ -140,6 +140,21 @@ def test_panels_hold_the_columns_row_after_row(shape, dtype, rng):
         np.testing.assert_array_equal(gemm.pack_transposed(np.array(matrix.T, order=order)), packed)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "gates", "error", "message"),
+    [
+        (np.ones((3, 16)), 3, ValueError, r"pack_gates: .*\(depth, gates \* units\), got \(3, 16\), gates=3"),
+        (np.ones((3, 16)), 0, ValueError, "gates=0"),
+        (np.ones(16), 4, ValueError, r"got \(16,\)"),
+        (np.ones((3, 16), "float16"), 4, TypeError, "float32 or float64, got dtype float16"),
+        ([[1.0] * 16], 4, TypeError, "got a list"),
+    ],
+)
+def test_gates_that_cannot_be_packed_are_refused(matrix, gates, error, message):
+    with pytest.raises(error, match=message):
+        gemm.pack_gates(matrix, gates)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("depth", "units", "gates"), [(1, 1, 4), (3, 7, 4), (5, 16, 4), (2, 33, 4), (4, 20, 3), (3, 9, 1)]

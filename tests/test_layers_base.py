@@ -413,7 +413,7 @@ def test_array_likes_are_taken():
 def test_input_specs(spec, message):
     layer = Scale(name="s")
     layer.input_spec = spec
-    head = "Input 0 with name 'None' of layer 's' is incompatible with the layer: "
+    head = "Input 0 of layer 's' is incompatible with the layer: "
     with pytest.raises(ValueError, match=head + message):
         layer(X)
     symbol = layers.Input((3,), batch_size=2, dtype="float32")

@@ -815,6 +815,7 @@ class NoStates:
         (lambda: layers.RNN(NoStates()), ValueError, "The RNN cell should have a `state_size` attribute"),
         (lambda: lstm(0), ValueError, "invalid value for argument `units`, expected a positive integer, got 0."),
         (lambda: lstm(2.5), ValueError, "invalid value for argument `units`, expected a positive integer, got 2.5."),
+        (lambda: lstm("4"), ValueError, "invalid value for argument `units`, expected a positive integer, got '4'."),
         (lambda: lstm(use_cudnn=True), ValueError, "use_cudnn=True was specified, but cuDNN is not supported"),
         (lambda: lstm(use_cudnn="no"), ValueError, "Invalid valid received for argument `use_cudnn`"),
         (lambda: lstm(implementation=3), ValueError, "Argument `implementation` must be 0, 1 or 2"),

@@ -87,9 +87,9 @@ class InputSpec:
             )
         problem = self._problem(x, tuple(x.shape))
         if problem is not None:
+            name = "" if self.name is None else f" with name '{self.name}'"
             raise ValueError(
-                f"Input {index} with name '{self.name}' of layer '{layer_name}' is incompatible with the layer: "
-                f"{problem}"
+                f"Input {index}{name} of layer '{layer_name}' is incompatible with the layer: {problem}"
             )
 
     def _problem(self, x, shape):

@@ -82,7 +82,7 @@ class LSTMCell(Layer):
     ):
         if isinstance(units, bool) or not isinstance(units, (int, np.integer)) or units <= 0:
             raise ValueError(
-                f"Received an invalid value for argument `units`, expected a positive integer, got {units}."
+                f"Received an invalid value for argument `units`, expected a positive integer, got {units!r}."
             )
         if implementation not in (0, 1, 2):
             raise ValueError(f"Argument `implementation` must be 0, 1 or 2. Received: implementation={implementation}")
