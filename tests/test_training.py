@@ -1,5 +1,9 @@
 """`compile`, `fit`, `evaluate`, `predict`: against naive training in NumPy, and what they promise."""
 
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -551,6 +555,25 @@ def test_a_layer_appended_to_a_list_is_used(rng):
     assert model.predict(x, verbose=0).shape == (5, 2)
     model.stack.append(layers.Dense(7))
     assert model.predict(x, verbose=0).shape == (5, 7)
+
+
+def test_changes_are_noticed_in_a_process_younger_than_the_model(rng):
+    """A pickled model brings no times along that lie in the future of the process that loads it."""
+    x, _ = data(rng, 4)
+    model = linear()
+    script = (
+        "import pickle, sys\n"
+        "from numbarnn import activations\n"
+        "model, x = pickle.load(sys.stdin.buffer)\n"
+        "before = model.predict(x, verbose=0)\n"
+        "model.layers[0].activation = activations.get('relu')\n"
+        "assert before.min() < 0 and model.predict(x, verbose=0).min() >= 0\n"
+    )
+    for _ in range(2000):
+        layers.Dense(1)
+    model.note = "changed when thousands of changes had been counted"
+    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps((model, x)), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize("frequency", [0, -1, 1.5, "2"])

@@ -344,6 +344,7 @@ class Layer(Tracked):
 
     def __getstate__(self):
         state = self.__dict__.copy()
+        del state["_version"]  # a time of this process's clock: a copy is as new as its `__new__`
         state["_inbound_nodes"] = []  # the graph is not the layer's
         state["_losses"] = []
         return state

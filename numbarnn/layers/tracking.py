@@ -96,7 +96,7 @@ class Tracked:
         state["_own_trainable"] = []
         state["_own_non_trainable"] = []
         state["_untracked_names"] = set()
-        state["_version"] = 0  # when it was last changed, by the clock of all layers
+        state["_version"] = tick()  # when it was last changed
         state["_building"] = False
         state["_locked"] = False
         state["_initial_weights"] = None
