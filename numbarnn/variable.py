@@ -198,7 +198,8 @@ class Variable(ArrayLike):
         return self._scalar(complex)
 
     def __repr__(self):
-        return f"<Variable {self.path!r} shape={self.shape} dtype={self.dtype}>"
+        value = "" if self.shape else f" value={self.data}"  # a learning rate, a count of steps
+        return f"<Variable {self.path!r} shape={self.shape} dtype={self.dtype}{value}>"
 
     def __format__(self, spec):
         return format(self.data.item() if not self.shape else self._view, spec) if spec else repr(self)

@@ -24,6 +24,7 @@ def test_value_is_a_read_only_view():
     assert v.value[0, 0] == 0
     assert (v.shape, v.dtype, v.ndim, v.size, v.name, len(v)) == ((2, 3), np.float64, 2, 6, "kernel", 2)
     assert repr(v) == "<Variable 'kernel' shape=(2, 3) dtype=float64>"
+    assert repr(Variable(0.25, name="rate")) == "<Variable 'rate' shape=() dtype=float32 value=0.25>"
     source = np.zeros(3)
     w = Variable(source)
     source[:] = 1
