@@ -1,8 +1,11 @@
 """The layer base: weights, tracking, names, types, masks, training, shapes, configuration."""
 
+import concurrent.futures
 import copy
 import gc
 import pickle
+import threading
+import time
 import warnings
 
 import numpy as np
@@ -963,3 +966,44 @@ def test_default_initializers():
     weight = layer.add_weight(shape=(50, 60))
     assert 0 < np.abs(weight.value).max() <= np.sqrt(6 / 110)
     assert isinstance(initializers.get("glorot_uniform"), initializers.GlorotUniform)
+
+
+# -- threads and names ------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_call_a_new_layer_at_once_share_its_weights():
+    class Slow(Layer):
+        def build(self, input_shape):
+            self.a = self.add_weight(shape=input_shape[-1:], name="a")
+            time.sleep(0.02)
+            self.b = self.add_weight(shape=input_shape[-1:], name="b")
+
+        def call(self, x):
+            return x * self.a + self.b
+
+    layer, together = Slow(), threading.Barrier(4)
+
+    def work(_):
+        together.wait()
+        return layer(X)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(4)))
+    assert len(layer.weights) == 2
+    for result in results:
+        np.testing.assert_array_equal(result, layer(X))
+
+
+def test_self_may_have_another_name():
+    class Named(Layer):
+        def build(this, input_shape):  # noqa: N805
+            this.w = this.add_weight(shape=input_shape[-1:], initializer="ones", name="w")
+
+        def call(this, x, training=False):  # noqa: N805
+            return x * this.w * (2 if training else 1)
+
+    layer = Named()
+    np.testing.assert_array_equal(layer(X, True), 2 * X)
+    np.testing.assert_array_equal(layer(x=X), X)
+    assert layer.get_build_config() == {"input_shape": X.shape}
+    assert layer.compute_output_shape(X.shape) == X.shape

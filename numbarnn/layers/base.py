@@ -14,6 +14,8 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import os
+import threading
 import warnings
 import weakref
 
@@ -153,7 +155,23 @@ def _with_mask(output, mask, incoming):
 # ---------------------------------------------------------------------------------------------------------------
 # calls
 
+_build_lock = threading.RLock()
+
+
+def _renew_build_lock():
+    global _build_lock
+    _build_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_build_lock)  # another thread may have held it
 _losses_added = False  # whether any layer ever called add_loss: only then is there something to clear
+
+
+def _parameters(signature):
+    """Return the parameters of a method but the first, whatever the class calls `self`."""
+    parameters = list(signature.parameters.values())
+    own = parameters and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
+    return parameters[1:] if own else parameters
 
 
 class _CallInfo:
@@ -173,7 +191,7 @@ class _CallInfo:
 
     def __init__(self, function):
         self.signature = inspect.signature(function)
-        parameters = [p for p in self.signature.parameters.values() if p.name != "self"]
+        parameters = _parameters(self.signature)
         plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.names = [p.name for p in plain]
         self.keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -193,9 +211,8 @@ def _call_info(function):
 
 @functools.lru_cache(maxsize=1024)
 def _shape_parameters(function):
-    parameters = inspect.signature(function).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.name != "self" and p.kind in kinds]
+    return [p.name for p in _parameters(inspect.signature(function)) if p.kind in kinds]
 
 
 def _wrap_build(build):
@@ -219,7 +236,7 @@ def _wrap_build(build):
             calls.stack.pop()
             state["_building"] = False
         bound = inspect.signature(build).bind(self, *args, **kwargs).arguments
-        state["_build_shapes"] = {name: value for name, value in bound.items() if name != "self"}
+        state["_build_shapes"] = {name: value for name, value in bound.items() if value is not self}
         self.built = True
         state["_locked"] = True
         if state["_initial_weights"] is not None:
@@ -776,7 +793,9 @@ class Layer(Tracked):
         if self._input_spec is not None:
             self._check_input(first)
         if not self.built:
-            self._maybe_build(args, kwargs)
+            with _build_lock:  # of several threads that call a new layer at once, one makes the weights
+                if not self.built:
+                    self._maybe_build(args, kwargs)
         if not stack and _losses_added:
             self._clear_losses()
 
@@ -859,7 +878,9 @@ class Layer(Tracked):
         if self._input_spec is not None:
             self._check_input(first)
         if not self.built:
-            self._maybe_build(args, kwargs)
+            with _build_lock:  # of several threads that call a new layer at once, one makes the weights
+                if not self.built:
+                    self._maybe_build(args, kwargs)
         if training is not None and self._call_info.training_index >= len(args):
             kwargs["training"] = training
         specs = self.compute_output_spec(*args, **kwargs)
