@@ -31,10 +31,12 @@ class _Spares:
     ----------
     limit : int
         Bytes kept at most; the oldest go first.
+    count : int
+        Arrays kept at most: sequences of ever new lengths would leave thousands to search through.
     """
 
-    def __init__(self, limit):
-        self._limit = limit
+    def __init__(self, limit, count):
+        self._limit, self._count = limit, count
         self._lock = threading.Lock()
         self._arrays = []
 
@@ -52,6 +54,7 @@ class _Spares:
         """Take arrays back that nobody uses any more."""
         with self._lock:
             self._arrays += [array for array in arrays if array.nbytes <= self._limit]
+            del self._arrays[: -self._count]
             while sum(array.nbytes for array in self._arrays) > self._limit:
                 del self._arrays[0]
 
@@ -60,7 +63,7 @@ class _Spares:
         self._lock = threading.Lock()
 
 
-_spares = _Spares(1 << 27)
+_spares = _Spares(1 << 27, 64)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_spares.renew_lock)
 
@@ -119,7 +122,20 @@ def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backw
     -------
     ndarray of uint8, shape (T, B)
         In the order of the steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a mask or resets that are not bool or not of shape (B, T).
     """
+    for name, given in (("mask", mask), ("reset", reset)):
+        if given is None:
+            continue
+        if not isinstance(given, np.ndarray) or given.dtype != bool:
+            came = getattr(given, "dtype", type(given).__name__)
+            raise TypeError(f"`{name}` must be a NumPy array of bool; got {came}")
+        if given.shape != (batch, timesteps):
+            raise ValueError(f"`{name}` must have shape {(batch, timesteps)} as the inputs have; got {given.shape}")
     if mask is None and reset is None:
         return np.full((timesteps, batch), COUNTS, np.uint8)
     order = slice(None, None, -1) if backwards else slice(None)
@@ -138,7 +154,7 @@ def _check(name, array, shape, dtype):
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
     if array.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype} as the kernel is; got {array.dtype}")
+        raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
     return kernel_array(array)
@@ -164,9 +180,8 @@ def _codes(cell, activation, recurrent_activation):
 
 def _live(flags):
     """For each step, how many leading rows hold all those that count."""
-    counts = (flags & COUNTS).astype(bool)
-    batch = flags.shape[1]
-    return np.where(counts.any(axis=1), batch - counts[:, ::-1].argmax(axis=1), 0).astype(np.int64)
+    numbers = np.arange(1, flags.shape[1] + 1, dtype=np.int64)
+    return np.max((flags & COUNTS) * numbers, axis=1, initial=0)
 
 
 def run(
@@ -227,6 +242,8 @@ def run(
         raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
     if x.ndim != 3:
         raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
+    if weights.gates != cell.gates:
+        raise ValueError(f"weights must be packed for the {cell.gates} gates of {cell.name}; got {weights.gates}")
     batch, timesteps, inputs = x.shape
     if timesteps == 0:
         raise ValueError("x must have at least one timestep; got 0")

@@ -23,7 +23,7 @@ from numbarnn.testing import TOLERANCE, assert_close, check_gradients
 from numbarnn.testing.reference import lstm as naive_lstm
 
 GATES = 4
-KERNELS = (lstm.forward, lstm.backward, weight_gradients, gemm._pack, gemm._pack_transposed)
+KERNELS = (lstm.forward, lstm.backward, weight_gradients, gemm._pack_cell, gemm._pack_cell_transposed)
 WEIGHTS = ("d_kernel", "d_recurrent", "d_bias")
 
 
@@ -549,7 +549,7 @@ def test_inputs_of_any_memory_order_and_read_only():
 @BOTH
 @pytest.mark.parametrize("return_sequences", [True, False])
 def test_an_empty_batch_gives_empty_results(return_sequences, dtype):
-    p = problem((0, 3, 4, 5), dtype, return_sequences=return_sequences, x_copies=1)
+    p = problem((0, 3, 4, 5), dtype, return_sequences=return_sequences, x_copies=1, mask="scattered", reset=True)
     kernel_calls.clear()
     found = answer(p)
     assert found["out"].shape == p.d_out.shape and found["h"].shape == (0, 5) and found["d_x"].shape == p.x.shape
@@ -581,6 +581,33 @@ def test_only_what_is_needed():
     np.testing.assert_array_equal(d_x, whole["d_x"])
 
 
+@LAWS
+def test_memory_of_a_finished_pass_may_hold_anything(options, monkeypatch):
+    monkeypatch.setattr(recurrence, "_spares", recurrence._Spares(1 << 20, 4))
+    p = problem((5, 7, 6, 19), **options)
+    first = answer(p)
+    arrays = list(recurrence._spares._arrays)
+    assert len(arrays) == 2
+    for array in arrays:
+        array[...] = np.nan
+    assert_same_bits(answer(p), first)
+    assert all(a is b for a, b in zip(arrays, recurrence._spares._arrays, strict=True))
+
+
+def test_little_memory_is_kept():
+    spares = recurrence._Spares(1000, 3)
+    arrays = [np.empty(n, np.uint8) for n in (0, 1001, 10, 20, 30, 990)]
+    spares.give(*arrays[:2])
+    assert spares.take((1001,), "uint8") is not arrays[1]
+    spares.give(*arrays[2:5])
+    assert spares.take((0,), "uint8") is not arrays[0], "the oldest of more than three"
+    assert spares.take((20,), "float32").nbytes == 80
+    spares.give(arrays[5])
+    assert spares.take((10,), "uint8") is not arrays[2], "the oldest of more than 1000 bytes"
+    assert spares.take((990,), np.dtype("uint8")) is arrays[5]
+    assert spares.take((990,), "uint8") is not arrays[5], "handed out once"
+
+
 def test_states_handed_out_are_new():
     p = problem()
     for save in (False, True):
@@ -601,7 +628,7 @@ FLAGS = flags_of(P)
 
 def weights(**changes):
     return recurrence.PackedWeights(
-        **{"kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, **changes}, gates=4
+        **{"kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, "gates": 4, **changes}
     )
 
 
@@ -614,7 +641,7 @@ def weights(**changes):
         ({"x": P.x[0]}, ValueError, r"x must have shape \(batch, timesteps, inputs\); got \(4, 5\)"),
         ({"x": P.x[:, :0]}, ValueError, "x must have at least one timestep; got 0"),
         ({"x": P.x[:, :, 1:]}, ValueError, r"kernel must have shape \(4, 24\); got \(5, 24\)"),
-        ({"x": P.x.astype("float32")}, TypeError, "kernel must be float32 as the kernel is; got float64"),
+        ({"x": P.x.astype("float32")}, TypeError, "kernel must be float32; got float64"),
         ({"weights": weights(recurrent_kernel=P.recurrent[:, 1:])}, ValueError, "recurrent_kernel must have shape"),
         ({"weights": weights(recurrent_kernel=P.recurrent.astype("float32"))}, TypeError, "recurrent_kernel must be"),
         ({"weights": weights(bias=P.bias[1:])}, ValueError, r"bias must have shape \(24,\); got \(23,\)"),
@@ -625,6 +652,7 @@ def weights(**changes):
         ({"initial_states": [P.h, P.c.tolist()]}, TypeError, r"initial_states\[1\] must be a NumPy array; got list"),
         ({"flags": FLAGS.T}, ValueError, r"flags must have shape \(4, 3\); got \(3, 4\)"),
         ({"flags": FLAGS.astype(bool)}, TypeError, "flags must be uint8"),
+        ({"weights": weights(gates=3)}, ValueError, "weights must be packed for the 4 gates of LSTM; got 3"),
         ({"x_factors": P.x_factors[0]}, ValueError, r"x_factors must have shape \(1 or 4, 3, 5\); got \(3, 5\)"),
         ({"x_factors": P.x_factors.tolist()}, TypeError, "x_factors must be a NumPy array; got list"),
         ({"x_factors": P.x_factors.astype("float32")}, TypeError, "x_factors must be float64"),
@@ -740,3 +768,13 @@ def test_flags():
     assert flags(mask=mask, reset=reset)[0] == [silent, counts, cut, counts]
     assert flags(mask=mask[:, ::-1], reset=reset[:, ::-1], backwards=True) == flags(mask=mask, reset=reset)
     assert flags(mask=mask[:, ::-1], zero_output=True, backwards=True) == zeros
+
+
+@pytest.mark.parametrize("name", ["mask", "reset"])
+def test_flags_of_what_does_not_fit_are_refused(name):
+    with pytest.raises(TypeError, match=f"`{name}` must be a NumPy array of bool; got int64"):
+        recurrence.step_flags(2, 3, **{name: np.array([[2, 1, 0]] * 2)})
+    with pytest.raises(TypeError, match=f"`{name}` must be a NumPy array of bool; got list"):
+        recurrence.step_flags(1, 2, **{name: [[True, False]]})
+    with pytest.raises(ValueError, match=rf"`{name}` must have shape \(2, 3\) as the inputs have; got \(2, 1\)"):
+        recurrence.step_flags(2, 3, **{"mask": np.ones((2, 3), bool), name: np.ones((2, 1), bool)})

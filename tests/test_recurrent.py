@@ -1,6 +1,9 @@
 """`RNN`, `LSTMCell` and `LSTM`: options, masks, states, dropout, types, configuration, errors."""
 
+import copy
 import inspect
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ from parity import as_list, make_mask
 from numbarnn import backend, graph, initializers, layers, losses, models, ops, optimizers, serialization
 from numbarnn.graph import Spec
 from numbarnn.layers import get_mask
+from numbarnn.layers.fused import PackedCache
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
 from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
+from numbarnn.variable import Variable
 
 B, T, F, U = 4, 6, 3, 5
 X = np.random.default_rng(0).standard_normal((B, T, F)).astype("float32")
@@ -432,6 +437,45 @@ def test_changed_weights_are_seen():
     close(layer(X), naive(layer, X)[0][:, -1])
 
 
+def test_every_weight_is_watched():
+    """Also one that is replaced by another of the same version."""
+    arrays = tuple(Variable(np.full(shape, 0.5)) for shape in ((F, 4 * U), (U, 4 * U), (4 * U,)))
+    cache = PackedCache()
+    packed = cache.get(arrays, tuple(v.value for v in arrays), 4)
+    assert cache.get(arrays, tuple(v.value for v in arrays), 4) is packed
+    for place in range(3):
+        others = tuple(Variable(v.numpy()) if n == place else v for n, v in enumerate(arrays))
+        found = cache.get(others, tuple(v.value for v in others), 4)
+        assert found is not packed, place
+        packed = cache.get(arrays, tuple(v.value for v in arrays), 4)
+
+
+def test_copies_come_without_packed_weights():
+    layer = lstm()
+    layer.build(X.shape)
+    size = len(pickle.dumps(layer))
+    found = layer(X)
+    assert len(pickle.dumps(layer)) == size
+    same(pickle.loads(pickle.dumps(layer))(X), found)
+    twin = copy.deepcopy(layer)
+    twin.set_weights([0.5 * w for w in layer.get_weights()])
+    same(layer(X), found)
+    assert not np.array_equal(twin(X), found)
+
+
+def test_threads_may_call_one_layer_at_once():
+    layer = lstm(**EVERYTHING)
+    inputs = [X + number for number in range(4)]
+    expected = [layer(x) for x in inputs]
+    gradients = [differentiate(layer, x, [x[..., :1] + np.ones(U, "float32")])[1] for x in inputs]
+    with ThreadPoolExecutor(4) as threads:
+        for number, found in zip(20 * list(range(4)), threads.map(layer, 20 * inputs), strict=True):
+            same(found, expected[number])
+        again = threads.map(lambda x: differentiate(layer, x, [x[..., :1] + np.ones(U, "float32")])[1], 5 * inputs)
+        for number, found in zip(5 * list(range(4)), again, strict=True):
+            same(found, gradients[number])
+
+
 def test_two_layers_may_share_a_cell():
     cell = layers.LSTMCell(U)
     one, other = layers.RNN(cell), layers.RNN(cell, go_backwards=True)
@@ -605,6 +649,8 @@ def test_an_empty_batch():
     assert lstm()(X[:0]).shape == (0, U)
     program = lstm(activation="softmax", **EVERYTHING)
     assert [a.shape for a in program(X[:0])] == [(0, T, U), (0, U), (0, U)]
+    for one in (layer, program):
+        assert [a.shape for a in one(X[:0], mask=MASK[:0], reset=RESET[:0])] == [(0, T, U), (0, U), (0, U)]
 
 
 # ----------------------------------------------------------------------------------------------------------- dropout
@@ -673,6 +719,31 @@ def test_dropout_repeats_with_its_seed_and_is_off_in_inference(activation, drop)
     same(one(X), plain(X))
     same(one(X, training=False), plain(X))
     same(plain(X, training=True), plain(X))
+
+
+def test_the_factors_of_a_sequence_end_with_it():
+    """Also where a step fails; and they are those of one thread."""
+    met = []
+
+    def activation(z):
+        if met:
+            met.pop()()
+        return ops.tanh(z)
+
+    def fail():
+        raise RuntimeError("a step that fails")
+
+    layer = lstm(activation=activation, dropout=0.9, seed=1, **EVERYTHING)
+    expected, step = layer(X), layer.cell(X[:, 0], STATES)
+    met.append(fail)
+    with pytest.raises(RuntimeError, match="a step that fails"):
+        layer(X, training=True)
+    same(layer.cell(X[:, 0], STATES)[0], step[0])
+    with ThreadPoolExecutor(1) as other:
+        found = []
+        met.append(lambda: found.append(other.submit(layer.cell, X[:, 0], STATES).result()))
+        assert not np.array_equal(layer(X, training=True)[0], expected[0])
+        same(found[0][0], step[0])
 
 
 @pytest.mark.parametrize("drop", [{"dropout": 1.0}, {"dropout": 1.0, "recurrent_dropout": 1.0}])

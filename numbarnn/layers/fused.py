@@ -13,9 +13,11 @@ class PackedCache:
     """The packed weights of one cell, packed again only when a weight has changed."""
 
     def __init__(self):
-        self._variables = None
-        self._versions = None
-        self._packed = None
+        # Versions, arrays, and these packed: in one attribute, which threads that call the layer at once see whole.
+        self._kept = None
+
+    def __reduce__(self):
+        return PackedCache, ()  # a copy packs its own weights
 
     def get(self, variables, arrays, gates):
         """Return `arrays` as `recurrence.PackedWeights`.
@@ -35,24 +37,19 @@ class PackedCache:
         if not own:
             return recurrence.PackedWeights(*arrays, gates)
         versions = tuple(v.version for v in variables if v is not None)
-        kept = self._packed
-        if kept is None or versions != self._versions or kept.kernel is not arrays[0]:
-            kept = recurrence.PackedWeights(*arrays, gates)
-            self._packed, self._versions = kept, versions
-        return kept
+        kept = self._kept
+        if kept is None or kept[0] != versions or any(a is not b for a, b in zip(kept[1], arrays, strict=True)):
+            self._kept = kept = versions, arrays, recurrence.PackedWeights(*arrays, gates)
+        return kept[2]
 
 
 def _forward(
     x, kernel, recurrent_kernel, bias, mask, reset, x_factors, h_factors, *states,
     save, cell, cache, variables, backwards, return_sequences, zero_output, activations,
 ):  # fmt: skip
-    batch, timesteps = x.shape[:2]
-    for name, given in (("mask", mask), ("reset", reset)):
-        if given is not None and given.shape != (batch, timesteps):
-            raise ValueError(f"`{name}` must have shape {(batch, timesteps)} as the inputs have; got {given.shape}")
     flags = None
     if mask is not None or reset is not None:
-        flags = recurrence.step_flags(batch, timesteps, mask, reset, zero_output, backwards)
+        flags = recurrence.step_flags(*x.shape[:2], mask, reset, zero_output, backwards)
     out, states, pullback = recurrence.run(
         cell,
         x,

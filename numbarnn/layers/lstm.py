@@ -1,5 +1,8 @@
 """`LSTMCell` and `LSTM`."""
 
+import threading
+from contextlib import contextmanager
+
 import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
@@ -17,6 +20,15 @@ def _kernel_name(activation):
     """Name of an activation that the kernels have, or None."""
     name = getattr(activation, "__name__", None)
     return name if name in ACTIVATIONS and getattr(activations, name, None) is activation else None
+
+
+class _Sequence(threading.local):
+    """Dropout factors of the sequences that this thread is in the midst of, by the id of the cell that steps."""
+
+    factors = {}
+
+
+_sequence = _Sequence()
 
 
 class LSTMCell(Layer):
@@ -110,7 +122,6 @@ class LSTMCell(Layer):
         self.state_size = [self.units, self.units]
         self.output_size = self.units
         self._set_untracked("_packed", PackedCache())
-        self._set_untracked("_drawn", None)
 
     @property
     def fused_cell(self):
@@ -215,13 +226,15 @@ class LSTMCell(Layer):
         )  # fmt: skip
         return out, states
 
-    def begin_sequence(self, sequences, training):
-        """Draw the dropout factors that the steps of one sequence share; `RNN` calls it where there are no kernels."""
-        self._set_untracked("_drawn", self._dropout_factors(sequences[:, 0], training))
-
-    def end_sequence(self):
-        """Forget the factors again."""
-        self._set_untracked("_drawn", None)
+    @contextmanager
+    def one_sequence(self, sequences, training):
+        """Draw the dropout factors that the steps within share; `RNN` enters it where there are no kernels."""
+        before = _sequence.factors
+        _sequence.factors = {**before, id(self): self._dropout_factors(sequences[:, 0], training)}
+        try:
+            yield
+        finally:
+            _sequence.factors = before
 
     def call(self, inputs, states, training=False):
         """One step.
@@ -249,7 +262,7 @@ class LSTMCell(Layer):
             )  # fmt: skip
             return out, states
         h, c = states
-        x_factors, h_factors = self._drawn or self._dropout_factors(inputs, training)
+        x_factors, h_factors = _sequence.factors.get(id(self)) or self._dropout_factors(inputs, training)
         kernel, recurrent_kernel, bias = self._weights()
 
         def gate(number):

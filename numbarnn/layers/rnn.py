@@ -4,6 +4,8 @@ A cell with kernels of its own runs them over the whole sequence at once (``kern
 masks, states, dropout and options.  Any other cell is called once for each timestep (``"program"``).
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from .. import ops
@@ -304,25 +306,22 @@ class RNN(Layer):
             mask, reset = (None if flags is None else flags[:, :1] for flags in (mask, reset))
         timesteps = sequences.shape[1]
         emitted, last = [], None
-        built_in = hasattr(self.cell, "begin_sequence")
-        if built_in:
-            self.cell.begin_sequence(sequences, training)
-        for s in range(timesteps):
-            t = timesteps - 1 - s if self.go_backwards else s
-            if reset is not None:
-                keep = ops.expand_dims(ops.logical_not(reset[:, t]), -1)
-                states = [ops.where(keep, state, ops.zeros_like(state)) for state in states]
-                last = None if last is None else ops.where(keep, last, ops.zeros_like(last))
-            out, new = self._step(sequences[:, t], states, training)
-            if mask is not None:
-                counts = ops.expand_dims(mask[:, t], -1)
-                before = ops.zeros_like(out) if last is None or self.zero_output_for_mask else last
-                out = ops.where(counts, out, before)
-                new = [ops.where(counts, a, b) for a, b in zip(new, states, strict=True)]
-            states, last = new, out
-            emitted.append(out)
-        if built_in:
-            self.cell.end_sequence()
+        built_in = hasattr(self.cell, "one_sequence")
+        with self.cell.one_sequence(sequences, training) if built_in else nullcontext():
+            for s in range(timesteps):
+                t = timesteps - 1 - s if self.go_backwards else s
+                if reset is not None:
+                    keep = ops.expand_dims(ops.logical_not(reset[:, t]), -1)
+                    states = [ops.where(keep, state, ops.zeros_like(state)) for state in states]
+                    last = None if last is None else ops.where(keep, last, ops.zeros_like(last))
+                out, new = self._step(sequences[:, t], states, training)
+                if mask is not None:
+                    counts = ops.expand_dims(mask[:, t], -1)
+                    before = ops.zeros_like(out) if last is None or self.zero_output_for_mask else last
+                    out = ops.where(counts, out, before)
+                    new = [ops.where(counts, a, b) for a, b in zip(new, states, strict=True)]
+                states, last = new, out
+                emitted.append(out)
         return ops.stack(emitted, axis=1) if self.return_sequences else last, states
 
     def _step(self, x, states, training):
