@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
+from numba.core.errors import TypingError
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -159,9 +160,11 @@ def _suffix(dtype):
 
 @intrinsic
 def pointer(typingctx, array):
-    """Pointer to the first element of a C-contiguous array."""
+    """Pointer to the first element of a C-contiguous array; of another, the code does not compile."""
     if not isinstance(array, types.Array):
         return None
+    if array.layout != "C":  # every kernel counts elements from here: it would read, and write, the wrong ones
+        raise TypingError(f"pointer needs a C-contiguous array, got {array}; np.ascontiguousarray makes one")
 
     def codegen(context, builder, sig, args):
         return context.make_array(sig.args[0])(context, builder, value=args[0]).data

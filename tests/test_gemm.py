@@ -81,26 +81,54 @@ def test_empty_products_are_zeros(shape, transpose):
     np.testing.assert_array_equal(found, np.zeros((shape[0], shape[2])))
 
 
-def test_any_memory_order_and_read_only_arrays(rng):
-    a, b = matrices(rng, (9, 14, 21), "float32")
+# In one call, and packed first.
+@pytest.mark.parametrize(
+    ("shape", "kernels"),
+    [((9, 14, 21), [gemm._multiply_small]), ((59, 44, 41), [gemm._pack, gemm._multiply_rows])],
+    ids=["small", "packed"],
+)
+def test_any_memory_order_and_read_only_arrays(shape, kernels, rng):
+    a, b = matrices(rng, shape, "float32")
     expected = gemm.matmul(a, b)
-    compiled = [len(kernel.signatures) for kernel in (gemm._pack, gemm._multiply_rows)]
+    compiled = [len(kernel.signatures) for kernel in kernels]
+    assert all(compiled)
     wide = np.repeat(a, 2, axis=1)
     for other_a, other_b in [(np.asfortranarray(a), np.asfortranarray(b)), (wide[:, ::2], b[::-1][::-1]), (a, b)]:
         for array in (other_a, other_b):
             array.flags.writeable = False
         np.testing.assert_array_equal(gemm.matmul(other_a, other_b), expected)
-    assert [len(kernel.signatures) for kernel in (gemm._pack, gemm._multiply_rows)] == compiled
+    assert [len(kernel.signatures) for kernel in kernels] == compiled
 
 
-def test_nan_and_infinity_stay_in_their_row_and_column(rng):
-    a, b = matrices(rng, (20, 6, 70), "float32")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_too_small_to_be_packed_gives_the_same_bits(dtype, rng, monkeypatch):
+    """A row alone takes another way than its batch does."""
+    a, b = matrices(rng, (70, 40, 41), dtype)
+    called = []
+    for name in ("_multiply_small", "_multiply_rows"):
+        kernel = getattr(gemm, name)
+        monkeypatch.setattr(gemm, name, lambda *args, k=kernel, n=name: (called.append(n), k(*args)))
+    whole = gemm.matmul(a, b)
+    assert set(called) == {"_multiply_rows"}
+    called.clear()
+    for row in (0, 33, 69):
+        np.testing.assert_array_equal(gemm.matmul(a[row : row + 1], b), whole[row : row + 1])
+        np.testing.assert_array_equal(
+            gemm.matmul(a[row : row + 1], np.ascontiguousarray(b.T), transpose_b=True), whole[row : row + 1]
+        )
+    np.testing.assert_array_equal(gemm.matmul(a[:9], b[:, 13:40]), whole[:9, 13:40])
+    assert set(called) == {"_multiply_small"}
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 70), (60, 26, 70)], ids=["small", "packed"])
+def test_nan_and_infinity_stay_in_their_row_and_column(shape, rng):
+    a, b = matrices(rng, shape, "float32")
     expected = gemm.matmul(a, b)
     a[3, 2], b[4, 66] = np.nan, np.inf
     found = gemm.matmul(a, b)
     assert np.isnan(found[3]).all()
     assert not np.isfinite(found[:, 66]).any()
-    clean = np.ix_(np.arange(20) != 3, np.arange(70) != 66)
+    clean = np.ix_(np.arange(len(a)) != 3, np.arange(70) != 66)
     np.testing.assert_array_equal(found[clean], expected[clean])
 
 

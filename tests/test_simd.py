@@ -249,6 +249,15 @@ def test_masked_tails_touch_nothing_beyond(dtype):
         np.testing.assert_array_equal(y[width:], -5.0)
 
 
+def test_no_pointer_to_an_array_with_gaps():
+    x = np.ones(8)
+    for other in (x[::2], x[::-1]):
+        with pytest.raises(numba.TypingError, match=r"pointer needs a C-contiguous array, got array\(float64, 1d, A\)"):
+            _copy(other, x, 4)
+    with pytest.raises(numba.TypingError, match=r"pointer needs a C-contiguous array, got array\(float64, 2d, F\)"):
+        _copy(np.ones((3, 2)).T, x, 4)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_loads_and_stores_need_no_alignment(dtype):
     width = lane_count(dtype)
