@@ -10,6 +10,7 @@ import pytest
 import numbarnn.random
 from numbarnn import backend, callbacks, layers, losses, metrics, models, ops, optimizers, regularizers
 from numbarnn.utils import set_random_seed
+from numbarnn.variable import Variable
 
 
 @pytest.fixture(autouse=True)
@@ -708,3 +709,22 @@ def test_global_seed_is_not_disturbed_by_predict(rng):
     numbarnn.random.set_seed(3)
     model.predict(x, verbose=0)
     assert numbarnn.random.make_default_seed() == expected
+
+
+def test_weights_that_a_model_reads_and_does_not_train_are_announced(rng):
+    class Careless(models.Model):
+        def call(self, x):
+            return layers.Dense(1, name="lost")(x)
+
+    x = rng.normal(size=(4, 3)).astype("float32")
+    model = Careless(name="careless")
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="'careless' reads weights that are not its own.*lost/kernel, .*lost/bias"):
+        model.fit(x, x[:, :1], verbose=0)
+
+    judge, factor = layers.Dense(2), Variable(2.0)  # neither a frozen layer nor a variable of the user's is a mistake
+    judge(x[:, :1])
+    judge.trainable = False
+    model = models.Sequential([layers.Dense(1)])
+    model.compile("sgd", lambda y, p: factor * ops.mean((judge(y) - judge(p)) ** 2, axis=-1))
+    model.fit(x, x[:, :1], verbose=0)

@@ -12,6 +12,7 @@ import collections.abc
 import inspect
 import math
 import numbers
+import warnings
 
 import numpy as np
 
@@ -446,6 +447,7 @@ class Trainer:
         flat = all(a is None or type(a) is np.ndarray for a in (x, y, w))
         if not training:
             return _Step(program, flat)
+        self._warn_of_strangers(program)
         variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
         if not variables:
             found = _Step(program, flat)
@@ -457,6 +459,19 @@ class Trainer:
         found.backward, found.variables = backward, variables
         found.one = np.ones((), program.outputs[0].dtype)
         return found
+
+    def _warn_of_strangers(self, program):
+        """Say which layers' weights the training step reads but will not train, as those of a layer made in `call`."""
+        own = {id(v) for v in self.variables}
+        # A path with a layer in it: variables that belong to no layer are a user's own knobs, such as a loss's factor.
+        found = [v.path for v in program.variables if v.trainable and "/" in v.path and id(v) not in own]
+        if found:
+            warnings.warn(
+                f"Training of model '{self.name}' reads weights that are not its own and so stay as they are: "
+                f"{', '.join(found)}. Make layers in `__init__` or `build`, as attributes, not in `call`; set "
+                "`trainable = False` on a layer that is not to be trained.",
+                stacklevel=2,
+            )
 
     @staticmethod
     def _arrays(step, x, y, w):
