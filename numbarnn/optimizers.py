@@ -414,10 +414,25 @@ class SGD(Optimizer):
         super().__init__(
             learning_rate, clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm, name=name
         )
-        self.momentum = _fraction("momentum", momentum)
+        self._momentum = _fraction("momentum", momentum)
         self.nesterov = bool(nesterov)
-        if self.momentum:
+        if self._momentum:
             self.slot_names = ("momentum",)
+
+    @property
+    def momentum(self):
+        """The share of the last update that goes on; whether there is any cannot change."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value):
+        value = _fraction("momentum", value)
+        if bool(value) != bool(self._momentum):
+            raise ValueError(
+                f"momentum: an optimizer made with momentum={self._momentum} cannot get momentum={value}, which needs "
+                "other state; make a new one"
+            )
+        self._momentum = value
 
     def update_range(self, group, start, stop, rate, step, scale, limit):
         """See `Optimizer.update_range`."""

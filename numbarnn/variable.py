@@ -19,6 +19,7 @@ _default_float = np.dtype("float32")
 _ticks = itertools.count(1)
 _time = 0
 _homes = weakref.WeakValueDictionary()  # id of the array that owns a storage -> its Variable or ParameterBuffer
+_former = {}  # id of a `value` handed out before its variable moved to another storage -> weak references to both
 
 
 def clock():
@@ -142,6 +143,8 @@ class Variable(ArrayLike):
 
     def _bind(self, data, home):
         """Make ``data``, a piece of the memory of ``home``, the storage."""
+        if home is not self:
+            _remember(self._view, self)
         self.data = data
         view = data.view()
         view.flags.writeable = False
@@ -152,8 +155,9 @@ class Variable(ArrayLike):
 
     @property
     def value(self):
-        """The value as a read-only array, without a copy; it shows later assignments.
+        """The value as a read-only array, without a copy.
 
+        It shows later assignments until an optimizer takes the variable into its flat storage: do not keep it, ask again.
         While a function is traced this is the variable itself: a program reads values when it is replayed.
         """
         return self._view if local.trace is None else self
@@ -297,6 +301,16 @@ def _rebuild(value, options, path):
     return variable
 
 
+def _remember(view, variable):
+    key = id(view)
+
+    def forget(reference):
+        if _former.get(key, (None,))[0] is reference:
+            del _former[key]
+
+    _former[key] = weakref.ref(view, forget), weakref.ref(variable)
+
+
 def captured(array):
     """Return the Variable whose `value` this very array is, or None.
 
@@ -305,6 +319,9 @@ def captured(array):
     TypeError
         If the array is a piece of a variable's storage: a trace would read it, but give it no gradient.
     """
+    former = _former.get(id(array))
+    if former is not None and former[0]() is array:
+        return former[1]()
     found = _homes.get(id(_owner(array)))
     if found is None:
         return None

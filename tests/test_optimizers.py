@@ -243,3 +243,11 @@ def test_building_again_for_known_variables_moves_nothing():
     assert optimizer.layout is layout and a.data is storage
     optimizer.build([a, b, Variable(np.ones(1, "float32"))])
     assert optimizer.layout is not layout
+
+
+def test_momentum_changes_but_does_not_appear():
+    with_momentum, without = optimizers.SGD(momentum=0.5), optimizers.SGD()
+    with_momentum.momentum = 0.9
+    assert with_momentum.get_config()["momentum"] == 0.9
+    with pytest.raises(ValueError, match="momentum=0.9"):
+        without.momentum = 0.9

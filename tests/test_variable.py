@@ -224,3 +224,15 @@ def test_buffers_refuse_what_they_cannot_hold():
     v = Variable(1.0)
     with pytest.raises(ValueError, match="twice"):
         ParameterBuffer([v, v])
+
+
+def test_a_value_handed_out_before_its_variable_moved_still_means_the_variable():
+    v = Variable(np.ones(3, np.float32))
+    before = v.value
+    ParameterBuffer([v])
+    program = trace(lambda x: x * before, (Spec((3,), "float32"),))
+    v.assign(np.full(3, 5.0))
+    np.testing.assert_array_equal(program(np.ones(3, np.float32)), np.full(3, 5.0))
+    forward, backward = program.linearize(0, [v])
+    _, residuals = forward(np.full(3, 2.0, np.float32))
+    np.testing.assert_array_equal(backward(residuals, np.ones(3, np.float32))[0], np.full(3, 2.0))
