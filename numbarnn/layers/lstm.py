@@ -397,8 +397,8 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
             )
         if use_cudnn is True:
             raise ValueError(
-                "use_cudnn=True was specified, but cuDNN is not supported for this layer configuration: kernels here are "
-                "numbarnn's own"
+                "use_cudnn=True was specified, but cuDNN is not supported for this layer configuration: kernels here "
+                "are numbarnn's own"
             )
         cell = LSTMCell(
             units,
