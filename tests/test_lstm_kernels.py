@@ -778,3 +778,18 @@ def test_flags_of_what_does_not_fit_are_refused(name):
         recurrence.step_flags(1, 2, **{name: [[True, False]]})
     with pytest.raises(ValueError, match=rf"`{name}` must have shape \(2, 3\) as the inputs have; got \(2, 1\)"):
         recurrence.step_flags(2, 3, **{"mask": np.ones((2, 3), bool), name: np.ones((2, 1), bool)})
+
+
+def test_masked_rows_are_skipped_on_the_way_back_not_multiplied_by_zero():
+    weights = [np.full((2, 8), 0.1), np.full((2, 8), 0.1), np.zeros(8)]
+    weights[1][0, 0] = np.inf
+    mask = np.array([[False], [True]])
+    flags = recurrence.step_flags(2, 1, mask)
+    packed = recurrence.PackedWeights(*weights, GATES)
+    # h = 0 in the row that counts, so that the infinite weight meets no other number there.
+    states = [np.array([[1.0, 1.0], [0.0, 1.0]]), np.zeros((2, 2))]
+    pullback = recurrence.run(lstm.CELL, np.ones((2, 1, 2)), packed, states, flags=flags, save=True)[2]
+    d_states = [np.array([[-0.0, 3.0], [1.0, 1.0]]), np.zeros((2, 2))]
+    d_h = pullback(d_states=d_states)[2][0]
+    # Bit for bit: the gradient of a step that did not happen is the gradient that came, its signs of zero included.
+    np.testing.assert_array_equal(d_h[0].view(np.int64), d_states[0][0].view(np.int64))

@@ -13,7 +13,7 @@ step s;
 out        [B, T, H]          what the layer emits at each step, in the order of the steps; [B, 0, H]: nobody asks
 flags      [T, B] uint8       bits: COUNTS the step counts for this row (else its state is carried over), CUT the state
                               is set to zero before the step, SILENT zeros are emitted
-live       [T] int64          at step s only rows 0 .. live[s]-1 can count: the others are not even looked at
+live       [T] int64          at step s only rows 0 .. live[s]-1 can count: the others are carried over
 x_factors  [M, B, I]          dropout factors of the inputs: M = 0 (none), 1 (for all gates) or G (for each gate)
 h_factors  [M, B, H]          dropout factors of h before the recurrent product
 tape       [T, B, G*H]        what backward needs; [0, B, G*H] in inference.  `backward` turns it into the gradients

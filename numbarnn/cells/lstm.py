@@ -79,6 +79,7 @@ def forward(
     x_copy = advance(z, ROW_BLOCK * z_row)
     h_copy = advance(x_copy, x_room)
     memory, kept = pointer(states), pointer(tape)
+    c_plane = slots * batch * units  # where the states c begin, behind the states h
     training = tape.shape[0] > 0
     zero = x.dtype.type(0)
     for s in range(first, last):
@@ -137,7 +138,6 @@ def forward(
                             continue
                         old = (slot * batch + b) * units + unit
                         new = (new_slot * batch + b) * units + unit
-                        c_plane = slots * batch * units
                         c0 = load_n(memory, c_plane + old, n)
                         if flag & CUT:
                             c0 = splat(zero)
@@ -156,7 +156,9 @@ def forward(
                             store_n(kept, there + 3 * units, n, ko)
         for b in range(start, stop):
             if b >= end or not flags[s, b] & COUNTS:
-                carry_row(states, slot, new_slot, b, flags[s, b] & CUT)
+                old, new = (slot * batch + b) * units, (new_slot * batch + b) * units
+                carry_row(memory, old, new, units, flags[s, b] & CUT)
+                carry_row(memory, c_plane + old, c_plane + new, units, flags[s, b] & CUT)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop)
     hold(scratch)
@@ -220,14 +222,14 @@ def backward(
         dz = advance(kept, (s * batch + start) * 4 * units)
         if seen_flags(flags, s, start, end) & COUNTS:
             multiply_back(
-                dz, end - start, 4, units, recurrent, h_factors, start, pointer(scratch), product,
+                dz, end - start, 4, units, recurrent, h_factors, flags, s, start, pointer(scratch), product,
                 advance(dh, start * units), units,
             )  # fmt: skip
             if timesteps:
                 t = timesteps - 1 - s if backwards else s
                 d_x_here = advance(pointer(d_x), (start * timesteps + t) * inputs)
                 multiply_back(
-                    dz, end - start, 4, units, kernel, x_factors, start, pointer(scratch), product,
+                    dz, end - start, 4, units, kernel, x_factors, flags, s, start, pointer(scratch), product,
                     d_x_here, timesteps * inputs,
                 )  # fmt: skip
         for b in range(start, stop):

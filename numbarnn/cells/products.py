@@ -14,8 +14,8 @@ ROWS_BLOCK = 384
 
 
 @device
-def multiply_back(dz, rows, gates, units, weights, factors, start, zeros, product, target, target_row):
-    """Add ``dz @ weights.T`` to the rows of `target`, through the dropout factors of the forward product.
+def multiply_back(dz, rows, gates, units, weights, factors, flags, s, start, zeros, product, target, target_row):
+    """Add ``dz @ weights.T`` to the rows of `target` that count, through the dropout factors of the forward product.
 
     Parameters
     ----------
@@ -24,39 +24,49 @@ def multiply_back(dz, rows, gates, units, weights, factors, start, zeros, produc
     weights : array [panels, gates * units, panel width]
         ``pack_transposed`` of the weights of all gates.
     factors : array [M, B, columns]
-        Dropout factors; `start` is the batch row of the first row here.
+        Dropout factors.
+    flags : array [T, B]
+        At step `s`, row `start` is the first row here. Rows that do not count are left as they are: zeros times their
+        gradient would be NaN where a weight is infinite.
     zeros, product : pointer
         A panel's width of zeros, and room for `rows` rows of a panel.
     target : pointer
-        First row, with `target_row` elements from one row to the next.
+        First row, with `target_row` elements from one row to the next; zeros in the rows that count.
     """
     columns = factors.shape[2]
     width = weights.shape[2]
     depth = gates * units
     copies = factors.shape[0]
     split = gates if copies > 1 else 1
+    length = depth // split
+    gaps = False
+    for r in range(rows):
+        if not flags[s, start + r] & COUNTS:
+            gaps = True
+            break
     for panel in range(weights.shape[0]):
         column = panel * width
-        valid = columns - column
+        valid = min(columns - column, width)
         right = advance(pointer(weights), panel * depth * width)
-        if copies == 0:
+        if copies == 0 and not gaps:
             goal = advance(target, column)
             rows_product(dz, depth, 1, rows, right, width, depth, goal, target_row, goal, target_row, valid)
             continue
-        valid = min(valid, width)
         for g in range(split):
-            length = depth // split
             rows_product(
                 advance(dz, g * length), depth, 1, rows, advance(right, g * length * width), width, length,
                 zeros, 0, product, width, valid,
             )  # fmt: skip
             for r in range(rows):
-                scale = advance(pointer(factors), (g * factors.shape[1] + start + r) * columns + column)
-                goal = advance(target, r * target_row + column)
+                if not flags[s, start + r] & COUNTS:
+                    continue
+                scale = ((g * factors.shape[1]) + start + r) * columns + column
                 for k in range(0, valid, lanes(dz)):
-                    n = valid - k
-                    value = load_n(goal, k, n) + load_n(product, r * width + k, n) * load_n(scale, k, n)
-                    store_n(goal, k, n, value)
+                    here = r * target_row + column + k
+                    value = load_n(product, r * width + k, valid - k)
+                    if copies:
+                        value = value * load_n(pointer(factors), scale + k, valid - k)
+                    store_n(target, here, valid - k, load_n(target, here, valid - k) + value)
 
 
 @njit

@@ -1,6 +1,6 @@
 """Rows of a batch in and out of the kernels' working memory: copies, dropout factors, carried states."""
 
-from numbarnn.cells.contract import SILENT
+from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device
 from numbarnn.simd import clear, copy, lanes, load_n, pointer, splat, store_n
 
@@ -13,6 +13,8 @@ def seen_flags(flags, s, start, stop):
     seen = 0
     for b in range(start, stop):
         seen |= flags[s, b]
+        if seen == COUNTS | CUT | SILENT:  # also keeps the compiler from unrolling what is short anyway
+            break
     return seen
 
 
@@ -41,16 +43,12 @@ def gather_rows(source, row, width, start, stop, factors, target):
 
 
 @device
-def carry_row(states, slot, new_slot, b, cut):
-    """Take the states of row b over from one slot to another, or set them to zero with `cut`."""
-    memory = pointer(states)
-    count, slots, batch, units = states.shape
-    for n in range(count):
-        new = ((n * slots + new_slot) * batch + b) * units
-        if cut:
-            clear(memory, new, units)
-        else:
-            copy(memory, ((n * slots + slot) * batch + b) * units, memory, new, units)
+def carry_row(memory, old, new, units, cut):
+    """Take one state of a row over from offset `old` to `new`, or set it to zero with `cut`."""
+    if cut:
+        clear(memory, new, units)
+    else:
+        copy(memory, old, memory, new, units)
 
 
 @device
