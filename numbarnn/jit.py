@@ -206,8 +206,8 @@ def parallel_for(fn, n, grain, *args):
         fn(0, n, *args)
         return
     job = _Job(fn, args, parts)
-    _pool.offer(job, len(parts) - 1)
-    try:
+    try:  # from the first offer on: others may be at work when Ctrl-C comes
+        _pool.offer(job, len(parts) - 1)
         job.run(*parts[0])
         job.work()
     finally:

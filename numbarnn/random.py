@@ -313,7 +313,7 @@ _factors = Op("dropout_factors", _draw_factors, _infer_factors, effect=True)
 
 def _shape(shape):
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if any(n is None for n in shape):
+    if any(n is None for n in shape) and not is_tracing():  # a trace may ask for shapes alone
         raise ValueError(f"Argument `shape` must be fully known. Received: shape={shape}")
     return shape
 

@@ -291,7 +291,10 @@ def run(
 
 
 class Pullback:
-    """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call."""
+    """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call.
+
+    It reads the weights' arrays again: what is assigned to them between `run` and here is not undone.
+    """
 
     def __init__(self, cell, x, weights, work, backwards, codes):
         self._cell, self._x, self._weights, self._work = cell, x, weights, work

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from parity import as_list, make_mask
 
-from numbarnn import backend, graph, initializers, layers, losses, models, ops, optimizers, serialization
+from numbarnn import backend, graph, initializers, layers, losses, models, ops, optimizers, random, serialization
 from numbarnn.graph import Spec
 from numbarnn.layers import get_mask
 from numbarnn.layers.fused import PackedCache
@@ -942,3 +942,23 @@ def test_the_number_of_features_is_fixed_by_the_first_call():
         layer(X[:, :, :2])
     layer(X[:, :2])  # other lengths and batches are fine
     layer(X[:1])
+
+
+def test_python_lists_are_no_sequences_but_may_be_masks(rng):
+    layer, x = layers.LSTM(4), rng.normal(size=(2, 3, 5)).astype("float32")
+    with pytest.raises(TypeError, match="np.asarray"):
+        layer(x.tolist())
+    mask = [[True, True, False], [True, False, False]]
+    np.testing.assert_array_equal(layer(x, mask=mask), layer(x, mask=np.array(mask)))
+
+
+def test_a_layer_may_draw_in_the_shape_of_its_input():
+    class Noise(layers.Layer):
+        def call(self, x):
+            return x + 0 * random.normal(x.shape)
+
+    x, y = np.ones((4, 3, 2), np.float32), np.ones((4, 1), np.float32)
+    model = models.Sequential([Noise(), layers.LSTM(3), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(x, y, verbose=0)
+    assert model.predict(x, verbose=0).shape == (4, 1)

@@ -164,6 +164,11 @@ class RNN(Layer):
     def __call__(self, sequences, /, *args, initial_state=None, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
         if isinstance(sequences, list):
+            if not sequences or not hasattr(sequences[0], "shape"):
+                raise TypeError(
+                    f"The inputs of layer '{self.name}' must be an array, or a list [array, *initial_state] of arrays. "
+                    "Received a list of Python values: pass np.asarray(inputs)"
+                )
             if len(sequences) > 1 and initial_state is not None:
                 raise ValueError(
                     "`initial_state` was passed both in the list of inputs and as a keyword argument of layer "
@@ -173,8 +178,11 @@ class RNN(Layer):
             initial_state = rest or initial_state
         if args:
             initial_state, *args = args if initial_state is None else (initial_state, *args)
-        if isinstance(kwargs.get("mask"), list):
-            kwargs["mask"] = kwargs["mask"][0]
+        mask = kwargs.get("mask")
+        if isinstance(mask, list) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
+            kwargs["mask"] = mask[0]  # Keras: one mask for each of [inputs, *initial_state]
+        elif isinstance(mask, list):
+            kwargs["mask"] = np.asarray(mask)
         if initial_state is not None:
             kwargs["initial_state"] = self._check_initial_state(initial_state, sequences)
         return super().__call__(sequences, *args, **kwargs)
