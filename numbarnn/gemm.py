@@ -20,6 +20,7 @@ from numbarnn.jit import device, get_num_threads, kernel_array, njit, parallel_f
 from numbarnn.simd import (
     Vec,
     advance,
+    clear,
     first_lanes,
     fma_ir,
     lanes,
@@ -27,6 +28,7 @@ from numbarnn.simd import (
     masked_load,
     masked_store,
     masks_are_free,
+    move,
     pointer,
     register_count,
     splat_ir,
@@ -360,11 +362,10 @@ def _pack_panels_transposed(start, stop, matrix, packed):
             last = min(first + 16, depth)
             for j in range(n):
                 for k in range(first, last):
-                    target[k * width + j] = source[j * depth + k]
+                    move(source, j * depth + k, target, k * width + j)
             if n < width:
                 for k in range(first, last):
-                    for j in range(n, width):
-                        target[k * width + j] = 0
+                    clear(target, k * width + n, width - n)
 
 
 @njit
@@ -477,17 +478,16 @@ def pack_cell_transposed(kernel, recurrent_kernel):
 
 
 @njit
-def _multiply_small(a, a_row, a_step, b, transpose_b, panel, c):
+def _multiply_small(a, a_row, a_step, b, b_row, b_step, panel, c):
     """Multiply with one panel of `b` packed at a time: one call for what is not worth more."""
     rows, columns = c.shape
-    depth = b.shape[1] if transpose_b else b.shape[0]
-    width = panel.shape[2]
-    here = pointer(panel)
+    depth, width = panel.shape[1], panel.shape[2]
+    source, here = pointer(b), pointer(panel)
     for first in range(0, columns, width):
         n = min(width, columns - first)
         for k in range(depth):
             for j in range(n):
-                here[k * width + j] = b[first + j, k] if transpose_b else b[k, first + j]
+                move(source, k * b_row + (first + j) * b_step, here, k * width + j)
         target = advance(pointer(c), first)
         rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 
@@ -561,7 +561,8 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     a_row, a_step = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
     if depth * columns * (rows + 8) <= _SMALL:
         panel = np.empty((1, depth, panel_width(a.dtype)), a.dtype)
-        _multiply_small(a, a_row, a_step, kernel_array(b), transpose_b, panel, c)
+        b_row, b_step = (1, b.shape[1]) if transpose_b else (b.shape[1], 1)
+        _multiply_small(a, a_row, a_step, kernel_array(b), b_row, b_step, panel, c)
         return c
     packed = pack_transposed(b) if transpose_b else pack(b)
     if get_num_threads() > packed.shape[0] or rows >= columns:

@@ -55,7 +55,8 @@ def njit(function=None, /, **options):
     if not inspect.isfunction(function):
         raise TypeError(f"njit: function must be a plain Python function, got {function!r}")
     cached = options.pop("cache", True)
-    options = {"nogil": True, "error_model": "numpy", **options}
+    # Wrappers for calls from C take time to compile, and nobody calls from there.
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
     dispatcher = numba.njit(**options)(function)
     if cached and dispatcher is not function:
         dispatcher._cache = KernelCache(function, options)

@@ -36,6 +36,7 @@ __all__ = [
     "like",
     "load",
     "load_n",
+    "move",
     "pointer",
     "register_count",
     "splat",
@@ -337,6 +338,23 @@ def clear(typingctx, base, offset, count):
         return context.get_dummy_value()
 
     return types.void(base, types.intp, types.intp), codegen
+
+
+@intrinsic
+def move(typingctx, source, source_offset, target, target_offset):
+    """Copy one element, and no more at once: keeps the compiler from turning a transposition into gathers and scatters."""
+    if not (isinstance(source, types.CPointer) and source == target):
+        return None
+
+    size = source.dtype.bitwidth // 8
+
+    def codegen(context, builder, sig, args):
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        # An atomic store of the weakest order is a plain store that is never made part of a vector.
+        builder.store_atomic(value, builder.gep(args[2], [args[3]]), "monotonic", size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), codegen
 
 
 @intrinsic
