@@ -28,8 +28,8 @@ from numbarnn.simd import (
     masked_load,
     masked_store,
     masks_are_free,
-    move,
     pointer,
+    put,
     register_count,
     splat_ir,
     store,
@@ -362,7 +362,7 @@ def _pack_panels_transposed(start, stop, matrix, packed):
             last = min(first + 16, depth)
             for j in range(n):
                 for k in range(first, last):
-                    move(source, j * depth + k, target, k * width + j)
+                    put(target, k * width + j, source[j * depth + k])
             if n < width:
                 for k in range(first, last):
                     clear(target, k * width + n, width - n)
@@ -487,7 +487,7 @@ def _multiply_small(a, a_row, a_step, b, b_row, b_step, panel, c):
         n = min(width, columns - first)
         for k in range(depth):
             for j in range(n):
-                move(source, k * b_row + (first + j) * b_step, here, k * width + j)
+                put(here, k * width + j, source[k * b_row + (first + j) * b_step])
         target = advance(pointer(c), first)
         rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 

@@ -36,8 +36,8 @@ __all__ = [
     "like",
     "load",
     "load_n",
-    "move",
     "pointer",
+    "put",
     "register_count",
     "splat",
     "store",
@@ -341,20 +341,18 @@ def clear(typingctx, base, offset, count):
 
 
 @intrinsic
-def move(typingctx, source, source_offset, target, target_offset):
-    """Copy one element, and no more at once: keeps the compiler from turning a transposition into gathers and scatters."""
-    if not (isinstance(source, types.CPointer) and source == target):
+def put(typingctx, base, offset, value):
+    """Write one element, by itself: for transpositions, which compilers blow up into gathers and scatters."""
+    if not (isinstance(base, types.CPointer) and base.dtype == value):
         return None
-
-    size = source.dtype.bitwidth // 8
+    size = base.dtype.bitwidth // 8
 
     def codegen(context, builder, sig, args):
-        value = builder.load(builder.gep(args[0], [args[1]]))
-        # An atomic store of the weakest order is a plain store that is never made part of a vector.
-        builder.store_atomic(value, builder.gep(args[2], [args[3]]), "monotonic", size)
+        # An atomic store of the weakest order is a plain store that never becomes part of a vector.
+        builder.store_atomic(args[2], builder.gep(args[0], [args[1]]), "monotonic", size)
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, target, types.intp), codegen
+    return types.void(base, types.intp, value), codegen
 
 
 @intrinsic

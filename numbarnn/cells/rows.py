@@ -2,7 +2,7 @@
 
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device
-from numbarnn.simd import clear, copy, lanes, load_n, pointer, splat, store_n
+from numbarnn.simd import clear, copy, lanes, load_n, pointer, put, splat, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
 
@@ -39,7 +39,7 @@ def gather_rows(source, row, width, start, stop, factors, target):
         else:
             for g in range(gates):
                 for k in range(width):
-                    target[there + k * gates + g] = source[here + k] * scale[(g * batch + b) * width + k]
+                    put(target, there + k * gates + g, source[here + k] * scale[(g * batch + b) * width + k])
 
 
 @device
