@@ -157,7 +157,7 @@ class Variable(ArrayLike):
     def value(self):
         """The value as a read-only array, without a copy.
 
-        It shows later assignments until an optimizer takes the variable into its flat storage: do not keep it, ask again.
+        It shows later assignments until an optimizer takes the variable into its flat storage: do not keep it.
         While a function is traced this is the variable itself: a program reads values when it is replayed.
         """
         return self._view if local.trace is None else self

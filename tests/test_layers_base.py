@@ -16,6 +16,7 @@ from numbarnn import random as nb_random
 from numbarnn.graph import Spec, Tensor
 from numbarnn.layers import InputSpec, Layer, get_mask, set_mask
 from numbarnn.layers import base as layers_base
+from numbarnn.layers import masks as layers_masks
 from numbarnn.random import SeedGenerator
 from numbarnn.variable import Variable
 
@@ -552,13 +553,13 @@ def test_masks_are_of_one_array_alone():
 
 
 def test_masks_go_with_their_array():
-    count = len(layers_base._masks)
+    count = len(layers_masks._masks)
     x = masked()
     key = id(x)
-    assert len(layers_base._masks) == count + 1
+    assert len(layers_masks._masks) == count + 1
     del x
     gc.collect()
-    assert key not in layers_base._masks
+    assert key not in layers_masks._masks
     # A new array at the same place has no mask: identity is checked, not the address alone.
     for _ in range(100):
         y = masked()
@@ -1007,3 +1008,17 @@ def test_self_may_have_another_name():
     np.testing.assert_array_equal(layer(x=X), X)
     assert layer.get_build_config() == {"input_shape": X.shape}
     assert layer.compute_output_shape(X.shape) == X.shape
+
+
+def test_masks_of_a_dict_stay_with_their_tensors_whatever_the_order_of_the_keys():
+    seen = {}
+
+    class Two(layers.Layer):
+        def call(self, inputs):
+            seen.update({key: layers.get_mask(x) is not None for key, x in inputs.items()})
+            return inputs["b"]
+
+    masked = layers.Masking()(layers.Input((4, 2)))
+    with pytest.warns(UserWarning, match="destroy the mask"):
+        Two()({"b": masked, "a": layers.Input((4, 2))})
+    assert seen == {"a": False, "b": True}

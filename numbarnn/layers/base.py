@@ -1,4 +1,4 @@
-"""`Layer`: the base of everything that has weights and a `call`; and the masks that travel with arrays.
+"""`Layer`: the base of everything that has weights and a `call`.
 
 What happens in ``layer(x)``: arrays come in the layer's float type (``autocast``), the shape is checked against
 `input_spec`, the layer is built if it is not, `training` and `mask` are filled in, `call` runs, and the mask goes on
@@ -11,149 +11,26 @@ to the output.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 import os
 import threading
 import warnings
-import weakref
 
 import numpy as np
 
 from .. import backend, constraints, graph, initializers, ops, regularizers
-from ..graph import Op, Spec, Tensor, suspended
+from ..graph import Spec, Tensor, suspended
 from ..protocols import ArrayLike
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
+from .masks import attach_mask, get_mask, masks_of, set_mask
+from .nests import is_shape, is_values, leaves_of, map_nest, shape_of
+from .signatures import call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
 
 __all__ = ["InputSpec", "Layer", "call_context", "get_mask", "set_mask", "structure_clock"]
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# masks
-
-_masks: dict[int, tuple] = {}  # id of an array -> (weak reference to it, its mask)
-
-
-def get_mask(x):
-    """Return the mask that travels with a value.
-
-    Parameters
-    ----------
-    x : array or Tensor
-        Slices, copies and results of arithmetic have lost the mask of what they were made from.
-
-    Returns
-    -------
-    array, Tensor or None
-        True where a timestep counts.
-    """
-    if isinstance(x, Tensor):
-        return x.mask
-    entry = _masks.get(id(x))
-    # Another array may live at the address of one that is gone.
-    return entry[1] if entry is not None and entry[0]() is x else None
-
-
-def set_mask(x, mask):
-    """Let a mask travel with a value.
-
-    Parameters
-    ----------
-    x : array or Tensor
-    mask : array, Tensor or None
-        None takes the mask away.
-
-    Raises
-    ------
-    TypeError
-        If a symbolic mask is given for an array: the array would outlive the trace that the mask belongs to.
-    """
-    if isinstance(x, Tensor):
-        x.mask = mask
-        return
-    key = id(x)
-    if mask is None:
-        if get_mask(x) is not None:
-            del _masks[key]
-        return
-    if isinstance(mask, Tensor):
-        raise TypeError(f"an array cannot carry the symbolic mask {mask!r}")
-
-    def forget(reference):
-        entry = _masks.get(key)
-        if entry is not None and entry[0] is reference:
-            del _masks[key]
-
-    _masks[key] = (weakref.ref(x, forget), mask)
-
-
-def _map_masks(nest):
-    """Return the masks of a nest of values, in its structure; None if there are none at all."""
-    if isinstance(nest, (np.ndarray, Tensor)):
-        return get_mask(nest)
-    masks = _map(get_mask, nest)
-    return masks if any(mask is not None for mask in _leaves(masks)) else None
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# nests: the short way for what is nearly always one array (tree.py brings in optree)
-
-
-def _map(fn, nest):
-    if isinstance(nest, dict):
-        return type(nest)((key, _map(fn, value)) for key, value in nest.items())
-    if isinstance(nest, (list, tuple)):
-        items = [_map(fn, item) for item in nest]
-        return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
-    return fn(nest)
-
-
-def _leaves(nest):
-    if isinstance(nest, dict):
-        return [leaf for key in sorted(nest) for leaf in _leaves(nest[key])]
-    if isinstance(nest, (list, tuple)):
-        return [leaf for item in nest for leaf in _leaves(item)]
-    return [nest]
-
-
-def _is_shape(x):
-    return isinstance(x, (list, tuple)) and all(n is None or isinstance(n, (int, np.integer)) for n in x)
-
-
-def _shape_of(nest):
-    return _map(lambda x: tuple(x.shape) if hasattr(x, "shape") else None, nest)
-
-
-def _is_values(nest):
-    """Say whether something can have a shape: an array, a Tensor, a Variable, or a nest of these."""
-    leaves = _leaves(nest)
-    return any(hasattr(x, "shape") for x in leaves) and all(x is None or hasattr(x, "shape") for x in leaves)
-
-
-# The same value under another identity: what a layer returns that returns its input but not the input's mask.
-_alias = Op("alias", lambda x: x.view(), lambda x: x, lambda node, d: d)
-
-
-def _with_mask(output, mask, incoming):
-    """Return an output with its mask, which it keeps if it has one already; `incoming` are the inputs."""
-    if not isinstance(output, (np.ndarray, Tensor)):
-        return output
-    own = get_mask(output)
-    if mask is own:
-        return output
-    if any(output is x for x in incoming):
-        output, own = _alias(output), None  # the input keeps its own mask
-    if own is None and mask is not None:
-        set_mask(output, mask)
-    return output
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# calls
 
 _build_lock = threading.RLock()
 
@@ -165,90 +42,6 @@ def _renew_build_lock():
 
 os.register_at_fork(after_in_child=_renew_build_lock)  # another thread may have held it
 _losses_added = False  # whether any layer ever called add_loss: only then is there something to clear
-
-
-def _parameters(signature):
-    """Return the parameters of a method but the first, whatever the class calls `self`."""
-    parameters = list(signature.parameters.values())
-    own = parameters and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
-    return parameters[1:] if own else parameters
-
-
-class _CallInfo:
-    """What must be known about the parameters of a `call`."""
-
-    __slots__ = (
-        "first",
-        "has_mask",
-        "has_training",
-        "keywords",
-        "mask_index",
-        "names",
-        "signature",
-        "training_default",
-        "training_index",
-    )
-
-    def __init__(self, function):
-        self.signature = inspect.signature(function)
-        parameters = _parameters(self.signature)
-        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        self.names = [p.name for p in plain]
-        self.keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self.first = self.names[0] if self.names else None
-        self.has_training = "training" in self.names
-        self.has_mask = "mask" in self.names
-        self.training_index = self.names.index("training") if self.has_training else -1
-        self.mask_index = self.names.index("mask") if self.has_mask else -1
-        default = self.signature.parameters["training"].default if self.has_training else None
-        self.training_default = None if default is inspect.Parameter.empty else default
-
-
-@functools.lru_cache(maxsize=1024)
-def _call_info(function):
-    return _CallInfo(function)
-
-
-@functools.lru_cache(maxsize=1024)
-def _shape_parameters(function):
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in _parameters(inspect.signature(function)) if p.kind in kinds]
-
-
-def _wrap_build(build):
-    """Make a `build` method leave the layer marked, locked and with its shapes noted, whoever calls it."""
-
-    @functools.wraps(build)
-    def wrapped(self, *args, **kwargs):
-        state = self.__dict__
-        if state["_building"]:  # super().build(...)
-            return build(self, *args, **kwargs)
-        state["_building"] = True
-        before = list(self._own_trainable), list(self._own_non_trainable)
-        calls.stack.append((self, None))
-        try:
-            with suspended():  # weights are made now, also while a function is being traced
-                result = build(self, *args, **kwargs)
-        except BaseException:
-            state["_own_trainable"], state["_own_non_trainable"] = before  # another attempt makes them anew
-            raise
-        finally:
-            calls.stack.pop()
-            state["_building"] = False
-        bound = inspect.signature(build).bind(self, *args, **kwargs).arguments
-        state["_build_shapes"] = {name: value for name, value in bound.items() if value is not self}
-        self.built = True
-        state["_locked"] = True
-        if state["_initial_weights"] is not None:
-            self.set_weights(state["_initial_weights"])
-            state["_initial_weights"] = None
-        return result
-
-    wrapped._builds = True
-    return wrapped
-
-
-# ---------------------------------------------------------------------------------------------------------------
 
 
 class Layer(Tracked):
@@ -307,7 +100,7 @@ class Layer(Tracked):
         super().__init_subclass__(**kwargs)
         build = cls.__dict__.get("build")
         if build is not None and not getattr(build, "_builds", False):
-            cls.build = _wrap_build(build)
+            cls.build = wrap_build(build)
 
     def __init__(self, *, activity_regularizer=None, trainable=True, dtype=None, autocast=True, name=None, **kwargs):
         state = self.__dict__
@@ -336,7 +129,7 @@ class Layer(Tracked):
         state["_initial_weights"] = kwargs.pop("weights", None)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
-        state["_call_info"] = _call_info(type(self).call)
+        state["_call_info"] = call_info(type(self).call)
 
     def _default_name(self):
         return backend.auto_name(type(self).__name__)
@@ -528,8 +321,8 @@ class Layer(Tracked):
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if any(n is None for n in shape):
             raise ValueError(
-                f"Shapes used to initialize variables must be fully-defined (no `None` dimensions). Received: "
-                f"shape={shape}"
+                "Shapes used to initialize variables must be fully-defined (no `None` dimensions). "
+                f"Received: shape={shape}"
             )
         dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
         initializer = given["initializer"]
@@ -574,7 +367,7 @@ class Layer(Tracked):
         """
         global _losses_added
         _losses_added = True
-        for value in _leaves(loss):
+        for value in leaves_of(loss):
             if not isinstance(value, (ArrayLike, np.ndarray)):
                 value = np.asarray(value, self._working_dtype)
             self._losses.append(value)
@@ -606,9 +399,9 @@ class Layer(Tracked):
         self.__dict__["built"] = True
 
     def _maybe_build(self, args, kwargs):
-        names = _shape_parameters(type(self).build)
+        names = shape_parameters(type(self).build)
         if type(self).build is Layer.build or not names:
-            self.build(*([_shape_of(args[0])] if args and names and _is_values(args[0]) else []))
+            self.build(*([shape_of(args[0])] if args and names and is_values(args[0]) else []))
             return
         self.build(**self._shapes_for(names, args, kwargs, "build"))
         if self._input_spec is not None:
@@ -621,8 +414,8 @@ class Layer(Tracked):
         shapes = {}
         for key in [*info.names, *(key for key in kwargs if key not in info.names)]:
             value = values.get(key)
-            if key != "mask" and value is not None and _is_values(value):
-                shapes[f"{key}_shape"] = _shape_of(value)
+            if key != "mask" and value is not None and is_values(value):
+                shapes[f"{key}_shape"] = shape_of(value)
         if len(names) == 1:
             return {names[0]: next(iter(shapes.values()), None)}
         chosen = {}
@@ -630,10 +423,9 @@ class Layer(Tracked):
             if not name.endswith("_shape") or (name.removesuffix("_shape") not in info.names and not info.keywords):
                 raise ValueError(
                     f"For a `{method}()` method with more than one argument, all arguments should have a `_shape` "
-                    f"suffix and match "
-                    f"an argument from `call()`. E.g. `{method}(self, foo_shape, bar_shape)`. For layer "
-                    f"'{type(self).__name__}', "
-                    f"received `{method}()` argument `{name}`, and the arguments of `call()` are {info.names}."
+                    f"suffix and match an argument from `call()`. E.g. `{method}(self, foo_shape, bar_shape)`. "
+                    f"For layer '{type(self).__name__}', received `{method}()` argument `{name}`, and the arguments "
+                    f"of `call()` are {info.names}."
                 )
             if name in shapes:
                 chosen[name] = shapes[name]
@@ -670,8 +462,7 @@ class Layer(Tracked):
         if "_name" not in self.__dict__:
             raise RuntimeError(
                 f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement "
-                f"in the "
-                "`__init__()` method. Go add it!"
+                "in the `__init__()` method. Go add it!"
             )
 
     def _check_input(self, x):
@@ -679,7 +470,7 @@ class Layer(Tracked):
         if isinstance(spec, InputSpec) and not isinstance(x, (list, tuple, dict)):
             spec.check(x, 0, self.name)
             return
-        specs = _leaves(spec)
+        specs = leaves_of(spec)
         if isinstance(x, dict) and all(s is not None and s.name for s in specs):
             absent = [s.name for s in specs if s.name not in x]
             if absent:
@@ -689,7 +480,7 @@ class Layer(Tracked):
                 )
             values = [x[s.name] for s in specs]
         else:
-            values = _leaves(x)
+            values = leaves_of(x)
         if len(values) != len(specs):
             raise ValueError(
                 f'Layer "{self.name}" expects {len(specs)} input(s), but it received {len(values)} input tensors. '
@@ -737,8 +528,7 @@ class Layer(Tracked):
         if isinstance(taken, (int, float, complex, str)) and not isinstance(taken, bool):
             raise ValueError(
                 "Only input tensors may be passed as positional arguments. The following argument value should be "
-                "passed as a "
-                f"keyword argument: {x} (of type {type(x)})"
+                f"passed as a keyword argument: {x} (of type {type(x)})"
             )
         return taken
 
@@ -765,12 +555,12 @@ class Layer(Tracked):
 
         # The arguments, in the layer's float type.
         if self._allow_non_tensor_positional_args:
-            args = tuple([_map(self._take, x) for x in args])
+            args = tuple([map_nest(self._take, x) for x in args])
         else:
-            args = tuple([_map(self._take_positional, x) for x in args])
+            args = tuple([map_nest(self._take_positional, x) for x in args])
         for key in kwargs:
             if key != "training":
-                kwargs[key] = _map(self._take, kwargs[key])
+                kwargs[key] = map_nest(self._take, kwargs[key])
         if args:
             first = args[0]
         elif info.first is not None and info.first in kwargs:
@@ -782,7 +572,7 @@ class Layer(Tracked):
         if training is None and 0 <= info.training_index < len(args):
             training = args[info.training_index]
         if not graph.is_tracing() and (
-            isinstance(first, Tensor) or any(isinstance(x, Tensor) for x in _leaves((args, kwargs)))
+            isinstance(first, Tensor) or any(isinstance(x, Tensor) for x in leaves_of((args, kwargs)))
         ):
             return self._call_functional(first, args, kwargs, training)
         return self._call_directly(first, args, kwargs, training)
@@ -809,7 +599,7 @@ class Layer(Tracked):
 
         given = kwargs.get("mask") if info.has_mask and info.mask_index >= len(args) else None
         if given is None:
-            previous = _map_masks(first)
+            previous = masks_of(first)
             if info.has_mask and info.mask_index < len(args):
                 previous = args[info.mask_index]
             elif info.has_mask and previous is not None:
@@ -823,7 +613,7 @@ class Layer(Tracked):
             if isinstance(outputs, np.generic):
                 outputs = np.asarray(outputs)  # NumPy's reductions return scalars, layers return arrays
             if self._result_dtype is not None:
-                outputs = _map(self._give, outputs)
+                outputs = map_nest(self._give, outputs)
             if self._activity_regularizer is not None:
                 self._penalize(outputs)
         finally:
@@ -844,7 +634,7 @@ class Layer(Tracked):
         return cast
 
     def _penalize(self, outputs):
-        for output in _leaves(outputs):
+        for output in leaves_of(outputs):
             if hasattr(output, "shape"):
                 penalty = self._activity_regularizer(output)
                 if len(output.shape) > 0:
@@ -864,14 +654,14 @@ class Layer(Tracked):
                 "Downstream layers will not see the mask.",
                 stacklevel=4,
             )
-        incoming = (first,) if isinstance(first, (np.ndarray, Tensor)) else _leaves(first)
+        incoming = (first,) if isinstance(first, (np.ndarray, Tensor)) else leaves_of(first)
         if isinstance(outputs, (np.ndarray, Tensor)):
-            return _with_mask(outputs, _leaves(masks)[0] if isinstance(masks, (list, tuple)) else masks, incoming)
+            return attach_mask(outputs, leaves_of(masks)[0] if isinstance(masks, (list, tuple)) else masks, incoming)
         if isinstance(outputs, dict):
             masks = masks if isinstance(masks, dict) else {}
-            return type(outputs)((key, _with_mask(x, masks.get(key), incoming)) for key, x in outputs.items())
-        flat = itertools.chain(_leaves(masks), itertools.repeat(None))
-        return _map(lambda output: _with_mask(output, next(flat), incoming), outputs)
+            return type(outputs)((key, attach_mask(x, masks.get(key), incoming)) for key, x in outputs.items())
+        flat = itertools.chain(leaves_of(masks), itertools.repeat(None))
+        return map_nest(lambda output: attach_mask(output, next(flat), incoming), outputs)
 
     def _call_functional(self, first, args, kwargs, training):
         """Record this layer as a node of a functional graph."""
@@ -885,11 +675,11 @@ class Layer(Tracked):
             kwargs["training"] = training
         specs = self.compute_output_spec(*args, **kwargs)
         outputs = graph.record(self, args, kwargs, specs)
-        node = next(x for x in _leaves(outputs) if isinstance(x, Tensor)).node
+        node = next(x for x in leaves_of(outputs) if isinstance(x, Tensor)).node
         self._inbound_nodes.append(node)
         previous = kwargs.get("mask")
         if previous is None:
-            previous = _map_masks(first)
+            previous = masks_of(first)
         if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
             return outputs
         return self._pass_mask(first, previous, outputs)
@@ -913,43 +703,39 @@ class Layer(Tracked):
         method = type(self).compute_output_shape
         if method is Layer.compute_output_shape:
             return self._trace_spec(args, kwargs)
-        names = _shape_parameters(method)
+        names = shape_parameters(method)
         if names:
             shape = self.compute_output_shape(**self._shapes_for(names, args, kwargs, "compute_output_shape"))
         else:  # (*args, **kwargs)
-            shape = self.compute_output_shape(_shape_of(args[0]))
+            shape = self.compute_output_shape(shape_of(args[0]))
         return self._specs_of(shape)
 
     def _specs_of(self, shape):
-        if _is_shape(shape):
+        if is_shape(shape):
             return Spec(shape, self.compute_dtype)
         if isinstance(shape, dict):
             return {key: self._specs_of(value) for key, value in shape.items()}
         if not isinstance(shape, (list, tuple)):
             raise ValueError(
                 f"Method `compute_output_shape()` of layer {type(self).__name__} is returning a type that cannot be "
-                f"interpreted as a "
-                f"shape. It should return a shape tuple. Received: {shape}"
+                f"interpreted as a shape. It should return a shape tuple. Received: {shape}"
             )
         return type(shape)([self._specs_of(value) for value in shape])
 
     def _trace_spec(self, args, kwargs):
-        masks = []
-
         def to_spec(x):
-            if isinstance(x, (Tensor, Spec)):
-                mask = get_mask(x) if isinstance(x, Tensor) else None
-                masks.append(None if mask is None else Spec.of(mask))
-                return Spec.of(x)
-            return x
+            return Spec.of(x) if isinstance(x, (Tensor, Spec)) else x
 
-        spec_args, spec_kwargs = _map(to_spec, args), _map(to_spec, kwargs)
+        symbols = [x for x in leaves_of((args, kwargs)) if isinstance(x, (Tensor, Spec))]
+        masks = [get_mask(x) if isinstance(x, Tensor) else None for x in symbols]
+        masks = [None if mask is None else Spec.of(mask) for mask in masks]
+        spec_args, spec_kwargs = map_nest(to_spec, args), map_nest(to_spec, kwargs)
         # A trace is no call: what it adds to the losses is taken away again.
         before = [(layer, list(layer._losses)) for layer in self._flatten_layers()]
 
         def run(args, kwargs, masks):
             remaining = iter(masks)
-            for x in _leaves((args, kwargs)):
+            for x in leaves_of((args, kwargs)):
                 if isinstance(x, Tensor):
                     x.mask = next(remaining)
             return self(*args, **kwargs)
@@ -957,7 +743,7 @@ class Layer(Tracked):
         result = graph.abstract(run, (spec_args, spec_kwargs, masks))
         for layer, losses in before:
             layer._losses[:] = losses
-        return _map(lambda x: x if x is None else Spec.of(x), result)
+        return map_nest(lambda x: x if x is None else Spec.of(x), result)
 
     def compute_output_shape(self, *args, **kwargs):
         """Say what shape the output has for an input of a shape.
@@ -975,7 +761,7 @@ class Layer(Tracked):
         shapes = [*args, *kwargs.values()]
 
         def to_spec(shape):
-            if _is_shape(shape):
+            if is_shape(shape):
                 return Spec(shape, self._working_dtype)
             if isinstance(shape, dict):
                 return {key: to_spec(value) for key, value in shape.items()}
@@ -988,7 +774,7 @@ class Layer(Tracked):
             call_args = [call_kwargs.pop("input", None) or call_kwargs.pop("inputs")]
         if not self.built:
             self._maybe_build([Tensor(s) if isinstance(s, Spec) else s for s in call_args], {})
-        return _map(lambda spec: spec.shape, self._trace_spec(tuple(call_args), call_kwargs))
+        return map_nest(lambda spec: spec.shape, self._trace_spec(tuple(call_args), call_kwargs))
 
     def compute_mask(self, inputs, previous_mask=None):
         """Say which mask goes on with the output.
@@ -1015,8 +801,7 @@ class Layer(Tracked):
         if len(self._inbound_nodes) > 1:
             raise AttributeError(
                 f"The layer {self.name!r} has multiple inbound nodes, and thus has no unambiguous {what}. Hold on "
-                f"to the tensors "
-                "that its calls returned instead."
+                "to the tensors that its calls returned instead."
             )
         return self._inbound_nodes[0]
 
@@ -1072,7 +857,7 @@ class Layer(Tracked):
                 extra[key] = value
         for key, value in extra.items():
             if key not in known and not all(
-                v is None or isinstance(v, (bool, int, float, str)) for v in _leaves(value)
+                v is None or isinstance(v, (bool, int, float, str)) for v in leaves_of(value)
             ):
                 raise NotImplementedError(_NO_CONFIG.format(type(self).__name__, key))
         return {key: value for key, value in extra.items() if key not in known}
@@ -1095,10 +880,9 @@ class Layer(Tracked):
 
 _NO_CONFIG = (
     "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the "
-    "layer must override "
-    "`get_config()` in order to be serializable. Please implement `get_config()`."
+    "layer must override `get_config()` in order to be serializable. Please implement `get_config()`."
 )
-Layer.build = _wrap_build(Layer.build)
+Layer.build = wrap_build(Layer.build)
 
 
 def _serialize_policy(policy):

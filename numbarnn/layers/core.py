@@ -9,7 +9,8 @@ import numpy as np
 from .. import activations, backend, constraints, initializers, ops, random, regularizers
 from ..graph import Spec, Tensor
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
-from .base import InputSpec, Layer, _map
+from .base import InputSpec, Layer
+from .nests import map_nest
 
 __all__ = ["Activation", "Dense", "Dropout", "Identity", "Input", "InputLayer", "Lambda"]
 
@@ -450,7 +451,7 @@ class Identity(Layer):
 
     def compute_output_spec(self, inputs):
         """Return the shape and dtype of the inputs."""
-        return _map(Spec.of, inputs)
+        return map_nest(Spec.of, inputs)
 
 
 class Lambda(Layer):

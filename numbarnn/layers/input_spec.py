@@ -88,9 +88,7 @@ class InputSpec:
         problem = self._problem(x, tuple(x.shape))
         if problem is not None:
             name = "" if self.name is None else f" with name '{self.name}'"
-            raise ValueError(
-                f"Input {index}{name} of layer '{layer_name}' is incompatible with the layer: {problem}"
-            )
+            raise ValueError(f"Input {index}{name} of layer '{layer_name}' is incompatible with the layer: {problem}")
 
     def _problem(self, x, shape):
         """Say what is wrong with a value of a shape; None if nothing is."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .. import ops
 from ..graph import Spec
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
-from .base import Layer, set_mask
+from .base import Layer
+from .masks import set_mask
 
 __all__ = ["Masking"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import tree
 
-__all__ = ["ArrayBatches", "standardize", "train_validation_split"]
+__all__ = ["ArrayBatches", "check_batch", "check_cardinality", "standardize", "train_validation_split"]
 
 
 def standardize(data, float_dtype, what):
@@ -105,6 +105,14 @@ def check_cardinality(*named):
     if not counts:
         raise ValueError("No data: at least one array is needed.")
     return counts.pop()
+
+
+def check_batch(x, y, sample_weight):
+    """Raise unless the arrays of one batch have the same number of samples."""
+    if type(x) is np.ndarray and type(y) is np.ndarray and sample_weight is None and x.ndim and y.ndim:
+        if x.shape[0] == y.shape[0]:
+            return
+    check_cardinality(("x", x), ("y", y), ("sample_weight", sample_weight))
 
 
 def train_validation_split(arrays, validation_split):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..layers import base
+from ..layers import masks
 from ..layers.base import Layer
 from ..serialization import export
+from .steps import State
 from .summary import print_summary
-from .training import Trainer, _State
+from .training import Trainer
 
 __all__ = ["Model"]
 
@@ -43,7 +44,7 @@ class Model(Trainer, Layer):
 
     def __new__(cls, *args, **kwargs):  # noqa: D102 - as Layer's
         self = super().__new__(cls, *args, **kwargs)
-        self.__dict__["_training"] = _State()
+        self.__dict__["_training"] = State()
         return self
 
     def __setattr__(self, name, value):
@@ -180,10 +181,10 @@ def batch_shape_of(layer):
 
 def with_mask(x, mask):
     """`x` under another identity, carrying `mask`."""
-    if mask is None or isinstance(x, (list, tuple, dict)) or base.get_mask(x) is mask:
+    if mask is None or isinstance(x, (list, tuple, dict)) or masks.get_mask(x) is mask:
         return x
-    twin = base._alias(np.asarray(x) if isinstance(x, np.generic) else x)
-    base.set_mask(twin, mask)
+    twin = masks.alias(np.asarray(x) if isinstance(x, np.generic) else x)
+    masks.set_mask(twin, mask)
     return twin
 
 

@@ -381,6 +381,7 @@ def _apply(layer, x):
 
 
 def _leaves(x):
+    # Not `layers.nests.leaves_of`: a dict stays one output here.
     return [leaf for item in x for leaf in _leaves(item)] if isinstance(x, (list, tuple)) else [x]
 
 

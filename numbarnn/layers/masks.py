@@ -1,0 +1,93 @@
+"""The masks that travel with values: a Tensor knows its own, those of arrays are kept in a table here."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+
+from ..graph import Op, Tensor
+from .nests import leaves_of, map_nest
+
+__all__ = ["alias", "attach_mask", "get_mask", "masks_of", "set_mask"]
+
+_masks: dict[int, tuple] = {}  # id of an array -> (weak reference to it, its mask)
+
+
+def get_mask(x):
+    """Return the mask that travels with a value.
+
+    Parameters
+    ----------
+    x : array or Tensor
+        Slices, copies and results of arithmetic have lost the mask of what they were made from.
+
+    Returns
+    -------
+    array, Tensor or None
+        True where a timestep counts.
+    """
+    if isinstance(x, Tensor):
+        return x.mask
+    entry = _masks.get(id(x))
+    # Another array may live at the address of one that is gone.
+    return entry[1] if entry is not None and entry[0]() is x else None
+
+
+def set_mask(x, mask):
+    """Let a mask travel with a value.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    mask : array, Tensor or None
+        None takes the mask away.
+
+    Raises
+    ------
+    TypeError
+        If a symbolic mask is given for an array: the array would outlive the trace that the mask belongs to.
+    """
+    if isinstance(x, Tensor):
+        x.mask = mask
+        return
+    key = id(x)
+    if mask is None:
+        if get_mask(x) is not None:
+            del _masks[key]
+        return
+    if isinstance(mask, Tensor):
+        raise TypeError(f"an array cannot carry the symbolic mask {mask!r}")
+
+    def forget(reference):
+        entry = _masks.get(key)
+        if entry is not None and entry[0] is reference:
+            del _masks[key]
+
+    _masks[key] = (weakref.ref(x, forget), mask)
+
+
+def masks_of(nest):
+    """Return the masks of a nest of values, in its structure; None if there are none at all."""
+    if isinstance(nest, (np.ndarray, Tensor)):
+        return get_mask(nest)
+    masks = map_nest(get_mask, nest)
+    return masks if any(mask is not None for mask in leaves_of(masks)) else None
+
+
+# The same value under another identity: what a layer returns that returns its input but not the input's mask.
+alias = Op("alias", lambda x: x.view(), lambda x: x, lambda node, d: d)
+
+
+def attach_mask(output, mask, incoming):
+    """Return an output with its mask, which it keeps if it has one already; `incoming` are the inputs."""
+    if not isinstance(output, (np.ndarray, Tensor)):
+        return output
+    own = get_mask(output)
+    if mask is own:
+        return output
+    if any(output is x for x in incoming):
+        output, own = alias(output), None  # the input keeps its own mask
+    if own is None and mask is not None:
+        set_mask(output, mask)
+    return output

@@ -1,0 +1,365 @@
+"""Traced steps: what a model does with one batch, recorded once per signature of the data and replayed afterwards."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from .. import graph, losses, metrics, ops, tree
+from ..graph import Spec
+from ..layers.masks import get_mask
+from ..layers.tracking import structure_clock
+from ..random import SeedGenerator
+from .outputs import leaves_or_nothing, match_outputs, names_of_outputs, resolve_losses, resolve_metrics
+
+__all__ = ["BatchSteps", "State", "Step"]
+
+losses.set_mask_reader(get_mask)
+
+# Signatures kept per model, the oldest leave first: sequences of many lengths are traced again when they come back.
+_MAX_STEPS = 512
+
+
+class Step:
+    """A traced step and what is needed to run it.
+
+    Attributes
+    ----------
+    run : Program
+        ``run(*arrays)`` -> (total, parts, predictions, masks), for training with residuals.
+    touched : list of Variable
+        What the program assigns or draws from: put back if the step fails.
+    """
+
+    __slots__ = ("backward", "flat", "layout", "one", "run", "touched", "variables", "views")
+
+    def __init__(self, program, flat):
+        self.run = program
+        self.flat = flat  # whether the data are single arrays (or None), not nests
+        self.backward = self.variables = self.views = self.layout = self.one = None
+        self.touched = _touched(program)
+
+
+def _touched(program):
+    found = {id(v): v for v in program.trace.assigned}
+    for node in program.nodes:
+        for value in (*node.inputs, *node.kwargs.values()):
+            if isinstance(value, SeedGenerator):
+                found[id(value.state)] = value.state
+    return list(found.values())
+
+
+class State:
+    """All that `compile` and the training loop keep; one object, which the layer's bookkeeping does not look into."""
+
+    def __init__(self):
+        self.compiled = False
+        self.optimizer = self.loss = self.loss_weights = self.metrics = self.weighted_metrics = None
+        self.run_eagerly = False
+        self.stop_training = False
+        self.history = None
+        self.forget()
+
+    def forget(self):
+        """Drop what was derived from the settings: programs, resolved losses and metrics, running means."""
+        self.steps = {}
+        self.clock = self.version = None
+        self.loss_objects = None  # per output: (Loss or None, weight)
+        self.entries = None  # (metric, number of its output, weighted)
+        self.names = None  # of losses per output (only for several outputs)
+        self.reset()
+
+    def reset(self):
+        """Start the running means anew."""
+        self.total = self.count = 0.0
+        self.parts = None
+        for metric, _, _ in self.entries or ():
+            metric.reset_state()
+
+    def __getstate__(self):
+        # Programs are traced again where they are needed.
+        return {**self.__dict__, "steps": {}, "clock": None, "version": None, "history": None}
+
+
+def _signature(nest):
+    if nest is None:
+        return None
+    if type(nest) is np.ndarray:
+        return nest.shape, nest.dtype
+    leaves, treedef = tree.flatten(nest)
+    return treedef, tuple(None if x is None else (x.shape, x.dtype) for x in leaves)
+
+
+def _specs(nest):
+    return tree.map_structure(lambda x: None if x is None else Spec(x.shape, x.dtype), nest)
+
+
+def _put_back(before):
+    for variable, value in before:
+        variable.data[...] = value
+        variable.touch()
+
+
+class BatchSteps:
+    """The steps of a model on one batch; a part of `Trainer`."""
+
+    # ------------------------------------------------------------------------------------------------ losses
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The scalar that training minimises; may be overridden.
+
+        Parameters
+        ----------
+        x, y, y_pred, sample_weight : nest of Tensor or array
+        training : bool
+
+        Returns
+        -------
+        Tensor or scalar array
+        """
+        return self._total_loss(y, y_pred, sample_weight)[0]
+
+    def _total_loss(self, y, y_pred, sample_weight):
+        """The loss, penalties included, and the losses of the outputs if there are several."""
+        state = self._training
+        predictions = leaves_or_nothing(y_pred)
+        if state.loss_objects is None:
+            self._resolve_losses(leaves_or_nothing(y), y_pred)
+        objects = state.loss_objects
+        targets = match_outputs(y, len(predictions), y_pred, "y") if y is not None else [None] * len(predictions)
+        weights = match_outputs(sample_weight, len(predictions), y_pred, "sample_weight", share=True)
+        total, parts = None, []
+        for number, (loss, factor) in enumerate(objects):
+            if loss is None:
+                continue
+            if targets[number] is None:
+                raise ValueError(f"Output number {number} has a loss, but no targets were given for it.")
+            value = loss(targets[number], predictions[number], sample_weight=weights[number])
+            if len(value.shape):
+                raise ValueError(
+                    f"The loss '{loss.name}' must be a scalar to be minimised. Received: a value of shape "
+                    f"{tuple(value.shape)}; was it made with reduction={loss.reduction!r}?"
+                )
+            parts.append(value)
+            if factor != 1.0:
+                value = value * factor
+            total = value if total is None else total + ops.cast(value, total.dtype)
+        for value in self.losses:
+            if len(np.shape(value) if not hasattr(value, "shape") else value.shape):
+                value = ops.sum(value)
+            total = value if total is None else total + ops.cast(value, total.dtype)
+        if total is None:
+            raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
+        return total, (parts if len(predictions) > 1 else [])
+
+    def _resolve_losses(self, targets, y_pred):
+        state = self._training
+        names, predictions = names_of_outputs(self, y_pred), leaves_or_nothing(y_pred)
+        objects = resolve_losses(state.loss, state.loss_weights, names, targets, predictions)
+        state.loss_objects = objects
+        state.names = None
+        if len(predictions) > 1:
+            state.names = [f"{names[i]}_loss" for i, (loss, _) in enumerate(objects) if loss is not None]
+
+    def _resolve_metrics(self, y, predictions, y_pred):
+        state = self._training
+        if state.entries is not None or not state.compiled:
+            return
+        names = names_of_outputs(self, y_pred)
+        targets = match_outputs(y, len(predictions), y_pred, "y")
+        state.entries = resolve_metrics(state.metrics, state.weighted_metrics, names, targets, predictions)
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def _step(self, kind, x, y, w):
+        """The traced step for data of this signature."""
+        state = self._training
+        clock = structure_clock()
+        if clock != state.clock:
+            version = self.structure_version
+            if version != state.version:
+                state.steps.clear()
+            state.clock, state.version = clock, version
+        if type(x) is np.ndarray and type(y) is np.ndarray and w is None:
+            key = kind, x.shape, x.dtype, y.shape, y.dtype
+        else:
+            key = kind, _signature(x), _signature(y), _signature(w), None
+        step = state.steps.get(key)
+        if step is None or state.run_eagerly:
+            step = self._trace_step(kind, x, y, w)
+            if self.structure_version != state.version:  # layers were built on the way
+                state.steps.clear()
+            state.clock, state.version = structure_clock(), self.structure_version
+            while len(state.steps) >= _MAX_STEPS:
+                state.steps.pop(next(iter(state.steps)))
+            state.steps[key] = step
+        return step
+
+    def _trace_step(self, kind, x, y, w):
+        training = kind == "train"
+        shown = {}
+
+        def step(x, y, w):
+            y_pred = self(x, training=training)
+            shown["y_pred"] = y_pred
+            predictions = leaves_or_nothing(y_pred)
+            masks = [get_mask(p) for p in predictions]
+            if type(self).compute_loss is not BatchSteps.compute_loss:
+                total = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=w, training=training)
+                parts = []
+            else:
+                total, parts = self._total_loss(y, y_pred, w)
+            return total, parts, predictions, masks
+
+        if kind == "predict":
+            # One more replay of the layers' `call`; nothing but the predictions comes out.
+            def step(x, y, w):
+                return self(x, training=False)
+
+        try:
+            program = graph.trace(step, (_specs(x), _specs(y), _specs(w)), name=f"{self.name}.{kind}")
+        finally:
+            # What `add_loss` collected are symbols of a trace that has ended.
+            self._clear_losses()
+        if kind != "predict":
+            self._resolve_metrics(y, leaves_or_nothing(shown["y_pred"]), shown["y_pred"])
+        flat = all(a is None or type(a) is np.ndarray for a in (x, y, w))
+        if not training:
+            return Step(program, flat)
+        self._warn_of_strangers(program)
+        variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
+        if not variables:
+            found = Step(program, flat)
+            found.variables = []
+            return found
+        self._training.optimizer.build(variables)
+        forward, backward = program.linearize(0, variables)
+        found = Step(forward, flat)
+        found.backward, found.variables = backward, variables
+        found.one = np.ones((), program.outputs[0].dtype)
+        return found
+
+    def _warn_of_strangers(self, program):
+        """Say which layers' weights the training step reads but will not train, as those of a layer made in `call`."""
+        own = {id(v) for v in self.variables}
+        # A path with a layer in it: variables that belong to no layer are a user's own knobs, such as a loss's factor.
+        found = [v.path for v in program.variables if v.trainable and "/" in v.path and id(v) not in own]
+        if found:
+            warnings.warn(
+                f"Training of model '{self.name}' reads weights that are not its own and so stay as they are: "
+                f"{', '.join(found)}. Make layers in `__init__` or `build`, as attributes, not in `call`; set "
+                "`trainable = False` on a layer that is not to be trained.",
+                stacklevel=2,
+            )
+
+    @staticmethod
+    def _arrays(step, x, y, w):
+        if step.flat:
+            if w is None:
+                return (x,) if y is None else (x, y)
+            return (x, w) if y is None else (x, y, w)
+        return [a for nest in (x, y, w) if nest is not None for a in tree.leaves(nest) if a is not None]
+
+    def _train_batch(self, x, y, w):
+        """Do one step; return the loss. Whatever raises on the way leaves the model as it was."""
+        step = self._step("train", x, y, w)
+        state = self._training
+        arrays = self._arrays(step, x, y, w)
+        before = [(v, v.data.copy()) for v in step.touched]
+        try:
+            if step.backward is None:
+                total, parts, predictions, masks = step.run(*arrays)
+            else:
+                optimizer = state.optimizer
+                (total, parts, predictions, masks), residuals = step.run(*arrays)
+                gradients = step.backward(residuals, step.one, True)
+                if step.layout is not optimizer.layout:
+                    step.views = optimizer.gradient_views(step.variables)
+                    step.layout = optimizer.layout
+                for view, gradient in zip(step.views, gradients):  # noqa: B905 - equal by construction, once a step
+                    view[...] = gradient
+            if state.entries:
+                self._update_metrics(y, predictions, masks, w)
+            if step.backward is not None:
+                optimizer.apply_views(step.variables)
+        except BaseException:
+            _put_back(before)
+            raise
+        return self._account(x, total, parts)
+
+    def _test_batch(self, x, y, w):
+        step = self._step("test", x, y, w)
+        before = [(v, v.data.copy()) for v in step.touched]
+        try:
+            total, parts, predictions, masks = step.run(*self._arrays(step, x, y, w))
+            if self._training.entries:
+                self._update_metrics(y, predictions, masks, w)
+        except BaseException:
+            _put_back(before)
+            raise
+        return self._account(x, total, parts)
+
+    def _predict_batch(self, x):
+        if self._training.run_eagerly:
+            return self(x, training=False)
+        step = self._step("predict", x, None, None)
+        before = [(v, v.data.copy()) for v in step.touched]
+        try:
+            return step.run(*self._arrays(step, x, None, None))
+        except BaseException:
+            _put_back(before)
+            raise
+
+    def _account(self, x, total, parts):
+        """Take a batch's loss into the running means, weighted by the batch size; return it."""
+        state = self._training
+        size = x.shape[0] if type(x) is np.ndarray else next(a for a in tree.leaves(x) if a is not None).shape[0]
+        loss = float(total)
+        state.total += loss * size
+        state.count += size
+        if parts:
+            values = [float(part) * size for part in parts]
+            state.parts = values if state.parts is None else [a + b for a, b in zip(state.parts, values, strict=True)]
+        return loss
+
+    def _update_metrics(self, y, predictions, masks, w):
+        single = len(predictions) == 1
+        targets = [y] if single and type(y) is np.ndarray else leaves_or_nothing(y)
+        weights = (
+            [None] * len(predictions)
+            if w is None
+            else match_outputs(w, len(predictions), None, "sample_weight", share=True)
+        )
+        for metric, number, weighted in self._training.entries:
+            weight = weights[number] if weighted else None
+            mask = masks[number]
+            if mask is not None:
+                weight = metrics.combine_weight(weight, mask)
+            if weight is None:
+                metric.update_state(targets[number], predictions[number])
+            else:
+                metric.update_state(targets[number], predictions[number], sample_weight=weight)
+
+    def _results(self):
+        """Running means by name: dict of float, in the order of `metrics_names`."""
+        state = self._training
+        count = state.count or 1.0
+        logs = {"loss": state.total / count}
+        for name, value in zip(state.names or (), state.parts or (), strict=False):
+            logs[name] = value / count
+        for metric, _, _ in state.entries or ():
+            value = metric.result()
+            if isinstance(value, dict):
+                logs.update(value)
+            else:
+                logs[metric.name] = value
+        return logs
+
+    def _report(self, return_dict):
+        state = self._training
+        if return_dict:
+            return self._results()
+        if not state.entries and not state.names:
+            return state.total / (state.count or 1.0)
+        return list(self._results().values())
