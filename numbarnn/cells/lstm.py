@@ -221,16 +221,15 @@ def backward(
                 clear(kept, (s * batch + b) * 4 * units, 4 * units)
         dz = advance(kept, (s * batch + start) * 4 * units)
         if seen_flags(flags, s, start, end) & COUNTS:
-            multiply_back(
-                dz, end - start, 4, units, recurrent, h_factors, flags, s, start, pointer(scratch), product,
-                advance(dh, start * units), units,
-            )  # fmt: skip
-            if timesteps:
-                t = timesteps - 1 - s if backwards else s
-                d_x_here = advance(pointer(d_x), (start * timesteps + t) * inputs)
+            t = timesteps - 1 - s if backwards else s
+            for back_to_x in range(2 if timesteps else 1):
+                weights, factors = recurrent, h_factors
+                target, target_row = advance(dh, start * units), units
+                if back_to_x:
+                    weights, factors = kernel, x_factors
+                    target, target_row = advance(pointer(d_x), (start * timesteps + t) * inputs), timesteps * inputs
                 multiply_back(
-                    dz, end - start, 4, units, kernel, x_factors, flags, s, start, pointer(scratch), product,
-                    d_x_here, timesteps * inputs,
+                    dz, end - start, 4, units, weights, factors, flags, s, start, pointer(scratch), product, target, target_row
                 )  # fmt: skip
         for b in range(start, stop):
             if flags[s, b] & CUT:

@@ -25,7 +25,7 @@ def _forward(ids, table, *, save, layer):
             f"Layer {layer!r}: the ids must be in [0, {table.shape[0]}) (input_dim={table.shape[0]}). "
             f"Received id {int(flat[place])} at position {position}"
         )
-    rows = kernels.gather(flat, kernel_array(table)).reshape(*ids.shape, table.shape[1])
+    rows = kernels.gather(flat, table).reshape(*ids.shape, table.shape[1])
     return rows, (flat, table.shape, table.dtype) if save else None
 
 
