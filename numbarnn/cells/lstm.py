@@ -229,7 +229,8 @@ def backward(
                     weights, factors = kernel, x_factors
                     target, target_row = advance(pointer(d_x), (start * timesteps + t) * inputs), timesteps * inputs
                 multiply_back(
-                    dz, end - start, 4, units, weights, factors, flags, s, start, pointer(scratch), product, target, target_row
+                    dz, end - start, 4, units, weights, factors, flags, s, start, pointer(scratch), product,
+                    target, target_row,
                 )  # fmt: skip
         for b in range(start, stop):
             if flags[s, b] & CUT:
