@@ -6,7 +6,7 @@ They are written in `numbarnn.ops`: on arrays they compute, on symbolic tensors 
 from __future__ import annotations
 
 from . import ops
-from .serialization import deserialize_keras_object, export, serialize_keras_object
+from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
     "celu",
@@ -287,14 +287,6 @@ def get(identifier):
     """
     if identifier is None:
         return linear
-    found = identifier
-    if isinstance(identifier, (dict, str)):
-        try:
-            found = deserialize(identifier)
-        except TypeError as error:
-            raise ValueError(f"Could not interpret activation function identifier: {identifier}. {error}") from error
-    elif callable(identifier):
-        found = _FROM_OPS.get(identifier, identifier)
-    if not callable(found):
-        raise ValueError(f"Could not interpret activation function identifier: {identifier}")
-    return found
+    if callable(identifier):
+        return _FROM_OPS.get(identifier, identifier)
+    return interpret(identifier, "activation function", deserialize)

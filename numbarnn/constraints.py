@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 from . import ops
 from .backend import epsilon, to_snake_case
-from .serialization import deserialize_keras_object, export, serialize_keras_object
+from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = ["Constraint", "MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm", "deserialize", "get", "serialize"]
 
@@ -178,14 +176,4 @@ def get(identifier):
     """
     if identifier is None:
         return None
-    found = identifier
-    if isinstance(identifier, (dict, str)):
-        try:
-            found = deserialize(identifier)
-        except TypeError as error:
-            raise ValueError(f"Could not interpret constraint identifier: {identifier}. {error}") from error
-    if inspect.isclass(found):
-        found = found()
-    if not callable(found):
-        raise ValueError(f"Could not interpret constraint identifier: {identifier}")
-    return found
+    return interpret(identifier, "constraint", deserialize)

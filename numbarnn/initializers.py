@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import numpy as np
 
 from . import random
 from .backend import standardize_dtype, to_snake_case
-from .serialization import deserialize_keras_object, export, serialize_keras_object
+from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
     "Constant",
@@ -500,17 +499,7 @@ def get(identifier):
         return None
     if isinstance(identifier, (np.ndarray, np.generic)):
         return _FixedValues(identifier)
-    found = identifier
-    if isinstance(identifier, (dict, str)):
-        try:
-            found = deserialize(identifier)
-        except TypeError as error:
-            raise ValueError(f"Could not interpret initializer identifier: {identifier}. {error}") from error
-    if inspect.isclass(found):
-        found = found()
-    if not callable(found):
-        raise ValueError(f"Could not interpret initializer identifier: {identifier}")
-    return found
+    return interpret(identifier, "initializer", deserialize)
 
 
 class _FixedValues(Initializer):

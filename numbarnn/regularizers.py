@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import numbers
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from . import ops
 from .backend import epsilon, to_snake_case
-from .serialization import deserialize_keras_object, export, serialize_keras_object
+from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
     "L1",
@@ -226,16 +225,6 @@ def get(identifier):
     """
     if identifier is None:
         return None
-    found = identifier
-    if isinstance(identifier, (dict, str)):
-        if identifier in ("l1_l2", "L1L2"):
-            return L1L2(0.01, 0.01)
-        try:
-            found = deserialize(identifier)
-        except TypeError as error:
-            raise ValueError(f"Could not interpret regularizer identifier: {identifier}. {error}") from error
-    if inspect.isclass(found):
-        found = found()
-    if not callable(found):
-        raise ValueError(f"Could not interpret regularizer identifier: {identifier}")
-    return found
+    if identifier in ("l1_l2", "L1L2"):
+        return L1L2(0.01, 0.01)
+    return interpret(identifier, "regularizer", deserialize)

@@ -286,6 +286,40 @@ def deserialize_keras_object(config, custom_objects=None, module_objects=None, *
     return instance
 
 
+def interpret(identifier, what, deserialize):
+    """Turn a name, a configuration, a class or a callable into a callable: what the `get` functions share.
+
+    Parameters
+    ----------
+    identifier : str, dict, class or callable
+    what : str
+        What it stands for, as in messages.
+    deserialize : callable
+        Takes names and configurations.
+
+    Returns
+    -------
+    callable
+        A class is instantiated without arguments.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    found = identifier
+    if isinstance(identifier, (dict, str)):
+        try:
+            found = deserialize(identifier)
+        except TypeError as error:
+            raise ValueError(f"Could not interpret {what} identifier: {identifier}. {error}") from error
+    if inspect.isclass(found):
+        found = found()
+    if not callable(found):
+        raise ValueError(f"Could not interpret {what} identifier: {identifier}")
+    return found
+
+
 def _unknown(kind, name, module):
     return (
         f"Could not locate {kind} '{name}'"
