@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 
 __all__ = ["Callback", "CallbackList", "History", "ProgbarLogger"]
 
@@ -321,7 +322,10 @@ class ProgbarLogger(Callback):
         self._start = self._drawn = time.perf_counter()
         self._done = 0
         if self.verbose == 1:
-            from tqdm import tqdm  # not tqdm.auto: in notebooks it warns where ipywidgets is missing
+            with warnings.catch_warnings():
+                # In a notebook without ipywidgets it says so, and then does what we want: a bar of characters.
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
 
             self._bar = tqdm(
                 total=self.steps,

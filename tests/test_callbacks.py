@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 
 import numpy as np
 import pytest
@@ -28,7 +29,10 @@ def terminal():
             with contextlib.redirect_stdout(screen):
                 yield shown
             screen.flush()
-            shown.append(os.read(reader, 1 << 16).decode())
+            printed = b""
+            while select.select([reader], [], [], 0.5)[0]:  # a terminal hands out what was printed piece by piece
+                printed += os.read(reader, 1 << 16)
+            shown.append(printed.decode())
     finally:
         os.close(reader)
 
