@@ -380,16 +380,22 @@ def _pack_transposed(start, stop, matrix, packed):
 
 @njit
 def _pack_cell(start, stop, kernel, recurrent, bias, gates, to_kernel, to_recurrent, to_bias):
-    _pack_panels(start, stop, kernel, gates, to_kernel)
-    _pack_panels(start, stop, recurrent, gates, to_recurrent)
-    _pack_panels(start, stop, bias, gates, to_bias)
+    for which in range(3):  # a loop, for one copy of the code
+        matrix, packed = kernel, to_kernel
+        if which == 1:
+            matrix, packed = recurrent, to_recurrent
+        elif which == 2:
+            matrix, packed = bias, to_bias
+        _pack_panels(start, stop, matrix, gates, packed)
 
 
 @njit
 def _pack_cell_transposed(start, stop, kernel, recurrent, to_kernel, to_recurrent):
     panels = to_kernel.shape[0]
-    _pack_panels_transposed(min(start, panels), min(stop, panels), kernel, to_kernel)
-    _pack_panels_transposed(max(start, panels) - panels, max(stop, panels) - panels, recurrent, to_recurrent)
+    first, last, matrix, packed = min(start, panels), min(stop, panels), kernel, to_kernel
+    for _ in range(2):
+        _pack_panels_transposed(first, last, matrix, packed)
+        first, last, matrix, packed = max(start, panels) - panels, max(stop, panels) - panels, recurrent, to_recurrent
 
 
 _PACK_GRAIN = 1 << 15  # elements: below this a hand-off to another thread costs more than it saves

@@ -138,15 +138,10 @@ def weight_gradients(
                 valid = min(width, (split + 1) * split_columns - column)
                 if split != gathered:
                     gathered = split
+                    source, from_row, factors, here = pointer(x), x_places, x_factors, row
                     if recurrent:
-                        gather_links(
-                            pointer(states), h_places, depth, row - inputs, end - row, h_factors, split, rows,
-                            left, left_row,
-                        )  # fmt: skip
-                    else:
-                        gather_links(
-                            pointer(x), x_places, depth, row, end - row, x_factors, split, rows, left, left_row
-                        )  # fmt: skip
+                        source, from_row, factors, here = pointer(states), h_places, h_factors, row - inputs
+                    gather_links(source, from_row, depth, here, end - row, factors, split, rows, left, left_row)
                 copy_links(pointer(dz), dz_places, depth, column, valid, right)
                 if row == 0:
                     add_links(right, depth, valid, advance(pointer(d_bias), column))
