@@ -437,14 +437,6 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
         )
         self.input_spec = InputSpec(ndim=3)
 
-    for _name in (
-        "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer bias_initializer "
-        "unit_forget_bias kernel_regularizer recurrent_regularizer bias_regularizer kernel_constraint "
-        "recurrent_constraint bias_constraint dropout recurrent_dropout seed implementation"
-    ).split():
-        locals()[_name] = _of_cell(_name)
-    del _name
-
     def get_config(self):
         """Return the arguments that make this layer again."""
         config = {k: v for k, v in super().get_config().items() if k not in ("cell", "activity_regularizer")}
@@ -460,4 +452,10 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
         return cls(**config)
 
 
+for _name in (
+    "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer bias_initializer "
+    "unit_forget_bias kernel_regularizer recurrent_regularizer bias_regularizer kernel_constraint "
+    "recurrent_constraint bias_constraint dropout recurrent_dropout seed implementation"
+).split():
+    setattr(LSTM, _name, _of_cell(_name))
 export("keras.layers", LSTMCell, LSTM)
