@@ -69,7 +69,8 @@ class Problem:
     def train(self):
         """Forward and back, weights packed anew as after an update."""
         weights = self.pack(self.kernel, self.recurrent, self.bias, 4)
-        self.run(self.cell, self.x, weights, None, save=True, **self.options)[2](self.d_out)
+        out, _, pullback = self.run(self.cell, self.x, weights, None, save=True, **self.options)
+        pullback(self.d_out if out.ndim == 3 else self.d_out[:, 0])
 
     @property
     def flops(self):
@@ -144,7 +145,7 @@ def options(args):
             "dropout, recurrent_dropout": {"x_factors": factors(4, inputs), "h_factors": factors(4, units)},
             "recurrent_dropout": {"h_factors": factors(4, units)},
             "go_backwards": {"backwards": True},
-            "last output only": {},
+            "last output only": {"return_sequences": False},
             "relu, sigmoid": {"activation": "relu"},
             "softsign, hard_sigmoid": {"activation": "softsign", "recurrent_activation": "hard_sigmoid"},
             "gelu, silu": {"activation": "gelu", "recurrent_activation": "silu"},
