@@ -142,9 +142,15 @@ def weight_gradients(
                     if recurrent:
                         source, from_row, factors, here = pointer(states), h_places, h_factors, row - inputs
                     gather_links(source, from_row, depth, here, end - row, factors, split, rows, left, left_row)
-                copy_links(pointer(dz), dz_places, depth, column, valid, right)
+                for k in range(depth):
+                    for v in range(0, valid, vector):
+                        store(right, k * width + v, load_n(pointer(dz), dz_places[k] + column + v, valid - v))
                 if row == 0:
-                    add_links(right, depth, valid, advance(pointer(d_bias), column))
+                    for v in range(0, valid, vector):
+                        total = load_n(pointer(d_bias), column + v, valid - v)
+                        for k in range(depth):
+                            total = total + load(right, k * width + v)
+                        store_n(pointer(d_bias), column + v, valid - v, total)
                 goal = advance(pointer(d_kernel), row * columns + column)
                 if recurrent:
                     goal = advance(pointer(d_recurrent), (row - inputs) * columns + column)
@@ -158,27 +164,6 @@ def weight_gradients(
             row = end
     hold(scratch)
     hold(places)
-
-
-@device
-def copy_links(source, places, depth, column, valid, right):
-    """Copy `valid` columns of the rows at `places` into the rows of a block four vectors wide."""
-    vector = lanes(right)
-    for k in range(depth):
-        here = places[k] + column
-        for v in range(0, valid, vector):
-            store(right, 4 * k * vector + v, load_n(source, here + v, valid - v))
-
-
-@device
-def add_links(right, depth, valid, total):
-    """Add the rows of a block four vectors wide to `total`, one after the other."""
-    vector = lanes(right)
-    for v in range(0, valid, vector):
-        value = load_n(total, v, valid - v)
-        for k in range(depth):
-            value = value + load(right, 4 * k * vector + v)
-        store_n(total, v, valid - v, value)
 
 
 @device
