@@ -31,7 +31,6 @@ __all__ = [
     "fma",
     "has_fma",
     "hold",
-    "itemsize",
     "lanes",
     "like",
     "load",
@@ -193,17 +192,6 @@ def advance(typingctx, base, offset):
         return builder.gep(args[0], [args[1]])
 
     return base(base, types.intp), codegen
-
-
-@intrinsic
-def itemsize(typingctx, base):
-    """Bytes of one element behind a pointer or of an array: a compile-time constant."""
-    size = base.dtype.bitwidth // 8
-
-    def codegen(context, builder, sig, args):
-        return context.get_constant(types.intp, size)
-
-    return types.intp(base), codegen
 
 
 @intrinsic
