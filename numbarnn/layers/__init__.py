@@ -8,6 +8,7 @@ from .masking import Masking
 from .masks import get_mask, set_mask
 from .normalization import BatchNormalization
 from .rnn import RNN
+from .wrapper import Wrapper
 
 __all__ = [
     "LSTM",
@@ -25,6 +26,7 @@ __all__ = [
     "Lambda",
     "Layer",
     "Masking",
+    "Wrapper",
     "get_mask",
     "set_mask",
 ]
