@@ -6,7 +6,7 @@ They take the array module, so that the same lines give values on NumPy and exac
 import math
 from functools import partial
 
-__all__ = ["ACTIVATIONS", "lstm"]
+__all__ = ["ACTIVATIONS", "gru", "lstm", "simple_rnn"]
 
 
 def _elu(np, x):
@@ -38,6 +38,51 @@ ACTIVATIONS = {
 }
 
 
+def simple_rnn(
+    np,
+    x,
+    weights,
+    states,
+    *,
+    mask=None,
+    reset=None,
+    x_factors=None,
+    h_factors=None,
+    activation="tanh",
+    go_backwards=False,
+    zero_output_for_mask=False,
+):
+    """Run a SimpleRNN over a batch of sequences: ``h' = g(x W + h U + b)``.
+
+    Parameters
+    ----------
+    np : module
+        `numpy` or `autograd.numpy`.
+    x : ndarray of shape (B, T, I)
+        The inputs.
+    weights : sequence of ndarray
+        Kernel (I, H), recurrent kernel (H, H) and, if there is one, bias (H,).
+    states : sequence of one ndarray of shape (B, H)
+        h before the first step.
+    mask, reset, x_factors, h_factors, activation, go_backwards, zero_output_for_mask
+        As `lstm` takes them; M = 1.
+
+    Returns
+    -------
+    (outputs, [h])
+        `outputs` of shape (B, T, H), and the state after the last step, (B, H).
+    """
+    g = partial(ACTIVATIONS.get(activation, activation), np)
+    kernel, recurrent_kernel, *bias = weights
+
+    def step(x, states):
+        (h,) = states
+        z = _gates(np, x, kernel, x_factors, 1) + _gates(np, h, recurrent_kernel, h_factors, 1)
+        return [g(z + bias[0] if bias else z)]
+
+    return _loop(np, step, x, states, mask, reset, go_backwards, zero_output_for_mask)
+
+
 def lstm(
     np,
     x,
@@ -55,6 +100,8 @@ def lstm(
 ):
     """Run an LSTM over a batch of sequences.
 
+    ``c' = s(z_f) c + s(z_i) g(z_c)`` and ``h' = s(z_o) g(c')``, where ``z = x W + h U + b``.
+
     Parameters
     ----------
     np : module
@@ -70,7 +117,7 @@ def lstm(
     reset : ndarray of bool, shape (B, T), optional
         True where the states, and what a masked step would repeat, are set to zero before the step.
     x_factors, h_factors : ndarray of shape (M, B, I), (M, B, H), optional
-        Dropout factors of the inputs and of h before the recurrent product: M = 1 for all gates, or 4 for each gate.
+        Dropout factors of the inputs and of h before the recurrent product: M = 1 for all gates, or one for each gate.
     activation, recurrent_activation : str or callable
         Names in `ACTIVATIONS`, or functions like those there.
     go_backwards : bool
@@ -85,29 +132,97 @@ def lstm(
     """
     g, s = (partial(ACTIVATIONS.get(given, given), np) for given in (activation, recurrent_activation))
     kernel, recurrent_kernel, *bias = weights
-    h, c = states
-    shown = 0.0 * h  # what a masked step repeats: zeros before the first step that counts, whatever the initial state
+
+    def step(x, states):
+        h, c = states
+        z = _gates(np, x, kernel, x_factors, 4) + _gates(np, h, recurrent_kernel, h_factors, 4)
+        zi, zf, zc, zo = np.split(z + bias[0] if bias else z, 4, axis=1)
+        c = s(zf) * c + s(zi) * g(zc)
+        return [s(zo) * g(c), c]
+
+    return _loop(np, step, x, states, mask, reset, go_backwards, zero_output_for_mask)
+
+
+def gru(
+    np,
+    x,
+    weights,
+    states,
+    *,
+    reset_after=True,
+    mask=None,
+    reset=None,
+    x_factors=None,
+    h_factors=None,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+    go_backwards=False,
+    zero_output_for_mask=False,
+):
+    """Run a GRU over a batch of sequences.
+
+    ``h' = z h + (1 - z) g(a)`` with the gates ``z, r = s(x W + b + h U + b')`` of their columns of the weights, and
+    the candidate's ``a = x W + b + r (h U + b')``, or ``a = x W + b + (r h) U`` with the reset gate before the product.
+
+    Parameters
+    ----------
+    np : module
+        `numpy` or `autograd.numpy`.
+    x : ndarray of shape (B, T, I)
+        The inputs.
+    weights : sequence of ndarray
+        Kernel (I, 3 H), recurrent kernel (H, 3 H) and, if there is one, bias: (2, 3 H), b above b', with `reset_after`,
+        else b alone, (3 H,), and b' is zero.  Gates in the order z, r, candidate.
+    states : sequence of one ndarray of shape (B, H)
+        h before the first step.
+    reset_after : bool
+        The reset gate multiplies the recurrent product of the candidate; else h before that product.
+    mask, reset, x_factors, h_factors, activation, recurrent_activation, go_backwards, zero_output_for_mask
+        As `lstm` takes them.  `h_factors` multiply h before the products only, not where z weighs it.
+
+    Returns
+    -------
+    (outputs, [h])
+        `outputs` of shape (B, T, H), and the state after the last step, (B, H).
+    """
+    g, s = (partial(ACTIVATIONS.get(given, given), np) for given in (activation, recurrent_activation))
+    kernel, recurrent_kernel, *bias = weights
+    b_x, b_h = (bias[0] if reset_after else (bias[0], 0.0)) if bias else (0.0, 0.0)
+
+    def step(x, states):
+        (h,) = states
+        x_z, x_r, x_a = np.split(_gates(np, x, kernel, x_factors, 3) + b_x, 3, axis=1)
+        h_z, h_r, h_a = np.split(_gates(np, h, recurrent_kernel, h_factors, 3) + b_h, 3, axis=1)
+        z, r = s(x_z + h_z), s(x_r + h_r)
+        if reset_after:
+            a = x_a + r * h_a
+        else:
+            left = r * h if h_factors is None else r * (h * h_factors[-1])
+            a = x_a + np.dot(left, np.split(recurrent_kernel, 3, axis=1)[2])
+        return [z * h + (1.0 - z) * g(a)]
+
+    return _loop(np, step, x, states, mask, reset, go_backwards, zero_output_for_mask)
+
+
+def _loop(np, step, x, states, mask, reset, go_backwards, zero_output_for_mask):
+    """Run ``step(x_t, states) -> new states`` over time; the first state is the output."""
+    shown = 0.0 * states[0]  # what a masked step repeats: zeros before the first step that counts, whatever the state
     outputs = []
     order = range(x.shape[1])
     for t in reversed(order) if go_backwards else order:
         if reset is not None:
-            h, c, shown = (np.where(reset[:, t : t + 1], 0.0 * v, v) for v in (h, c, shown))
-        z = _gates(np, x[:, t], kernel, x_factors) + _gates(np, h, recurrent_kernel, h_factors)
-        if bias:
-            z = z + bias[0]
-        zi, zf, zc, zo = np.split(z, 4, axis=1)
-        new_c = s(zf) * c + s(zi) * g(zc)
-        new_h = s(zo) * g(new_c)
+            shown, *states = (np.where(reset[:, t : t + 1], 0.0 * v, v) for v in (shown, *states))
+        new = step(x[:, t], states)
         counts = np.ones((len(x), 1), dtype=bool) if mask is None else mask[:, t : t + 1]
-        shown = np.where(counts, new_h, 0.0 * shown if zero_output_for_mask else shown)
-        h, c = np.where(counts, new_h, h), np.where(counts, new_c, c)
+        shown = np.where(counts, new[0], 0.0 * shown if zero_output_for_mask else shown)
+        states = [np.where(counts, after, before) for after, before in zip(new, states, strict=True)]
         outputs.append(shown)
-    return np.stack(outputs, axis=1), [h, c]
+    return np.stack(outputs, axis=1), list(states)
 
 
-def _gates(np, left, weights, factors):
-    """The product of one gate after the other, each with its own copy of the left side if there are four."""
+def _gates(np, left, weights, factors, gates):
+    """The product of one gate after the other, each with its own copy of the left side if there are as many."""
     if factors is None:
         return np.dot(left, weights)
-    gates = np.split(weights, 4, axis=1)
-    return np.concatenate([np.dot(left * factors[k % len(factors)], gate) for k, gate in enumerate(gates)], axis=1)
+    parts = np.split(weights, gates, axis=1)
+    return np.concatenate([np.dot(left * factors[k % len(factors)], part) for k, part in enumerate(parts)], axis=1)
