@@ -1,12 +1,71 @@
-"""A whole recurrent pass as one operation of the graph: inputs, weights and states in, outputs and states out.
+"""Whole recurrent passes as one operation of the graph: inputs, weights and states in, outputs and states out.
 
-The gradient is the cell's hand-written back-propagation through time (`numbarnn.recurrence`).
+The gradient is the cell's hand-written back-propagation through time (`numbarnn.recurrence`). Passes that do not wait
+for each other, the two directions of `Bidirectional`, are one operation together.
 """
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 from .. import recurrence
+from ..cells.contract import Cell
 from ..graph import KernelOp, Spec
 
-__all__ = ["PackedCache", "fused_rnn"]
+__all__ = ["CellRun", "PackedCache", "run_cells"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellRun:
+    """A cell with kernels and what it is to be run over.
+
+    Attributes
+    ----------
+    cell : KernelCell
+        Its ``kernel_arguments(run)`` returns two things. A list of arrays: x, kernel, recurrent kernel, bias or None,
+        the dropout factors of x and of h or None, then no states (zeros) or all of them; all of one dtype. And a dict:
+        ``cell``, the kernels (`numbarnn.cells.Cell`); ``cache``, a `PackedCache`; ``variables``, the three weights'
+        Variables or None; ``activations``, the names of both or None.
+    sequences : array or Tensor, shape (batch, timesteps, features)
+    states : list of arrays (batch, units), or None
+        None stands for zeros.
+    mask, reset : array or Tensor of bool, shape (batch, timesteps), or None
+    training, backwards, return_sequences, zero_output : bool
+        See `RNN`.
+    """
+
+    cell: Any
+    sequences: Any
+    states: Any = None
+    mask: Any = None
+    reset: Any = None
+    training: bool = False
+    backwards: bool = False
+    return_sequences: bool = True
+    zero_output: bool = False
+
+
+def run_cells(runs):
+    """Run cells with kernels over whole sequences, in one operation.
+
+    Parameters
+    ----------
+    runs : list of CellRun
+        None needs the results of another.
+
+    Returns
+    -------
+    list of (out, states)
+        For each run: what was emitted, (batch, timesteps, units) in the order of the steps or (batch, units), and the
+        list of its last states. The bits are those of the runs one by one.
+    """
+    inputs, passes = [], []
+    for run in runs:
+        arrays, kernels = run.cell.kernel_arguments(run)
+        arrays = [run.mask, run.reset, *arrays]
+        inputs += arrays
+        passes.append(_Pass(len(arrays), run.backwards, run.return_sequences, run.zero_output, **kernels))
+    outputs = iter(_fused_rnn(*inputs, passes=tuple(passes)))
+    return [(next(outputs), [next(outputs) for _ in range(one.cell.states)]) for one in passes]
 
 
 class PackedCache:
@@ -43,47 +102,82 @@ class PackedCache:
         return kept[2]
 
 
-def _forward(
-    x, kernel, recurrent_kernel, bias, mask, reset, x_factors, h_factors, *states,
-    save, cell, cache, variables, backwards, return_sequences, zero_output, activations,
-):  # fmt: skip
+class _Pass(NamedTuple):
+    """What a run is beside its arrays, and how many these are."""
+
+    arrays: int
+    backwards: bool
+    return_sequences: bool
+    zero_output: bool
+    cell: Cell
+    cache: PackedCache
+    variables: tuple
+    activations: tuple
+
+
+def _split(values, counts):
+    """Cut a sequence into pieces of these lengths."""
+    values = iter(values)
+    return [[next(values) for _ in range(count)] for count in counts]
+
+
+def _call(one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_factors, *states, save):
+    """Return the arguments of `recurrence.run` for one pass."""
     flags = None
     if mask is not None or reset is not None:
-        flags = recurrence.step_flags(*x.shape[:2], mask, reset, zero_output, backwards)
-    out, states, pullback = recurrence.run(
-        cell,
-        x,
-        cache.get(variables, (kernel, recurrent_kernel, bias), cell.gates),
-        states or None,
-        flags=flags,
-        x_factors=x_factors,
-        h_factors=h_factors,
-        backwards=backwards,
-        return_sequences=return_sequences,
-        activation=activations[0],
-        recurrent_activation=activations[1],
-        save=save,
-    )
-    return (out, *states), pullback
+        flags = recurrence.step_flags(*x.shape[:2], mask, reset, one.zero_output, one.backwards)
+    weights = one.cache.get(one.variables, (kernel, recurrent_kernel, bias), one.cell.gates)
+    activation, recurrent_activation = one.activations
+    return (one.cell, x, weights, states or None), {
+        "flags": flags,
+        "x_factors": x_factors,
+        "h_factors": h_factors,
+        "backwards": one.backwards,
+        "return_sequences": one.return_sequences,
+        "activation": activation,
+        "recurrent_activation": recurrent_activation,
+        "save": save,
+    }
 
 
-def _infer(
-    x, kernel, recurrent_kernel, bias, mask, reset, x_factors, h_factors, *states, cell, return_sequences, **_
-):  # fmt: skip
-    batch, timesteps = x.shape[:2]
-    units = recurrent_kernel.shape[0]
-    out = (batch, timesteps, units) if return_sequences else (batch, units)
-    return (Spec(out, x.dtype), *(Spec((batch, units), x.dtype) for _ in range(cell.states)))
+def _forward(*inputs, save, passes):
+    parts = _split(inputs, [one.arrays for one in passes])
+    results = [
+        recurrence.run(*args, **kwargs)
+        for args, kwargs in (_call(one, *arrays, save=save) for one, arrays in zip(passes, parts, strict=True))
+    ]
+    outputs, pullbacks = [], []
+    for out, states, pullback in results:
+        outputs += [out, *states]
+        pullbacks.append(pullback)
+    return tuple(outputs), pullbacks
 
 
-def _pullback(saved, d_outputs, needs, **_):
-    need_x, need_weights = needs[0], any(needs[1:4])
-    d_out, *d_states = d_outputs
-    d_x, d_weights, d_initial = saved(d_out, d_states, need_x=need_x, need_weights=need_weights)
-    gradients = [d_x, *(d_weights or (None, None, None)), None, None, None, None, *d_initial[: len(needs) - 8]]
-    return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
+def _infer(*inputs, passes):
+    outputs = []
+    for one, arrays in zip(passes, _split(inputs, [one.arrays for one in passes]), strict=True):
+        _, _, x, _, recurrent_kernel, *_ = arrays
+        batch, timesteps = x.shape[:2]
+        units = recurrent_kernel.shape[0]
+        out = (batch, timesteps, units) if one.return_sequences else (batch, units)
+        outputs += [Spec(out, x.dtype), *(Spec((batch, units), x.dtype) for _ in range(one.cell.states))]
+    return tuple(outputs)
 
 
-#: Inputs: x (B, T, I), kernel, recurrent kernel, bias or None, mask or None, reset or None (B, T), the dropout factors
-#: or None, then no states (zeros) or all of them (B, H).  Outputs: what is emitted, then the last states.
-fused_rnn = KernelOp("fused_rnn", _forward, _infer, _pullback)
+def _pullback(saved, d_outputs, needs, *, passes):
+    d_outputs = _split(d_outputs, [1 + one.cell.states for one in passes])
+    parts = _split(needs, [one.arrays for one in passes])
+    found = [
+        pullback(d_out, d_states, need_x=need[2], need_weights=any(need[3:6]))
+        for pullback, (d_out, *d_states), need in zip(saved, d_outputs, parts, strict=True)
+    ]
+    gradients = []
+    for (d_x, d_weights, d_initial), need in zip(found, parts, strict=True):
+        given = [None, None, d_x, *(d_weights or (None,) * 3), None, None, *d_initial]
+        gradients += [g if wanted else None for g, wanted in zip(given, need, strict=False)]  # no states: zeros, fixed
+    return tuple(gradients)
+
+
+#: Inputs, for each pass: mask or None, reset or None, then the arrays of `CellRun.cell.kernel_arguments`. Outputs, for
+#: each pass: what is emitted, then the last states.
+_fused_rnn = KernelOp("fused_rnn", _forward, _infer, _pullback)

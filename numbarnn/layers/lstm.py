@@ -10,7 +10,7 @@ from ..cells import lstm
 from ..serialization import export
 from ..simd_math import ACTIVATIONS
 from .base import InputSpec, Layer
-from .fused import PackedCache, fused_rnn
+from .fused import CellRun, PackedCache, run_cells
 from .rnn import RNN
 
 __all__ = ["LSTM", "LSTMCell"]
@@ -180,51 +180,20 @@ class LSTMCell(Layer):
             )
         return x_factors, h_factors
 
-    def run_sequence(
-        self,
-        sequences,
-        states,
-        *,
-        mask=None,
-        reset=None,
-        training=False,
-        backwards=False,
-        return_sequences=True,
-        zero_output=False,
-    ):
-        """Run over a batch of sequences by the cell's kernels; what `RNN` calls.
-
-        Parameters
-        ----------
-        sequences : array or Tensor, shape (batch, timesteps, features)
-        states : list of two arrays (batch, units), or None
-            None stands for zeros.
-        mask, reset : array of bool, shape (batch, timesteps), optional
-        training, backwards, return_sequences, zero_output : bool
-            See `RNN`.
-
-        Returns
-        -------
-        out : array or Tensor, shape (batch, timesteps, units) or (batch, units)
-        states : list of two
-        """
+    def kernel_arguments(self, run):
+        """Return what the kernels need for a `CellRun`: arrays and options."""
         kernel, recurrent_kernel, bias = self._weights()
-        sequences = sequences if sequences.dtype == kernel.dtype else ops.cast(sequences, kernel.dtype)
-        states = [s if s.dtype == kernel.dtype else ops.cast(s, kernel.dtype) for s in states or ()]
+        x = run.sequences if run.sequences.dtype == kernel.dtype else ops.cast(run.sequences, kernel.dtype)
+        states = [s if s.dtype == kernel.dtype else ops.cast(s, kernel.dtype) for s in run.states or ()]
         x_factors, h_factors = None, None
-        if training and (self.dropout or self.recurrent_dropout):
-            x_factors, h_factors = self._dropout_factors(sequences[:, 0], training)
-        out, *states = fused_rnn(
-            sequences, kernel, recurrent_kernel, bias, mask, reset, x_factors, h_factors, *states,
-            cell=lstm.CELL,
-            cache=self._packed,
-            variables=(self.kernel, self.recurrent_kernel, self.bias),
-            backwards=backwards,
-            return_sequences=return_sequences,
-            zero_output=zero_output,
-            activations=(_kernel_name(self.activation), _kernel_name(self.recurrent_activation)),
-        )  # fmt: skip
-        return out, states
+        if run.training and (self.dropout or self.recurrent_dropout):
+            x_factors, h_factors = self._dropout_factors(x[:, 0], run.training)
+        return [x, kernel, recurrent_kernel, bias, x_factors, h_factors, *states], {
+            "cell": lstm.CELL,
+            "cache": self._packed,
+            "variables": (self.kernel, self.recurrent_kernel, self.bias),
+            "activations": (_kernel_name(self.activation), _kernel_name(self.recurrent_activation)),
+        }
 
     @contextmanager
     def one_sequence(self, sequences, training):
@@ -257,10 +226,8 @@ class LSTMCell(Layer):
         inputs = self._working(inputs)
         states = [self._working(state) for state in states]
         if self.fused_cell is not None:
-            out, states = self.run_sequence(
-                ops.expand_dims(inputs, 1), states, training=training, return_sequences=False
-            )  # fmt: skip
-            return out, states
+            run = CellRun(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
+            return run_cells([run])[0]
         h, c = states
         x_factors, h_factors = _sequence.factors.get(id(self)) or self._dropout_factors(inputs, training)
         kernel, recurrent_kernel, bias = self._weights()

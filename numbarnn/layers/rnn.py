@@ -12,6 +12,7 @@ from .. import ops
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
+from .fused import CellRun, run_cells
 
 __all__ = ["RNN"]
 
@@ -247,7 +248,8 @@ class RNN(Layer):
             sequences = _swap(sequences)
         states = self._first_states(sequences, initial_state)
         if self.kernel_path == "kernel":
-            out, states = self.cell.run_sequence(
+            run = CellRun(
+                self.cell,
                 sequences,
                 states,
                 mask=mask,
@@ -257,6 +259,7 @@ class RNN(Layer):
                 return_sequences=self.return_sequences,
                 zero_output=self.zero_output_for_mask,
             )
+            out, states = run_cells([run])[0]
         else:
             out, states = self._step_by_step(sequences, states, mask, reset, training)
         if self.stateful:
