@@ -11,7 +11,7 @@ from .. import recurrence
 from ..cells.contract import Cell
 from ..graph import KernelOp, Spec
 
-__all__ = ["CellRun", "PackedCache", "run_cells"]
+__all__ = ["CellRun", "PackedCache", "run_abreast", "run_cells"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +66,31 @@ def run_cells(runs):
         passes.append(_Pass(len(arrays), run.backwards, run.return_sequences, run.zero_output, **kernels))
     outputs = iter(_fused_rnn(*inputs, passes=tuple(passes)))
     return [(next(outputs), [next(outputs) for _ in range(one.cell.states)]) for one in passes]
+
+
+def run_abreast(passes):
+    """Run passes over one or several layers of cells abreast: the first cells of all at once, then the second ones.
+
+    Parameters
+    ----------
+    passes : list of generator
+        Each yields `CellRun` after `CellRun`, is sent ``(out, states)`` for each, and returns its own result.
+
+    Returns
+    -------
+    list
+        What each returned.
+    """
+    results, answers = [None] * len(passes), dict.fromkeys(range(len(passes)))
+    while answers:
+        runs = {}
+        for number, answer in answers.items():
+            try:
+                runs[number] = passes[number].send(answer)
+            except StopIteration as stop:
+                results[number] = stop.value
+        answers = dict(zip(runs, run_cells(list(runs.values())), strict=True)) if runs else {}
+    return results
 
 
 class PackedCache:
