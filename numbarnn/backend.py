@@ -24,6 +24,7 @@ __all__ = [
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
+    "standardize_data_format",
     "standardize_dtype",
     "to_snake_case",
 ]
@@ -113,13 +114,35 @@ def set_image_data_format(data_format):
     ValueError
         For any other value.
     """
+    _settings["image_data_format"] = standardize_data_format(str(data_format))
+
+
+def standardize_data_format(data_format):
+    """Return a data format as it is spelled, or the one that is set.
+
+    Parameters
+    ----------
+    data_format : {"channels_last", "channels_first"} or None
+        None for `image_data_format`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        For any other value.
+    """
+    if data_format is None:
+        return image_data_format()
     name = str(data_format).lower()
     if name not in ("channels_first", "channels_last"):
         raise ValueError(
             "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
             f"Received: data_format={data_format}"
         )
-    _settings["image_data_format"] = name
+    return name
 
 
 # ---------------------------------------------------------------------------------------------------------------

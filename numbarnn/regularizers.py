@@ -8,7 +8,7 @@ import numbers
 import numpy as np
 
 from . import ops
-from .backend import epsilon, to_snake_case
+from .backend import to_snake_case
 from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
@@ -154,9 +154,7 @@ class OrthogonalRegularizer(Regularizer):
             raise ValueError(f"Inputs to OrthogonalRegularizer must have rank 2. Received: inputs.shape={x.shape}")
         rows = x if self.mode == "rows" else ops.transpose(x)
         size = rows.shape[0]
-        # The floor keeps a row of zeros at zero, as Keras's normalize does.
-        square_norms = ops.sum(ops.square(rows), axis=1, keepdims=True)
-        rows = ops.divide(rows, ops.sqrt(ops.maximum(square_norms, epsilon() ** 2)))
+        rows = ops.normalize(rows, axis=1)
         cosines = ops.matmul(rows, ops.transpose(rows)) * (1.0 - np.eye(size, dtype=x.dtype))
         pairs = size * (size - 1.0) / 2.0
         return self.factor * 0.5 * ops.sum(ops.abs(cosines)) / pairs

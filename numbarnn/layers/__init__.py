@@ -1,32 +1,77 @@
 """Layers under Keras's names."""
 
 from .base import InputSpec, Layer
-from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda
+from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda, SpatialDropout1D
 from .embedding import Embedding
 from .lstm import LSTM, LSTMCell
 from .masking import Masking
 from .masks import get_mask, set_mask
+from .merging import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    dot,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
 from .normalization import BatchNormalization
+from .pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from .reshaping import Flatten, Permute, RepeatVector, Reshape
 from .rnn import RNN
+from .time_distributed import TimeDistributed
 from .wrapper import Wrapper
 
 __all__ = [
     "LSTM",
-    "LSTMCell",
     "RNN",
     "Activation",
+    "Add",
+    "Average",
     "BatchNormalization",
+    "Concatenate",
     "Dense",
+    "Dot",
     "Dropout",
     "Embedding",
+    "Flatten",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
     "Identity",
     "Input",
     "InputLayer",
     "InputSpec",
+    "LSTMCell",
     "Lambda",
     "Layer",
     "Masking",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Permute",
+    "RepeatVector",
+    "Reshape",
+    "SpatialDropout1D",
+    "Subtract",
+    "TimeDistributed",
     "Wrapper",
+    "add",
+    "average",
+    "concatenate",
+    "dot",
     "get_mask",
+    "maximum",
+    "minimum",
+    "multiply",
     "set_mask",
+    "subtract",
 ]

@@ -710,6 +710,12 @@ class Layer(Tracked):
             shape = self.compute_output_shape(shape_of(args[0]))
         return self._specs_of(shape)
 
+    def _spec_as(self, shape, *inputs):
+        """Return the Spec of an output that has the type of the inputs: integers stay what they are."""
+        floats = [x.dtype for x in inputs if x.dtype.kind == "f"]
+        dtype = np.result_type(*(floats or [x.dtype for x in inputs]))
+        return Spec(shape, self._result_dtype or dtype if floats else dtype)
+
     def _specs_of(self, shape):
         if is_shape(shape):
             return Spec(shape, self.compute_dtype)

@@ -1,4 +1,4 @@
-"""`Input`, `Dense`, `Activation`, `Dropout`, `Identity`, `Lambda`."""
+"""`Input`, `Dense`, `Activation`, `Dropout`, `SpatialDropout1D`, `Identity`, `Lambda`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..serialization import deserialize_keras_object, export, serialize_keras_ob
 from .base import InputSpec, Layer
 from .nests import map_nest
 
-__all__ = ["Activation", "Dense", "Dropout", "Identity", "Input", "InputLayer", "Lambda"]
+__all__ = ["Activation", "Dense", "Dropout", "Identity", "Input", "InputLayer", "Lambda", "SpatialDropout1D"]
 
 
 class InputLayer(Layer):
@@ -427,6 +427,28 @@ class Dropout(Layer):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
 
 
+class SpatialDropout1D(Dropout):
+    """In training, set whole features to zero, at all timesteps, and scale the others up; else return the inputs.
+
+    Parameters
+    ----------
+    rate : float
+        The part that is dropped, in [0, 1].
+    seed : int, optional
+    name, dtype, **kwargs
+        Of `Layer`.
+    """
+
+    def __init__(self, rate, seed=None, name=None, dtype=None, **kwargs):
+        super().__init__(rate, (None, 1, None), seed, name=name, dtype=dtype, **kwargs)
+        self.input_spec = InputSpec(ndim=3)
+
+    def get_config(self):
+        """Return the arguments that make this layer again: no more than Keras's takes."""
+        config = super().get_config()
+        return {key: config[key] for key in ("rate", "seed", "name", "dtype")}
+
+
 class Identity(Layer):
     """Return the inputs.
 
@@ -529,4 +551,4 @@ class Lambda(Layer):
         return cls(**{**config, **read})
 
 
-export("keras.layers", Activation, Dense, Dropout, Identity, InputLayer, Lambda)
+export("keras.layers", Activation, Dense, Dropout, Identity, InputLayer, Lambda, SpatialDropout1D)

@@ -4,14 +4,29 @@ import functools
 
 import numpy as np
 
+from .. import backend
 from ..operation import Op
 from ._inference import array_module, floating, inexact, like_first
-from .elementwise import abs, cast, clip, exp, greater, less_equal, logical_and, square, tanh, where
+from .elementwise import (
+    abs,
+    cast,
+    clip,
+    divide,
+    exp,
+    greater,
+    less_equal,
+    logical_and,
+    maximum,
+    sqrt,
+    square,
+    tanh,
+    where,
+)
 from .reduction import sum
 
 __all__ = [
-    "elu", "erf", "gelu", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "relu", "relu6", "selu",
-    "sigmoid", "silu", "softmax", "softplus", "softsign", "swish",
+    "elu", "erf", "gelu", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "normalize", "relu", "relu6",
+    "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "swish",
 ]  # fmt: skip
 
 SQRT_HALF = 0.7071067811865476
@@ -165,3 +180,8 @@ def softmax(x, axis=-1):
 def log_softmax(x, axis=-1):
     """log(softmax(x)), without overflow."""
     return _log_softmax(x, axis=tuple(axis) if isinstance(axis, list) else axis)
+
+
+def normalize(x, axis=-1):
+    """Bring ``x`` to Euclidean length 1 along ``axis``; zeros stay zeros."""
+    return divide(x, sqrt(maximum(sum(square(x), axis=axis, keepdims=True), backend.epsilon() ** 2)))
