@@ -609,19 +609,23 @@ class Layer(Tracked):
 
         stack.append((self, training))
         try:
-            outputs = self.call(*args, **kwargs)
-            if isinstance(outputs, np.generic):
-                outputs = np.asarray(outputs)  # NumPy's reductions return scalars, layers return arrays
-            if self._result_dtype is not None:
-                outputs = map_nest(self._give, outputs)
-            if self._activity_regularizer is not None:
-                self._penalize(outputs)
+            outputs = self._finish(self.call(*args, **kwargs))
         finally:
             stack.pop()
 
         if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
             return outputs
         return self._pass_mask(first, previous, outputs)
+
+    def _finish(self, outputs):
+        """Turn what `call` returned into what the layer returns, and note what it costs."""
+        if isinstance(outputs, np.generic):
+            outputs = np.asarray(outputs)  # NumPy's reductions return scalars, layers return arrays
+        if self._result_dtype is not None:
+            outputs = map_nest(self._give, outputs)
+        if self._activity_regularizer is not None:
+            self._penalize(outputs)
+        return outputs
 
     def _give(self, x):
         """Bring one result into the type that the layer promises."""
