@@ -60,7 +60,7 @@ class Problem:
         self.bias = np.zeros(4 * self.units, "f4")
         self.d_out = np.ones((self.batch, self.steps, self.units), "f4")
         self.run, self.pack, self.cell, self.options = recurrence.run, recurrence.PackedWeights, LSTM, options
-        self.packed = self.pack(self.kernel, self.recurrent, self.bias, 4)
+        self.packed = self.pack(self.cell, self.kernel, self.recurrent, self.bias)
 
     def forward(self):
         """Inference: weights packed before."""
@@ -68,7 +68,7 @@ class Problem:
 
     def train(self):
         """Forward and back, weights packed anew as after an update."""
-        weights = self.pack(self.kernel, self.recurrent, self.bias, 4)
+        weights = self.pack(self.cell, self.kernel, self.recurrent, self.bias)
         out, _, pullback = self.run(self.cell, self.x, weights, None, save=True, **self.options)
         pullback(self.d_out if out.ndim == 3 else self.d_out[:, 0])
 
@@ -160,7 +160,7 @@ def options(args):
         start = [np.zeros((batch, units), "f4")] * 2
 
         def carry_on(stateful=stateful, start=start):
-            weights = stateful.pack(stateful.kernel, stateful.recurrent, stateful.bias, 4)
+            weights = stateful.pack(stateful.cell, stateful.kernel, stateful.recurrent, stateful.bias)
             stateful.run(stateful.cell, stateful.x, weights, start, save=True)[2](stateful.d_out)
 
         functions = {option: problem.train for option, problem in problems.items()} | {"stateful": carry_on}

@@ -39,7 +39,7 @@ from numbarnn.simd import (
 
 __all__ = [
     "aligned_empty",
-    "gated_rows_product",
+    "four_gates_product",
     "gradient_columns",
     "matmul",
     "pack",
@@ -53,6 +53,7 @@ __all__ = [
     "panel_vectors",
     "panel_width",
     "rows_product",
+    "two_gates_product",
 ]
 
 
@@ -88,11 +89,12 @@ _GATED_ROWS = (4, 1)
 class _Tile:
     """Emits the micro-kernel for `rows` rows and the first `vectors` vectors of a panel into the current block.
 
-    With `gated`, vector v takes its left factors from ``a + v``: every gate has its own copy of the row, interleaved.
+    With several `gates`, vector v takes its left factors from ``a + v % gates``: every gate has its own copy of the
+    row, interleaved.
     """
 
-    def __init__(self, builder, dtype, rows, vectors, gated):
-        self.builder, self.dtype, self.rows, self.vectors, self.gated = builder, dtype, rows, vectors, gated
+    def __init__(self, builder, dtype, rows, vectors, gates):
+        self.builder, self.dtype, self.rows, self.vectors, self.gates = builder, dtype, rows, vectors, gates
         self.width = Vec(dtype).lanes
         self.align = dtype.bitwidth // 8
 
@@ -168,11 +170,10 @@ class _Tile:
         links = []
         for m in range(self.rows):
             left_here = builder.gep(left_rows[m], [a_offset])
-            left = splat_ir(builder, builder.load(left_here), width)
+            lefts = [builder.load(builder.gep(left_here, [_I64(g)])) for g in range(min(self.gates, vectors))]
+            lefts = [splat_ir(builder, left, width) for left in lefts]
             for v in range(vectors):
-                if self.gated and v:
-                    left = splat_ir(builder, builder.load(builder.gep(left_here, [_I64(v)])), width)
-                links.append(fma_ir(builder, left, right[v], chains[m * vectors + v]))
+                links.append(fma_ir(builder, lefts[v % self.gates], right[v], chains[m * vectors + v]))
         k_next = builder.add(k, _I64(1))
         k.add_incoming(k_next, loop)
         a_offset.add_incoming(builder.add(a_offset, a_step), loop)
@@ -185,10 +186,10 @@ class _Tile:
         self._write(self._merge(start, entry, links, loop), c, c_row, masks, full)
 
 
-def _emit_walk(builder, dtype, vectors, gated, args):
+def _emit_walk(builder, dtype, vectors, gates, args):
     """Emit tiles of `vectors` vectors over all rows: tall ones first, then lower ones for what is left."""
     a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns = args
-    for tall in _GATED_ROWS if gated else _TILE_ROWS:
+    for tall in _TILE_ROWS if gates == 1 else _GATED_ROWS:
         before = builder.block
         test, body, done = (builder.append_basic_block(name) for name in ("test", "tile", "done"))
         builder.branch(test)
@@ -199,7 +200,7 @@ def _emit_walk(builder, dtype, vectors, gated, args):
         rows, a, c_in, c = state
         builder.cbranch(builder.icmp_signed(">=", rows, _I64(tall)), body, done)
         builder.position_at_end(body)
-        _Tile(builder, dtype, tall, vectors, gated).emit(
+        _Tile(builder, dtype, tall, vectors, gates).emit(
             a, a_row, a_step, b, b_step, depth, c_in, c_in_row, c, c_row, columns
         )
         following = [builder.sub(rows, _I64(tall))]
@@ -212,12 +213,12 @@ def _emit_walk(builder, dtype, vectors, gated, args):
     builder.ret_void()
 
 
-def _rows_product_function(module, dtype, types_, gated):
+def _rows_product_function(module, dtype, types_, gates):
     """Find or define the compiled function behind `rows_product` in an LLVM module.
 
     It is a function of its own, never inlined, and not a Numba function: each kernel then compiles its tiles once.
     """
-    name = f"numbarnn_{'gated_' if gated else ''}rows_product_{dtype}"
+    name = f"numbarnn_rows_product_{gates}_{dtype}"
     function = module.globals.get(name)
     if function is not None:
         return function
@@ -227,26 +228,26 @@ def _rows_product_function(module, dtype, types_, gated):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     columns = function.args[-1]
     width = Vec(dtype).lanes
-    if not gated:
+    if gates == 1:
         for vectors in (1, 2):
             if vectors < panel_vectors():
                 few = builder.icmp_signed("<=", columns, _I64(vectors * width))
                 with builder.if_then(few):
-                    _emit_walk(builder, dtype, vectors, gated, function.args)
+                    _emit_walk(builder, dtype, vectors, gates, function.args)
                     # The walk returns; if_then needs an open block to close.
                     builder.position_at_end(builder.append_basic_block("unreachable"))
-    _emit_walk(builder, dtype, panel_vectors(), gated, function.args)
+    _emit_walk(builder, dtype, panel_vectors(), gates, function.args)
     return function
 
 
-def _define_rows_product(gated, doc):
+def _define_rows_product(gates, doc):
     @intrinsic
     def product(typingctx, a, a_row, a_step, rows, b, b_step, depth, c_in, c_in_row, c, c_row, columns):
         if not (isinstance(a, types.CPointer) and a == b == c_in == c):
             return None
 
         def codegen(context, builder, sig, args):
-            function = _rows_product_function(builder.module, b.dtype, [arg.type for arg in args], gated)
+            function = _rows_product_function(builder.module, b.dtype, [arg.type for arg in args], gates)
             builder.call(function, args)
             return context.get_dummy_value()
 
@@ -258,7 +259,7 @@ def _define_rows_product(gated, doc):
 
 
 rows_product = _define_rows_product(
-    False,
+    1,
     """``c[r] = c_in[r] + sum over k of a[r, k] * b[k]`` for the rows of one panel, each element one FMA chain.
 
     Parameters
@@ -281,9 +282,14 @@ rows_product = _define_rows_product(
     """,
 )
 
-gated_rows_product = _define_rows_product(
-    True,
-    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v]``: every gate has a copy of the row.""",
+two_gates_product = _define_rows_product(
+    2,
+    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v % 2]``: each of two gates has its own row.""",
+)
+
+four_gates_product = _define_rows_product(
+    4,
+    """`rows_product` of a whole panel whose vector v takes ``a[r, k, v % 4]``: each of four gates has its own row.""",
 )
 
 
@@ -322,27 +328,35 @@ def packed_shape(depth, columns, dtype):
 
 
 @functools.cache
-def packed_gates_shape(depth, units, gates, dtype):
+def packed_gates_shape(depth, units, gates, shared, dtype):
     """Shape of what :func:`pack_gates` fills: (panels, depth, panel width)."""
     width = vector_bytes() // np.dtype(dtype).itemsize
     blocks = -(-units // width)
-    return -(-blocks * gates // panel_vectors()), depth, panel_width(dtype)
+    panels = -(-blocks * shared // panel_vectors()) + (gates - shared) * -(-blocks // panel_vectors())
+    return panels, depth, panel_width(dtype)
 
 
 @device
-def _pack_panels(start, stop, matrix, gates, packed):
-    """Fill panels start..stop: packed vector q holds gate ``q % gates`` of the units of block ``q // gates``."""
+def _pack_panels(start, stop, matrix, gates, shared, packed):
+    """Fill panels start..stop; see `pack_gates`."""
     depth, columns = matrix.shape
     source, target = pointer(matrix), pointer(packed)
     width = lanes(source)
     units = columns // gates
     per_panel = packed.shape[2] // width
+    blocks = (units + width - 1) // width
+    shared_panels = (blocks * shared + per_panel - 1) // per_panel
+    gate_panels = (blocks + per_panel - 1) // per_panel
     for panel in range(start, stop):
+        first_gate, mixed, place = 0, shared, panel
+        if panel >= shared_panels:
+            first_gate = shared + (panel - shared_panels) // gate_panels
+            mixed, place = 1, (panel - shared_panels) % gate_panels
         for v in range(per_panel):
-            q = panel * per_panel + v
-            unit = q // gates * width
+            q = place * per_panel + v
+            unit = q // mixed * width
             n = max(0, min(width, units - unit))
-            column = min(q % gates * units + unit, columns - 1)
+            column = min((first_gate + q % mixed) * units + unit, columns - 1)
             for k in range(depth):
                 value = load_n(source, k * columns + column, n)
                 store(target, (panel * depth + k) * packed.shape[2] + v * width, value)
@@ -369,8 +383,8 @@ def _pack_panels_transposed(start, stop, matrix, packed):
 
 
 @njit
-def _pack(start, stop, matrix, gates, packed):
-    _pack_panels(start, stop, matrix, gates, packed)
+def _pack(start, stop, matrix, gates, shared, packed):
+    _pack_panels(start, stop, matrix, gates, shared, packed)
 
 
 @njit
@@ -379,14 +393,16 @@ def _pack_transposed(start, stop, matrix, packed):
 
 
 @njit
-def _pack_cell(start, stop, kernel, recurrent, bias, gates, to_kernel, to_recurrent, to_bias):
+def _pack_cell(start, stop, kernel, recurrent, bias, gates, bias_gates, shared, to_kernel, to_recurrent, to_bias):
     for which in range(3):  # a loop, for one copy of the code
-        matrix, packed = kernel, to_kernel
+        first, last, count, matrix, packed = start, stop, gates, kernel, to_kernel
         if which == 1:
             matrix, packed = recurrent, to_recurrent
         elif which == 2:
-            matrix, packed = bias, to_bias
-        _pack_panels(start, stop, matrix, gates, packed)
+            matrix, packed, count = bias, to_bias, bias_gates
+            if stop == to_kernel.shape[0]:  # a bias may have more panels
+                last = to_bias.shape[0]
+        _pack_panels(first, last, matrix, count, shared, packed)
 
 
 @njit
@@ -413,7 +429,7 @@ def pack(matrix):
     ndarray of shape ``packed_shape(depth, columns, dtype)``
     """
     packed = aligned_empty(packed_shape(*matrix.shape, matrix.dtype), matrix.dtype)
-    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), 1, packed)
+    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), 1, 1, packed)
     return packed
 
 
@@ -424,48 +440,61 @@ def pack_transposed(matrix):
     return packed
 
 
-def pack_gates(matrix, gates):
+def pack_gates(matrix, gates, shared=None):
     """Pack a (depth, gates * units) matrix so that one panel holds the same units of neighbouring gates.
 
-    The product's panels then come out as the operands of a cell's step: vector q of a row of panels holds one vector of
-    units of gate ``q % gates``, block ``q // gates``.
+    The product's panels then come out as the operands of a cell's step: vector q of the first panels holds one vector
+    of units of gate ``q % shared``, block ``q // shared``.  Gates from `shared` on follow, each in panels of its own.
 
     Returns
     -------
-    ndarray of shape ``packed_gates_shape(depth, units, gates, dtype)``
+    ndarray of shape ``packed_gates_shape(depth, units, gates, shared, dtype)``
 
     Raises
     ------
     ValueError
-        If the matrix does not have two axes, the second a multiple of gates.
+        If the matrix does not have two axes, the second a multiple of gates, or `shared` is not in 1 .. gates.
     TypeError
         If it is not a NumPy array of float32 or float64.
     """
+    shared = gates if shared is None else shared
     if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float64):
         came = f"dtype {matrix.dtype}" if isinstance(matrix, np.ndarray) else f"a {type(matrix).__name__}"
         raise TypeError(f"pack_gates: matrix must be an array of float32 or float64, got {came}")
     if matrix.ndim != 2 or gates < 1 or matrix.shape[1] % gates:
         raise ValueError(f"pack_gates: matrix must be (depth, gates * units), got {matrix.shape}, gates={gates}")
-    packed = _empty_gates(matrix, gates)
-    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), gates, packed)
+    if not 1 <= shared <= gates:
+        raise ValueError(f"pack_gates: shared must be in 1 .. {gates}, got {shared}")
+    packed = _empty_gates(matrix, gates, shared)
+    parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), gates, shared, packed)
     return packed
 
 
-def _empty_gates(matrix, gates):
-    shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, matrix.dtype)
+def _empty_gates(matrix, gates, shared):
+    shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, shared, matrix.dtype)
     return aligned_empty(shape, matrix.dtype)
 
 
-def pack_cell(kernel, recurrent_kernel, bias, gates):
+def pack_cell(kernel, recurrent_kernel, bias, gates, shared):
     """Pack the weights of a cell for its forward pass: `pack_gates` of each, the bias as a matrix of one row.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel : ndarray of shape (I, gates * H), (H, gates * H)
+    bias : ndarray of shape (n * H,)
+        The starts of the chains: n = gates, or more where a gate has several.
+    gates, shared : int
+        See `pack_gates`.
 
     Returns
     -------
     tuple of three ndarrays
     """
     matrices = [kernel_array(matrix) for matrix in (kernel, recurrent_kernel, bias.reshape(1, -1))]
-    packed = [_empty_gates(matrix, gates) for matrix in matrices]
-    parallel_for(_pack_cell, packed[0].shape[0], _panel_grain(*packed), *matrices, gates, *packed)
+    bias_gates = bias.size * gates // max(1, kernel.shape[1])
+    packed = [_empty_gates(m, n, shared) for m, n in zip(matrices, (gates, gates, bias_gates), strict=True)]
+    grain = _panel_grain(*packed[:2])
+    parallel_for(_pack_cell, packed[0].shape[0], grain, *matrices, gates, bias_gates, shared, *packed)
     return tuple(packed)
 
 

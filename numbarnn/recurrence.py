@@ -7,16 +7,18 @@ arrays of `numbarnn.cells.contract`; kernels below see nothing else.
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from numbarnn import gemm
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
-from numbarnn.cells.products import weight_gradients
+from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
-__all__ = ["PackedWeights", "Pullback", "kernel_calls", "run", "step_flags"]
+__all__ = ["PackedWeights", "Pullback", "kernel_calls", "pull_together", "run", "run_together", "step_flags"]
 
 #: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.
 kernel_calls = Counter()
@@ -73,26 +75,25 @@ class PackedWeights:
 
     Parameters
     ----------
+    cell : numbarnn.cells.Cell
     kernel, recurrent_kernel : ndarray of shape (I, G*H), (H, G*H)
         float32 or float64.
-    bias : ndarray of shape (G*H,) or None
+    bias : ndarray of shape ``cell.bias_shape(H)``, optional
         None stands for zeros.
-    gates : int
-        G.
     """
 
-    def __init__(self, kernel, recurrent_kernel, bias, gates):
+    def __init__(self, cell, kernel, recurrent_kernel, bias=None):
+        self.cell = cell
         self.kernel = kernel
         self.recurrent_kernel = recurrent_kernel
-        self.bias = np.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias
-        self.gates = gates
+        self.bias = bias
         self._forward = None
         self._backward = None
 
     def forward(self):
         """Kernel, recurrent kernel and bias as `forward` takes them."""
         if self._forward is None:
-            self._forward = gemm.pack_cell(self.kernel, self.recurrent_kernel, self.bias, self.gates)
+            self._forward = self.cell.pack(self.kernel, self.recurrent_kernel, self.bias)
         return self._forward
 
     def backward(self):
@@ -168,20 +169,75 @@ def _check_factors(name, factors, gates, shape, dtype):
 
 
 def _codes(cell, activation, recurrent_activation):
-    """Run-time codes of an activation pair: None for the cell's own."""
-    codes = []
-    for argument, name in (("activation", activation), ("recurrent_activation", recurrent_activation)):
-        if name not in ACTIVATIONS:
+    """Run-time codes of the activations: None for the cell's own."""
+    own = cell.default_activation, cell.default_recurrent_activation
+    given = (
+        own[0] if activation is None else activation,
+        own[1] if recurrent_activation is None else recurrent_activation,
+    )
+    for argument, name, default in zip(("activation", "recurrent_activation"), given, own, strict=True):
+        if name not in ACTIVATIONS and not name is default is None:
             raise ValueError(f"{argument} must be one of {sorted(ACTIVATIONS)}; got {name!r}")
-        codes.append(ACTIVATIONS[name].code)
-    own = (cell.default_activation, cell.default_recurrent_activation)
-    return (None, None) if (activation, recurrent_activation) == own else tuple(codes)
+    if given == own or own[1] is None and given[0] == own[0]:
+        return None, None
+    return tuple(0 if name is None else ACTIVATIONS[name].code for name in given)
 
 
-def _live(flags):
-    """For each step, how many leading rows hold all those that count."""
-    numbers = np.arange(1, flags.shape[1] + 1, dtype=np.int64)
-    return np.max((flags & COUNTS) * numbers, axis=1, initial=0)
+_WORTH_SORTING = 1 / 16  # part of all steps that must be saved
+
+
+def _order(flags, grain):
+    """The kernel's rows: long sequences first, dealt out to the threads like cards; None where it saves too little.
+
+    Rows that have ended (or not begun) leave the products, as far as no longer ones stand behind them.
+    """
+    timesteps, batch = flags.shape
+    counts = flags & COUNTS != 0
+    lengths = timesteps - counts.argmax(axis=0) - counts[::-1].argmax(axis=0)  # from the first to the last that counts
+    lengths[~counts.any(axis=0)] = 0
+    if batch < 2 or lengths.max() * batch - lengths.sum() < _WORTH_SORTING * timesteps * batch:
+        return None
+    falling = np.argsort(-lengths, kind="stable")
+    hands = [stop - start for start, stop in chunks(batch, grain)]
+    rounds = min(hands)  # hands differ by a row at most
+    order = np.empty(batch, np.int64)
+    place, left = 0, rounds * len(hands)
+    for hand, size in enumerate(hands):
+        order[place : place + rounds] = falling[hand : rounds * len(hands) : len(hands)]
+        if size > rounds:
+            order[place + rounds] = falling[left]
+            left += 1
+        place += size
+    return order
+
+
+class _Job(NamedTuple):
+    """A kernel over the range of its rows or columns."""
+
+    name: tuple[str, str]  # as in `kernel_calls`
+    kernel: Callable
+    n: int
+    grain: int
+    args: tuple
+
+
+def _launch(jobs):
+    """Run jobs that do not depend on each other, side by side where that pays."""
+    if len(jobs) == 1:
+        job = jobs[0]
+        kernel_calls[job.name] += len(chunks(job.n, job.grain))
+        parallel_for(job.kernel, job.n, job.grain, *job.args)
+        return
+    parts = [(job, *part) for job in jobs for part in chunks(job.n, job.grain)]
+    for job, _, _ in parts:
+        kernel_calls[job.name] += 1
+    # A job smaller than its grain is not worth a thread of its own.
+    parallel_for(_run_parts, len(parts), 1 if all(job.n >= job.grain for job in jobs) else len(parts), parts)
+
+
+def _run_parts(start, stop, parts):
+    for job, first, last in parts[start:stop]:
+        job.kernel(first, last, *job.args)
 
 
 def run(
@@ -208,7 +264,7 @@ def run(
     x : ndarray of shape (B, T, I), float32 or float64
         Inputs; T at least 1.
     weights : PackedWeights
-        Of the dtype of `x`.
+        Of the cell and of the dtype of `x`.
     initial_states : sequence of S ndarrays of shape (B, H), or None
         First states; None stands for zeros.
     flags : ndarray of uint8, shape (T, B), optional
@@ -238,56 +294,110 @@ def run(
     TypeError, ValueError
         For an argument whose type, dtype or shape does not fit, before anything is computed.
     """
-    if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
-        raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim != 3:
-        raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
-    if weights.gates != cell.gates:
-        raise ValueError(f"weights must be packed for the {cell.gates} gates of {cell.name}; got {weights.gates}")
-    batch, timesteps, inputs = x.shape
-    if timesteps == 0:
-        raise ValueError("x must have at least one timestep; got 0")
-    dtype = x.dtype
-    units = weights.recurrent_kernel.shape[0]
-    columns = cell.gates * units
-    _check("kernel", weights.kernel, (inputs, columns), dtype)
-    _check("recurrent_kernel", weights.recurrent_kernel, (units, columns), dtype)
-    _check("bias", weights.bias, (columns,), dtype)
-    x = kernel_array(x)
-    codes = _codes(
-        cell,
-        cell.default_activation if activation is None else activation,
-        cell.default_recurrent_activation if recurrent_activation is None else recurrent_activation,
-    )
-    empty = _spares.take if save else gemm.aligned_empty
-    work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)
-    if initial_states is not None:
-        if len(initial_states) != cell.states:
-            raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
-        for n, state in enumerate(initial_states):
-            work.states[n, 0] = _check(f"initial_states[{n}]", state, (batch, units), dtype)
-    if flags is not None:
-        flags = _check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
-        work = work._replace(flags=flags, live=_live(flags))
-    if x_factors is not None:
-        work = work._replace(x_factors=_check_factors("x_factors", x_factors, cell.gates, (batch, inputs), dtype))
-    if h_factors is not None:
-        work = work._replace(h_factors=_check_factors("h_factors", h_factors, cell.gates, (batch, units), dtype))
-    kernel, recurrent, bias = weights.forward()
-    if batch:
-        grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
-        kernel_calls[cell.name, "forward"] += len(chunks(batch, grain))
-        parallel_for(
-            cell.forward, batch, grain, x, kernel, recurrent, bias, *work, 0, timesteps, backwards, *codes
-        )  # fmt: skip
-    last = work.states[:, timesteps if save else timesteps % 2]
-    final_states = [state.copy() for state in last]
-    out = work.out
-    if not return_sequences:
-        out = last[0].copy()
+    this = _Pass(
+        cell, x, weights, initial_states, flags, x_factors, h_factors, backwards, return_sequences, activation,
+        recurrent_activation, save,
+    )  # fmt: skip
+    _launch([this.job()])
+    return this.result()
+
+
+def run_together(calls):
+    """Run several passes that do not depend on each other; those of small batches side by side on the threads.
+
+    Parameters
+    ----------
+    calls : list of (tuple, dict)
+        Positional and keyword arguments of `run`.
+
+    Returns
+    -------
+    list
+        Of what `run` returns for each, to the last bit.
+    """
+    passes = [_Pass(*args, **kwargs) for args, kwargs in calls]
+    _launch([this.job() for this in passes])
+    return [this.result() for this in passes]
+
+
+class _Pass:
+    """The arguments of one `run`, checked, and the memory it needs."""
+
+    def __init__(
+        self, cell, x, weights, initial_states, flags=None, x_factors=None, h_factors=None, backwards=False,
+        return_sequences=True, activation=None, recurrent_activation=None, save=False,
+    ):  # fmt: skip
+        if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
+        if x.ndim != 3:
+            raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
+        if weights.cell is not cell:
+            raise ValueError(f"weights must be packed for the cell {cell.name}; got those of {weights.cell.name}")
+        batch, timesteps, inputs = x.shape
+        if timesteps == 0:
+            raise ValueError("x must have at least one timestep; got 0")
+        dtype = x.dtype
+        units = weights.recurrent_kernel.shape[0]
+        columns = cell.gates * units
+        _check("kernel", weights.kernel, (inputs, columns), dtype)
+        _check("recurrent_kernel", weights.recurrent_kernel, (units, columns), dtype)
+        if weights.bias is not None:
+            _check("bias", weights.bias, cell.bias_shape(units), dtype)
+        self.codes = _codes(cell, activation, recurrent_activation)
+        if initial_states is not None:
+            if len(initial_states) != cell.states:
+                raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
+            initial_states = [
+                _check(f"initial_states[{n}]", state, (batch, units), dtype) for n, state in enumerate(initial_states)
+            ]
+        given = {}
         if flags is not None:
-            out[flags[-1] & SILENT != 0] = 0
-    return out, final_states, Pullback(cell, x, weights, work, backwards, codes) if save else None
+            given["flags"] = _check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+        if x_factors is not None:
+            given["x_factors"] = _check_factors("x_factors", x_factors, cell.gates, (batch, inputs), dtype)
+        if h_factors is not None:
+            given["h_factors"] = _check_factors("h_factors", h_factors, cell.gates, (batch, units), dtype)
+        self.grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
+        self.order = None if flags is None else _order(flags, self.grain)
+        if self.order is not None:
+            given = {
+                name: np.ascontiguousarray(array[..., self.order] if name == "flags" else array[:, self.order])
+                for name, array in given.items()
+            }
+            given["order"] = self.order
+        empty = _spares.take if save else gemm.aligned_empty
+        self.work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)
+        self.work = self.work._replace(**given)
+        for n, state in enumerate(initial_states or ()):
+            self.work.states[n, 0] = state if self.order is None else state[self.order]
+        self.cell, self.x, self.weights, self.save = cell, kernel_array(x), weights, save
+        self.backwards, self.return_sequences = backwards, return_sequences
+        # Rows whose last output is zeros.
+        self.silent = None if flags is None else flags[-1] & SILENT != 0
+
+    def job(self):
+        batch, timesteps, _ = self.x.shape
+        args = self.x, *self.weights.forward(), *self.work, 0, timesteps, self.backwards, *self.codes
+        return _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
+
+    def result(self):
+        timesteps = self.x.shape[1]
+        last = self.work.states[:, timesteps if self.save else timesteps % 2]
+        states = [self.in_order(state) for state in last]
+        out = self.work.out
+        if not self.return_sequences:
+            out = states[0].copy()
+            if self.silent is not None:
+                out[self.silent] = 0
+        return out, states, Pullback(self) if self.save else None
+
+    def in_order(self, array):
+        """A copy of an array (B, ...) of the kernel with the data's rows."""
+        if self.order is None:
+            return array.copy()
+        result = np.empty_like(array)
+        result[self.order] = array
+        return result
 
 
 class Pullback:
@@ -296,9 +406,8 @@ class Pullback:
     It reads the weights' arrays again: what is assigned to them between `run` and here is not undone.
     """
 
-    def __init__(self, cell, x, weights, work, backwards, codes):
-        self._cell, self._x, self._weights, self._work = cell, x, weights, work
-        self._backwards, self._codes = backwards, codes
+    def __init__(self, forward):
+        self._forward = forward
 
     def __call__(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Gradients of the inputs, the weights and the initial states.
@@ -315,8 +424,8 @@ class Pullback:
         Returns
         -------
         d_x : ndarray of shape (B, T, I), or None
-        d_weights : tuple of ndarrays (I, G*H), (H, G*H), (G*H,), or None
-            Of kernel, recurrent kernel and bias.
+        d_weights : tuple of ndarrays, or None
+            Of kernel, recurrent kernel and bias, in their shapes.
         d_initial : list of S ndarrays of shape (B, H)
 
         Raises
@@ -326,9 +435,46 @@ class Pullback:
         TypeError, ValueError
             For a gradient whose type, dtype or shape does not fit, before anything is computed.
         """
-        if self._work is None:
+        return pull_together([(self, (d_out, d_states, need_x, need_weights), {})])[0]
+
+    def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
+        """Check the gradients; a backward pass ready to run."""
+        if self._forward is None:
             raise RuntimeError("a pullback can be called once: its tape has been overwritten by the first call")
-        cell, x, work = self._cell, self._x, self._work
+        return _BackwardPass(self._forward, d_out, d_states, need_x, need_weights)
+
+    def _spend(self):
+        self._forward = None
+
+
+def pull_together(calls):
+    """Call several pullbacks; those of small batches side by side on the threads.
+
+    Parameters
+    ----------
+    calls : list of (Pullback, tuple, dict)
+        Each with the positional and keyword arguments of its call.
+
+    Returns
+    -------
+    list
+        Of what each call returns, to the last bit.
+    """
+    passes = [pullback._begin(*args, **kwargs) for pullback, args, kwargs in calls]
+    for pullback, _, _ in calls:
+        pullback._spend()
+    _launch([this.job() for this in passes])
+    wanted = [this.weights_job() for this in passes if this.need_weights]
+    if wanted:
+        _launch(wanted)
+    return [this.result() for this in passes]
+
+
+class _BackwardPass:
+    """The arguments of one call of a pullback, checked, and the memory it needs."""
+
+    def __init__(self, forward, d_out, d_states, need_x, need_weights):
+        cell, x, work = forward.cell, forward.x, forward.work
         batch, timesteps, inputs = x.shape
         units, dtype = work.states.shape[3], x.dtype
         columns = cell.gates * units
@@ -338,45 +484,56 @@ class Pullback:
         for n, gradient in enumerate(d_states or ()):
             if gradient is not None:
                 d_last[n] = _check(f"d_states[{n}]", gradient, (batch, units), dtype)
-        sequence = np.empty((batch, 0, units), dtype)
+        self.d_out = np.empty((batch, 0, units), dtype)
         if d_out is not None:
-            if work.out.shape[1]:
-                sequence = _check("d_out", d_out, (batch, timesteps, units), dtype)
+            if forward.return_sequences:
+                self.d_out = _check("d_out", d_out, (batch, timesteps, units), dtype)
             else:
-                heard = work.flags[-1] & SILENT == 0
+                heard = slice(None) if forward.silent is None else ~forward.silent
                 d_last[0][heard] += _check("d_out", d_out, (batch, units), dtype)[heard]
-        self._work = None
-        d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
-        kernel, recurrent = self._weights.backward()
-        if batch:
-            grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
-            kernel_calls[cell.name, "backward"] += len(chunks(batch, grain))
-            parallel_for(
-                cell.backward, batch, grain, sequence, d_last, kernel, recurrent, work.states, work.flags, work.live,
-                work.x_factors, work.h_factors, work.tape, d_x, 0, timesteps, self._backwards, *self._codes,
-            )  # fmt: skip
-        d_weights = self._weight_gradients(work) if need_weights else None
-        _spares.give(work.states, work.tape)
-        return d_x if need_x else None, d_weights, list(d_last)
+        self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
+        self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
+        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
+        self.d_kernel = np.zeros((inputs, columns), dtype)
+        self.d_recurrent = np.zeros((units, columns), dtype)
+        self.d_bias = np.zeros(cell.bias_shape(units), dtype)
 
-    def _weight_gradients(self, work):
-        x = self._x
-        batch, timesteps, inputs = x.shape
-        units, columns = work.states.shape[3], work.tape.shape[2]
-        gradients = tuple(np.zeros(shape, x.dtype) for shape in ((inputs, columns), (units, columns), (columns,)))
-        if batch:
-            splits = max(1, work.x_factors.shape[0], work.h_factors.shape[0])
-            panels = splits * -(-(columns // splits) // gemm.gradient_columns(x.dtype))
-            depth = batch * timesteps
-            # Threads share the columns, or the rows when there are too few panels of columns.
-            by_rows = len(chunks(panels, 1)) < len(chunks(batch * timesteps * columns * (inputs + units), _GRAIN))
-            if by_rows:
-                n, grain = inputs + units, max(6, _GRAIN // (depth * columns))
-            else:
-                n, grain = panels, max(1, _GRAIN // (depth * (inputs + units) * (columns // panels)))
-            kernel_calls[self._cell.name, "weight_gradients"] += len(chunks(n, grain))
-            parallel_for(
-                weight_gradients, n, grain, by_rows, x, work.states, work.flags, work.live, work.x_factors,
-                work.h_factors, work.tape, 0, timesteps, self._backwards, *gradients,
-            )  # fmt: skip
-        return gradients
+    def job(self):
+        forward, work = self.forward, self.forward.work
+        batch, timesteps, _ = forward.x.shape
+        args = (
+            self.d_out, self.d_states, *forward.weights.backward(), work.states, work.flags, work.order,
+            work.x_factors, work.h_factors, work.tape, self.d_x, 0, timesteps, forward.backwards, *forward.codes,
+        )  # fmt: skip
+        return _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+
+    def weights_job(self):
+        forward, work = self.forward, self.forward.work
+        batch, timesteps, inputs = forward.x.shape
+        units, columns = self.d_recurrent.shape
+        panels = gradient_panels(
+            columns, units, forward.cell.apart, work.x_factors.shape[0], work.h_factors.shape[0],
+            gemm.gradient_columns(forward.x.dtype),
+        )  # fmt: skip
+        depth = max(1, batch * timesteps)
+        # Threads share the columns, or the rows when there are too few panels of columns.
+        by_rows = len(chunks(panels, 1)) < len(chunks(depth * columns * (inputs + units), _GRAIN))
+        if by_rows:
+            n, grain = inputs + units, max(6, _GRAIN // (depth * columns))
+        else:
+            n, grain = panels, max(1, _GRAIN // (depth * (inputs + units) * (columns // panels)))
+        args = (
+            by_rows, forward.cell.apart, forward.x, work.states, work.flags, work.order, work.x_factors,
+            work.h_factors, work.tape, 0, timesteps, forward.backwards, self.d_kernel, self.d_recurrent,
+            self.d_bias.reshape(-1, columns),
+        )  # fmt: skip
+        return _Job((forward.cell.name, "weight_gradients"), weight_gradients, n, grain, args)
+
+    def result(self):
+        work = self.forward.work
+        _spares.give(work.states, work.tape)
+        d_weights = (self.d_kernel, self.d_recurrent, self.d_bias) if self.need_weights else None
+        d_initial = (
+            [self.forward.in_order(d) for d in self.d_states] if self.forward.order is not None else list(self.d_states)
+        )
+        return self.d_x if self.need_x else None, d_weights, d_initial

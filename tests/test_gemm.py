@@ -5,7 +5,7 @@ import pytest
 from reference import one_chain
 
 from numbarnn import gemm, jit
-from numbarnn.gemm import gated_rows_product, panel_columns, rows_product
+from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import njit
 from numbarnn.simd import advance, pointer, vector_bytes
 
@@ -171,33 +171,50 @@ def test_panels_hold_the_columns_row_after_row(shape, dtype, rng):
 @pytest.mark.parametrize(
     ("matrix", "gates", "error", "message"),
     [
-        (np.ones((3, 16)), 3, ValueError, r"pack_gates: .*\(depth, gates \* units\), got \(3, 16\), gates=3"),
-        (np.ones((3, 16)), 0, ValueError, "gates=0"),
-        (np.ones(16), 4, ValueError, r"got \(16,\)"),
-        (np.ones((3, 16), "float16"), 4, TypeError, "float32 or float64, got dtype float16"),
-        ([[1.0] * 16], 4, TypeError, "got a list"),
+        (np.ones((3, 16)), (3,), ValueError, r"pack_gates: .*\(depth, gates \* units\), got \(3, 16\), gates=3"),
+        (np.ones((3, 16)), (0,), ValueError, "gates=0"),
+        (np.ones(16), (4,), ValueError, r"got \(16,\)"),
+        (np.ones((3, 16)), (4, 0), ValueError, "shared must be in 1 .. 4, got 0"),
+        (np.ones((3, 16)), (4, 5), ValueError, "shared must be in 1 .. 4, got 5"),
+        (np.ones((3, 16), "float16"), (4,), TypeError, "float32 or float64, got dtype float16"),
+        ([[1.0] * 16], (4,), TypeError, "got a list"),
     ],
 )
 def test_gates_that_cannot_be_packed_are_refused(matrix, gates, error, message):
     with pytest.raises(error, match=message):
-        gemm.pack_gates(matrix, gates)
+        gemm.pack_gates(matrix, *gates)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("depth", "units", "gates"), [(1, 1, 4), (3, 7, 4), (5, 16, 4), (2, 33, 4), (4, 20, 3), (3, 9, 1)]
+    ("depth", "units", "gates", "shared"),
+    [
+        (1, 1, 4, 4),
+        (3, 7, 4, 4),
+        (5, 16, 4, 4),
+        (2, 33, 4, 4),
+        (4, 20, 3, 3),
+        (3, 9, 1, 1),
+        (3, 70, 3, 2),
+        (2, 5, 4, 2),
+    ],
 )
-def test_packed_gates_lie_side_by_side(depth, units, gates, dtype, rng):
+def test_packed_gates_lie_side_by_side(depth, units, gates, shared, dtype, rng):
     matrix = rng.standard_normal((depth, gates * units)).astype(dtype)
     width = vector_width(dtype)
-    packed = gemm.pack_gates(np.asfortranarray(matrix), gates)
-    assert packed.shape == gemm.packed_gates_shape(depth, units, gates, dtype)
-    vectors = packed.reshape(packed.shape[0], depth, -1, width).transpose(0, 2, 1, 3).reshape(-1, depth, width)
-    for q, vector in enumerate(vectors):
-        unit = q // gates * width
-        expected = matrix[:, q % gates * units :][:, :units][:, unit : unit + width]
-        np.testing.assert_array_equal(vector[:, : expected.shape[1]], expected)
-        np.testing.assert_array_equal(vector[:, expected.shape[1] :], 0)
+    packed = gemm.pack_gates(np.asfortranarray(matrix), gates, shared)
+    assert packed.shape == gemm.packed_gates_shape(depth, units, gates, shared, dtype)
+    panels = packed.reshape(packed.shape[0], depth, -1, width).transpose(0, 2, 1, 3)
+    expected = []  # the vectors of the panels of the shared gates, then those of each other gate
+    for group in [range(shared), *([gate] for gate in range(shared, gates))]:
+        vectors = [
+            matrix[:, gate * units :][:, :units][:, unit : unit + width]
+            for unit in range(0, units, width)
+            for gate in group
+        ]
+        vectors += [matrix[:, :0]] * (-len(vectors) % gemm.panel_vectors())
+        expected += [np.pad(v, ((0, 0), (0, width - v.shape[1]))) for v in vectors]
+    np.testing.assert_array_equal(panels.reshape(-1, depth, width), expected)
 
 
 # -------------------------------------------------------------------------------------------------- the micro-kernel
@@ -218,16 +235,18 @@ def multiply(a, a_row, a_step, rows, packed, first, depth, c_in, c_in_row, c, co
 
 
 @njit
-def multiply_gated(a, rows, gates, packed, bias, c):
-    """Run `gated_rows_product` over all panels; `a` holds a copy of each element for each gate."""
+def multiply_gates(a, rows, gates, packed, bias, c):
+    """Run the product for 2 or 4 gates over all panels; `a` holds a copy of each element for each gate."""
     width, depth = panel_columns(a), packed.shape[1]
     left, right = pointer(a), pointer(packed)
     for panel in range(packed.shape[0]):
         gate = panel * (width // (c.shape[1] // gates)) % gates
-        gated_rows_product(
-            advance(left, gate), depth * gates, gates, rows, advance(right, panel * depth * width), width, depth,
-            advance(pointer(bias), panel * width), 0, advance(pointer(c), panel * width), c.shape[1], width,
-        )  # fmt: skip
+        x, w = advance(left, gate), advance(right, panel * depth * width)
+        b, z = advance(pointer(bias), panel * width), advance(pointer(c), panel * width)
+        if gates == 2:
+            two_gates_product(x, depth * gates, gates, rows, w, width, depth, b, 0, z, c.shape[1], width)
+        else:
+            four_gates_product(x, depth * gates, gates, rows, w, width, depth, b, 0, z, c.shape[1], width)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -260,16 +279,22 @@ def test_a_chain_may_rest_in_memory(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gates", [2, 4])
 @pytest.mark.parametrize("rows", [1, 3, 4, 9])
-def test_gates_with_rows_of_their_own(rows, dtype, rng):
-    gates, depth, units = 4, 7, vector_width(dtype)
+def test_gates_with_rows_of_their_own(rows, gates, dtype, rng):
+    depth, width = 7, vector_width(dtype)
+    blocks = gemm.panel_vectors() // gates or 1  # of units: whole panels
+    units = blocks * width
     copies = rng.standard_normal((gates, rows, depth)).astype(dtype)
     b = rng.standard_normal((depth, gates * units)).astype(dtype)
-    bias = rng.standard_normal(gates * units).astype(dtype)
+    bias = rng.standard_normal((1, gates * units)).astype(dtype)
     c = np.empty((rows, gates * units), dtype)
-    multiply_gated(np.ascontiguousarray(copies.transpose(1, 2, 0)), rows, gates, gemm.pack_gates(b, gates), bias, c)
+    start = gemm.pack_gates(bias, gates).reshape(-1)
+    multiply_gates(np.ascontiguousarray(copies.transpose(1, 2, 0)), rows, gates, gemm.pack_gates(b, gates), start, c)
+    c = c.reshape(rows, blocks, gates, width)
     for gate in range(gates):
         own = slice(gate * units, (gate + 1) * units)
         expected = np.empty((rows, units), dtype)
-        multiply(copies[gate], depth, 1, rows, gemm.pack(b[:, own]), 0, depth, bias[own], 0, expected, units)
-        np.testing.assert_array_equal(c[:, own], expected)
+        right = gemm.pack(np.ascontiguousarray(b[:, own]))
+        multiply(copies[gate], depth, 1, rows, right, 0, depth, bias[0, own], 0, expected, units)
+        np.testing.assert_array_equal(c[:, :, gate].reshape(rows, units), expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from parity import as_list, make_mask
 
-from numbarnn import backend, graph, initializers, layers, losses, models, ops, optimizers, random, serialization
+from numbarnn import cells, backend, graph, initializers, layers, losses, models, ops, optimizers, random, serialization
 from numbarnn.graph import Spec
 from numbarnn.layers import get_mask
 from numbarnn.layers.fused import PackedCache
@@ -441,13 +441,13 @@ def test_every_weight_is_watched():
     """Also one that is replaced by another of the same version."""
     arrays = tuple(Variable(np.full(shape, 0.5)) for shape in ((F, 4 * U), (U, 4 * U), (4 * U,)))
     cache = PackedCache()
-    packed = cache.get(arrays, tuple(v.value for v in arrays), 4)
-    assert cache.get(arrays, tuple(v.value for v in arrays), 4) is packed
+    packed = cache.get(cells.LSTM, arrays, tuple(v.value for v in arrays))
+    assert cache.get(cells.LSTM, arrays, tuple(v.value for v in arrays)) is packed
     for place in range(3):
         others = tuple(Variable(v.numpy()) if n == place else v for n, v in enumerate(arrays))
-        found = cache.get(others, tuple(v.value for v in others), 4)
+        found = cache.get(cells.LSTM, others, tuple(v.value for v in others))
         assert found is not packed, place
-        packed = cache.get(arrays, tuple(v.value for v in arrays), 4)
+        packed = cache.get(cells.LSTM, arrays, tuple(v.value for v in arrays))
 
 
 def test_copies_come_without_packed_weights():

@@ -2,7 +2,7 @@
 
 Layers are built on these kernels; so may your own code be, from Python or inside a function that Numba compiles. A
 cell is a module (`lstm`) with a record of its parts, a `Cell`; the arrays are described in `numbarnn.cells.contract`.
-Weights are packed once with `numbarnn.gemm`, and again when they change.
+Weights are packed once with `Cell.pack`, and again when they change.
 
 Examples
 --------
@@ -10,24 +10,23 @@ A batch of 2 sequences, 5 timesteps of 3 features, 4 units, inside the user's ow
 
 >>> import numpy as np
 >>> from numba import njit
->>> from numbarnn import cells, gemm
+>>> from numbarnn import cells
 >>> from numbarnn.cells import lstm
 >>> rng = np.random.default_rng(0)
->>> kernel = gemm.pack_gates(rng.normal(size=(3, 16)), gates=4)
->>> recurrent_kernel = gemm.pack_gates(rng.normal(size=(4, 16)), gates=4)
->>> bias = gemm.pack_gates(np.zeros((1, 16)), gates=4)
+>>> weights = cells.LSTM.pack(rng.normal(size=(3, 16)), rng.normal(size=(4, 16)))
 >>> work = cells.LSTM.workspace(batch=2, timesteps=5, inputs=3, units=4, dtype="float64")
 >>> @njit
-... def mean_output(x, kernel, recurrent_kernel, bias, work):
+... def mean_output(x, weights, work):
 ...     batch, timesteps, _ = x.shape
-...     states, out, flags, live, x_factors, h_factors, tape = work
+...     kernel, recurrent, bias = weights
+...     states, out, flags, order, x_factors, h_factors, tape = work
 ...     lstm.forward(
-...         0, batch, x, kernel, recurrent_kernel, bias, states, out, flags, live, x_factors, h_factors, tape,
+...         0, batch, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
 ...         0, timesteps, False, None, None,
 ...     )
 ...     return out.mean()
 >>> x = rng.normal(size=(2, 5, 3))
->>> bool(-1 < mean_output(x, kernel, recurrent_kernel, bias, work) < 1)
+>>> bool(-1 < mean_output(x, weights, work) < 1)
 True
 
 The same from Python, checked and with threads, is `numbarnn.recurrence.run`. One step on numbers or arrays, for reading

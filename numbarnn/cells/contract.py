@@ -1,30 +1,34 @@
 """What a cell gives to the rest of the library, and the arrays its kernels take.
 
-Axes: B batch rows, T timesteps, I inputs, H units, G gates, S states.  All arrays are C-contiguous, of one dtype
-(float32 or float64) unless said, always present (an absent one has a zero axis) and allocated by the caller.
+Axes: B batch rows, T timesteps, I inputs, H units, G gates, S states, P planes of the tape.  All arrays are
+C-contiguous, of one dtype (float32 or float64) unless said, always present (an absent one has a zero axis) and
+allocated by the caller.
 
 ========== ================== =====================================================================================
 x          [B, T, I]          inputs
-kernel     packed [I, G*H]    ``gemm.pack_gates(kernel, G)``; the bias packed the same way, as a matrix of one row
-recurrent  packed [H, G*H]    ``gemm.pack_gates(recurrent_kernel, G)``
+kernel     packed [I, G*H]    `Cell.pack` of the weights: panels of gates side by side
+recurrent  packed [H, G*H]    the same
+bias       packed [1, N*H]    where the gates' chains begin; N > G where a gate has two chains
 states     [S, slots, B, H]   slot 0 holds the first states.  With T+1 slots (training), slot s+1 holds those after
-step s;
-                              with 2 (inference), steps alternate between the slots: the last states are in slot T % 2
+                              step s; with 2 (inference), steps alternate: the last states are in slot T % 2
 out        [B, T, H]          what the layer emits at each step, in the order of the steps; [B, 0, H]: nobody asks
 flags      [T, B] uint8       bits: COUNTS the step counts for this row (else its state is carried over), CUT the state
                               is set to zero before the step, SILENT zeros are emitted
-live       [T] int64          at step s only rows 0 .. live[s]-1 can count: the others are carried over
+order      [B] int64          row r of the kernel is row order[r] of x, out, d_out and d_x, while states, flags, factors
+                              and tape have the kernel's rows; [0]: the rows are in order
 x_factors  [M, B, I]          dropout factors of the inputs: M = 0 (none), 1 (for all gates) or G (for each gate)
 h_factors  [M, B, H]          dropout factors of h before the recurrent product
-tape       [T, B, G*H]        what backward needs; [0, B, G*H] in inference.  `backward` turns it into the gradients
-of z d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none d_states   [S, B, H]          in: gradient of
-the last states; out: of the first states d_x        [B, T, I]          gradient of the inputs, zeros at the start;
-[B, 0, I]: nobody asks
+tape       [T, B, P*H]        what backward needs; [0, B, P*H] in inference.  `backward` turns its first planes into the
+                              gradients of the gates' inputs
+d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none
+d_states   [S, B, H]          in: gradient of the last states; out: of the first states
+d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks
 ========== ================== =====================================================================================
 
-Kernels run steps ``first <= s < last`` for the rows ``start <= b < stop``; `backward` from the last down to the
-first.  Step s reads timestep s of `x`, or T-1-s with ``backwards``; everything else is indexed by s.  Calls on
-disjoint rows may run at once; calls on consecutive segments of steps give the bits of one call.
+Kernels run steps ``first <= s < last`` for the kernel's rows ``start <= r < stop``; `backward` from the last down to
+the first.  Step s reads timestep s of `x`, or T-1-s with ``backwards``; everything else is indexed by s.  Rows behind
+the last one that counts at a step leave its products, so rows in falling order of length cost what they are long.
+Calls on disjoint rows may run at once; calls on consecutive segments of steps give the bits of one call.
 """
 
 from collections.abc import Callable
@@ -33,11 +37,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbarnn.gemm import aligned_empty
+from numbarnn import gemm
 
 COUNTS = 1
 CUT = 2
 SILENT = 4
+
+# What the last gate has apart from the others, see `Cell.apart`.
+NOTHING = 0
+PRODUCT = 1
+OPERAND = 2
 
 
 class Workspace(NamedTuple):
@@ -46,7 +55,7 @@ class Workspace(NamedTuple):
     states: np.ndarray
     out: np.ndarray
     flags: np.ndarray
-    live: np.ndarray
+    order: np.ndarray
     x_factors: np.ndarray
     h_factors: np.ndarray
     tape: np.ndarray
@@ -61,11 +70,19 @@ class Cell:
     name : str
         Name of the cell, as in error messages.
     gates, states : int
-        G and S: how many gates its kernels hold side by side, how many state arrays it carries.
-    default_activation, default_recurrent_activation : str
-        The activations that its fast kernel holds; other names run the same kernel with run-time codes.
-    step, step_back : callable
-        One step and its derivative on any values: vectors in kernels, scalars, NumPy arrays.
+        G and S: how many gates its kernel has, how many state arrays it carries.
+    shared : int
+        How many gates, from the first on, have their panels side by side; the others have panels of their own.
+    apart : int
+        What the last gate has apart from the others: NOTHING; PRODUCT, its recurrent product, with a bias of its own
+        (the bias has two rows, the tape one more plane for the gradient of that product); OPERAND, the left side of its
+        recurrent product, which the tape keeps in one more plane.
+    default_activation, default_recurrent_activation : str or None
+        The activations that its fast kernel holds; other names run the same kernel with run-time codes. A cell without
+        gates has no recurrent activation.
+    phases : tuple of (callable, callable)
+        The pointwise parts of a step, in order, each with its derivative: a product comes before each of them. They
+        take any values: vectors in kernels, scalars, NumPy arrays.
     forward, backward : callable
         The loops over time, as described above.
     """
@@ -73,12 +90,45 @@ class Cell:
     name: str
     gates: int
     states: int
+    shared: int
+    apart: int
     default_activation: str
-    default_recurrent_activation: str
-    step: Callable
-    step_back: Callable
+    default_recurrent_activation: str | None
+    phases: tuple[tuple[Callable, Callable], ...]
     forward: Callable
     backward: Callable
+
+    @property
+    def planes(self):
+        """P: how many arrays of H units the tape keeps of a step."""
+        return self.gates + (self.apart != NOTHING)
+
+    def bias_shape(self, units):
+        """Shape of the bias: (G*H,), or (2, G*H) for the chains of inputs and of h."""
+        return (2, self.gates * units) if self.apart == PRODUCT else (self.gates * units,)
+
+    def pack(self, kernel, recurrent_kernel, bias=None):
+        """Pack the weights as `forward` takes them.
+
+        Parameters
+        ----------
+        kernel, recurrent_kernel : ndarray of shape (I, G*H), (H, G*H)
+            float32 or float64.
+        bias : ndarray of shape ``bias_shape(H)``, optional
+            Zeros by default.
+
+        Returns
+        -------
+        kernel, recurrent, bias : ndarray
+        """
+        units = recurrent_kernel.shape[0]
+        if bias is None:
+            bias = np.zeros(self.bias_shape(units), kernel.dtype)
+        if self.apart == PRODUCT:
+            # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
+            joint = (self.gates - 1) * units
+            bias = np.concatenate([bias[0, :joint] + bias[1, :joint], bias[0, joint:], bias[1, joint:]])
+        return gemm.pack_cell(kernel, recurrent_kernel, bias, self.gates, self.shared)
 
     def workspace(
         self,
@@ -89,7 +139,7 @@ class Cell:
         dtype="float32",
         training=False,
         return_sequences=True,
-        empty=aligned_empty,
+        empty=gemm.aligned_empty,
     ):
         """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
 
@@ -116,8 +166,8 @@ class Cell:
             states=states,
             out=np.empty((batch, timesteps if return_sequences else 0, units), dtype),
             flags=np.full((timesteps, batch), COUNTS, np.uint8),
-            live=np.full(timesteps, batch, np.int64),
+            order=np.empty(0, np.int64),
             x_factors=np.empty((0, batch, inputs), dtype),
             h_factors=np.empty((0, batch, units), dtype),
-            tape=empty((timesteps if training else 0, batch, self.gates * units), dtype),
+            tape=empty((timesteps if training else 0, batch, self.planes * units), dtype),
         )

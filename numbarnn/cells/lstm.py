@@ -16,11 +16,19 @@ those of `numbarnn.cells.contract`.
 
 import numpy as np
 
-from numbarnn.cells.contract import COUNTS, CUT, SILENT, Cell
+from numbarnn.cells.contract import COUNTS, CUT, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import multiply_back
-from numbarnn.cells.rows import ROW_BLOCK, carry_row, emit_rows, gather_rows, seen_flags
-from numbarnn.gemm import gated_rows_product, rows_product
+from numbarnn.cells.rows import (
+    ROW_BLOCK,
+    carry_row,
+    counting_end,
+    emit_rows,
+    operand_of_h,
+    operand_of_x,
+    row_of,
+)
+from numbarnn.gemm import four_gates_product, rows_product
 from numbarnn.jit import device, njit
 from numbarnn.simd import advance, clear, fma, hold, lanes, load, load_n, pointer, splat, store_n
 
@@ -60,7 +68,7 @@ def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
 
 @njit
 def forward(
-    start, stop, x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape,
+    start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
     first, last, backwards, activation, recurrent_activation,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
@@ -72,8 +80,8 @@ def forward(
     x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
     # Working memory: the gates' inputs of a block of rows, and copies of the left operands where they need one.
     z_row = 4 * vector
-    x_room = (stop - start) * inputs * x_copies
-    h_room = (stop - start) * units * (h_copies if h_copies else 1)
+    x_room = (stop - start) * inputs * max(x_copies, min(order.shape[0], 1))
+    h_room = (stop - start) * units * max(h_copies, 1)
     scratch = np.empty(ROW_BLOCK * z_row + x_room + h_room, x.dtype)
     z = pointer(scratch)
     x_copy = advance(z, ROW_BLOCK * z_row)
@@ -85,22 +93,10 @@ def forward(
     for s in range(first, last):
         slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
         t = timesteps - 1 - s if backwards else s
-        end = max(start, min(stop, live[s]))
-        seen = seen_flags(flags, s, start, end)
-        if seen & COUNTS:
-            # Left operands: where they lie, or a copy with dropout factors and resets applied.
-            x_rows, x_row, x_step = advance(pointer(x), (start * timesteps + t) * inputs), timesteps * inputs, 1
-            if x_copies:
-                gather_rows(x_rows, x_row, inputs, start, end, x_factors, x_copy)
-                x_rows, x_row, x_step = x_copy, inputs * x_copies, x_copies
-            h_rows, h_row, h_step = advance(memory, (slot * batch + start) * units), units, 1
-            if h_copies or seen & CUT:
-                gather_rows(h_rows, h_row, units, start, end, h_factors, h_copy)
-                h_step = h_copies if h_copies else 1
-                h_rows, h_row = h_copy, units * h_step
-                for b in range(start, end):
-                    if flags[s, b] & CUT:
-                        clear(h_rows, (b - start) * h_row, h_row)
+        end = counting_end(flags, s, start, stop)
+        if end > start:
+            x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 4, x_copy)
+            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 4, h_copy)
             for row in range(start, end, ROW_BLOCK):
                 count = min(ROW_BLOCK, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
@@ -113,7 +109,7 @@ def forward(
                         r_here = advance(pointer(recurrent), panel * units * width)
                         pair = p * (width // vector)  # the first gate of this panel
                         if x_step > 1:
-                            gated_rows_product(
+                            four_gates_product(
                                 advance(x_here, pair), x_row, x_step, count, w_here, width, inputs,
                                 b_here, 0, z_here, z_row, width,
                             )  # fmt: skip
@@ -122,7 +118,7 @@ def forward(
                                 x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
                             )  # fmt: skip
                         if h_step > 1:
-                            gated_rows_product(
+                            four_gates_product(
                                 advance(h_here, pair), h_row, h_step, count, r_here, width, units,
                                 z_here, z_row, z_here, z_row, width,
                             )  # fmt: skip
@@ -131,17 +127,17 @@ def forward(
                                 h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, width
                             )  # fmt: skip
                     n = units - unit
-                    for r in range(count):
-                        b = row + r
-                        flag = flags[s, b]
+                    for k in range(count):
+                        r = row + k
+                        flag = flags[s, r]
                         if not flag & COUNTS:
                             continue
-                        old = (slot * batch + b) * units + unit
-                        new = (new_slot * batch + b) * units + unit
+                        old = (slot * batch + r) * units + unit
+                        new = (new_slot * batch + r) * units + unit
                         c0 = load_n(memory, c_plane + old, n)
                         if flag & CUT:
                             c0 = splat(zero)
-                        zr = r * z_row
+                        zr = k * z_row
                         h, c, ki, kf, kg, ko = step(
                             load(z, zr), load(z, zr + vector), load(z, zr + 2 * vector), load(z, zr + 3 * vector),
                             c0, activation, recurrent_activation,
@@ -149,24 +145,24 @@ def forward(
                         store_n(memory, new, n, h)
                         store_n(memory, c_plane + new, n, c)
                         if training:
-                            there = (s * batch + b) * 4 * units + unit
+                            there = (s * batch + r) * 4 * units + unit
                             store_n(kept, there, n, ki)
                             store_n(kept, there + units, n, kf)
                             store_n(kept, there + 2 * units, n, kg)
                             store_n(kept, there + 3 * units, n, ko)
-        for b in range(start, stop):
-            if b >= end or not flags[s, b] & COUNTS:
-                old, new = (slot * batch + b) * units, (new_slot * batch + b) * units
-                carry_row(memory, old, new, units, flags[s, b] & CUT)
-                carry_row(memory, c_plane + old, c_plane + new, units, flags[s, b] & CUT)
+        for r in range(start, stop):
+            if not flags[s, r] & COUNTS:
+                old, new = (slot * batch + r) * units, (new_slot * batch + r) * units
+                carry_row(memory, old, new, units, flags[s, r] & CUT)
+                carry_row(memory, c_plane + old, c_plane + new, units, flags[s, r] & CUT)
         if out.shape[1]:
-            emit_rows(states, new_slot, out, flags, s, start, stop)
+            emit_rows(states, new_slot, out, flags, s, start, stop, order)
     hold(scratch)
 
 
 @njit
 def backward(
-    start, stop, d_out, d_states, kernel, recurrent, states, flags, live, x_factors, h_factors, tape, d_x,
+    start, stop, d_out, d_states, kernel, recurrent, states, flags, order, x_factors, h_factors, tape, d_x,
     first, last, backwards, activation, recurrent_activation,
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
@@ -186,27 +182,27 @@ def backward(
     clear(pointer(scratch), 0, kernel.shape[2])
     product = advance(pointer(scratch), kernel.shape[2])
     for s in range(last - 1, first - 1, -1):
-        end = max(start, min(stop, live[s]))
-        for b in range(start, stop):
-            flag = flags[s, b]
+        for r in range(start, stop):
+            flag = flags[s, r]
             passes = emitted and not flag & SILENT
-            counts = b < end and flag & COUNTS
+            counts = flag & COUNTS
+            d_row = (row_of(order, r) * d_out.shape[1] + s) * units
             for unit in range(0, units, vector):
                 n = units - unit
-                here = b * units + unit
+                here = r * units + unit
                 dh0 = load_n(dh, here, n)
                 if passes:
-                    dh0 = dh0 + load_n(pointer(d_out), (b * d_out.shape[1] + s) * units + unit, n)
-                there = (s * batch + b) * 4 * units + unit
+                    dh0 = dh0 + load_n(pointer(d_out), d_row + unit, n)
+                there = (s * batch + r) * 4 * units + unit
                 if counts:
-                    c0 = load_n(memory, c_plane + (s * batch + b) * units + unit, n)
+                    c0 = load_n(memory, c_plane + (s * batch + r) * units + unit, n)
                     if flag & CUT:
                         c0 = nothing
                     di, df, dg, do, dc0 = step_back(
                         dh0, load_n(dc, here, n),
                         load_n(kept, there, n), load_n(kept, there + units, n),
                         load_n(kept, there + 2 * units, n), load_n(kept, there + 3 * units, n),
-                        c0, load_n(memory, c_plane + ((s + 1) * batch + b) * units + unit, n),
+                        c0, load_n(memory, c_plane + ((s + 1) * batch + r) * units + unit, n),
                         activation, recurrent_activation,
                     )  # fmt: skip
                     store_n(kept, there, n, di)
@@ -218,24 +214,27 @@ def backward(
                 else:
                     store_n(dh, here, n, dh0)
             if not counts:
-                clear(kept, (s * batch + b) * 4 * units, 4 * units)
-        dz = advance(kept, (s * batch + start) * 4 * units)
-        if seen_flags(flags, s, start, end) & COUNTS:
+                clear(kept, (s * batch + r) * 4 * units, 4 * units)
+        end = counting_end(flags, s, start, stop)
+        if end > start:
             t = timesteps - 1 - s if backwards else s
+            dz = advance(kept, (s * batch + start) * 4 * units)
             for back_to_x in range(2 if timesteps else 1):
-                weights, factors = recurrent, h_factors
-                target, target_row = advance(dh, start * units), units
+                weights, factors, rows = recurrent, h_factors, order[:0]
+                target, target_row = dh, units
                 if back_to_x:
-                    weights, factors = kernel, x_factors
-                    target, target_row = advance(pointer(d_x), (start * timesteps + t) * inputs), timesteps * inputs
-                multiply_back(
-                    dz, end - start, 4, units, weights, factors, flags, s, start, pointer(scratch), product,
-                    target, target_row,
-                )  # fmt: skip
-        for b in range(start, stop):
-            if flags[s, b] & CUT:
-                clear(dh, b * units, units)
-                clear(dc, b * units, units)
+                    weights, factors, rows = kernel, x_factors, order
+                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
+                gates = 1 if factors.shape[0] > 1 else 4  # that share their factors
+                for g in range(0, 4, gates):
+                    multiply_back(
+                        advance(dz, g * units), 4 * units, end - start, weights, g * units, gates * units, factors, g,
+                        flags, s, start, rows, pointer(scratch), product, target, target_row,
+                    )  # fmt: skip
+        for r in range(start, stop):
+            if flags[s, r] & CUT:
+                clear(dh, r * units, units)
+                clear(dc, r * units, units)
     hold(scratch)
 
 
@@ -243,10 +242,11 @@ CELL = Cell(
     name="LSTM",
     gates=4,
     states=2,
+    shared=4,
+    apart=NOTHING,
     default_activation="tanh",
     default_recurrent_activation="sigmoid",
-    step=step,
-    step_back=step_back,
+    phases=((step, step_back),),
     forward=forward,
     backward=backward,
 )

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from numbarnn.cells.contract import COUNTS, CUT
+from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT
+from numbarnn.cells.rows import row_of
 from numbarnn.gemm import panel_columns, rows_product
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, clear, hold, lanes, load, load_n, pointer, store, store_n
+from numbarnn.simd import advance, clear, hold, lanes, load_n, pointer, store, store_n
 
 # A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of a
 # row of the batch) between two rests in memory, and rows of the result.
@@ -14,31 +15,33 @@ ROWS_BLOCK = 384
 
 
 @device
-def multiply_back(dz, rows, gates, units, weights, factors, flags, s, start, zeros, product, target, target_row):
-    """Add ``dz @ weights.T`` to the rows of `target` that count, through the dropout factors of the forward product.
+def multiply_back(
+    dz, dz_row, rows, weights, first, length, factors, gate, flags, s, start, order, zeros, product, target, target_row
+):  # fmt: skip
+    """Add ``dz[:, :length] @ weights[:, first : first + length].T`` to the rows of `target` that count.
 
     Parameters
     ----------
     dz : pointer
-        Gradients of z of the first row; a row has ``gates * units`` elements.
-    weights : array [panels, gates * units, panel width]
+        Gradients of the gates' inputs of the first row.
+    dz_row, rows : int
+        Elements from one row of `dz` to the next, and how many there are.
+    weights : array [panels, G*H, panel width]
         ``pack_transposed`` of the weights of all gates.
     factors : array [M, B, columns]
-        Dropout factors.
+        Dropout factors of the forward product; `gate` tells which of them.
     flags : array [T, B]
         At step `s`, row `start` is the first row here. Rows that do not count are left as they are: zeros times their
         gradient would be NaN where a weight is infinite.
+    order : array
+        Row `start` goes to row ``order[start]`` of the target.
     zeros, product : pointer
         A panel's width of zeros, and room for `rows` rows of a panel.
     target : pointer
-        First row, with `target_row` elements from one row to the next; zeros in the rows that count.
+        To its row 0, with `target_row` elements from one row to the next.
     """
-    columns = factors.shape[2]
-    width = weights.shape[2]
-    depth = gates * units
-    copies = factors.shape[0]
-    split = gates if copies > 1 else 1
-    length = depth // split
+    copies, batch, columns = factors.shape
+    depth, width = weights.shape[1], weights.shape[2]
     gaps = False
     for r in range(rows):
         if not flags[s, start + r] & COUNTS:
@@ -47,81 +50,122 @@ def multiply_back(dz, rows, gates, units, weights, factors, flags, s, start, zer
     for panel in range(weights.shape[0]):
         column = panel * width
         valid = min(columns - column, width)
-        right = advance(pointer(weights), panel * depth * width)
-        if copies == 0 and not gaps:
-            goal = advance(target, column)
-            rows_product(dz, depth, 1, rows, right, width, depth, goal, target_row, goal, target_row, valid)
+        right = advance(pointer(weights), (panel * depth + first) * width)
+        if copies == 0 and not gaps and order.shape[0] == 0:
+            goal = advance(target, start * target_row + column)
+            rows_product(dz, dz_row, 1, rows, right, width, length, goal, target_row, goal, target_row, valid)
             continue
-        for g in range(split):
-            rows_product(
-                advance(dz, g * length), depth, 1, rows, advance(right, g * length * width), width, length,
-                zeros, 0, product, width, valid,
-            )  # fmt: skip
+        if copies == 0:  # one chain, as above
             for r in range(rows):
-                if not flags[s, start + r] & COUNTS:
-                    continue
-                scale = ((g * factors.shape[1]) + start + r) * columns + column
+                here = row_of(order, start + r) * target_row + column
                 for k in range(0, valid, lanes(dz)):
-                    here = r * target_row + column + k
-                    value = load_n(product, r * width + k, valid - k)
-                    if copies:
-                        value = value * load_n(pointer(factors), scale + k, valid - k)
-                    store_n(target, here, valid - k, load_n(target, here, valid - k) + value)
+                    store_n(product, r * width + k, valid - k, load_n(target, here + k, valid - k))
+            rows_product(dz, dz_row, 1, rows, right, width, length, product, width, product, width, valid)
+        else:
+            rows_product(dz, dz_row, 1, rows, right, width, length, zeros, 0, product, width, valid)
+        for r in range(rows):
+            if not flags[s, start + r] & COUNTS:
+                continue
+            plane = (min(gate, copies - 1) * batch + start + r) * columns + column
+            here = row_of(order, start + r) * target_row + column
+            for k in range(0, valid, lanes(dz)):
+                value = load_n(product, r * width + k, valid - k)
+                if copies:
+                    value = value * load_n(pointer(factors), plane + k, valid - k)
+                    value = load_n(target, here + k, valid - k) + value
+                store_n(target, here + k, valid - k, value)
+
+
+@device
+def _head(columns, units, apart, x_copies, h_copies):
+    """How many of the first columns of a weight gradient are one product.
+
+    Gates with dropout factors of their own, or with a product of their own, are products with different sides.
+    """
+    if max(x_copies, h_copies) > 1:
+        return units
+    return columns if apart == NOTHING else columns - units
+
+
+@device
+def gradient_panels(columns, units, apart, x_copies, h_copies, width):
+    """Into how many panels of `width` columns `weight_gradients` cuts the weights' columns."""
+    head = _head(columns, units, apart, x_copies, h_copies)
+    return (head + width - 1) // width + (columns - head) // units * ((units + width - 1) // width)
+
+
+@device
+def _segment(panel, first, units, width):
+    """Of a panel of a weight gradient: its segment, first column and how many columns it has.
+
+    Segment 0 has the columns below `first`, each of the others has `units`; a panel lies in one of them.
+    """
+    head = (first + width - 1) // width
+    if panel < head:
+        return 0, panel * width, min(width, first - panel * width)
+    per = (units + width - 1) // width
+    segment = (panel - head) // per
+    column = (panel - head) % per * width
+    return 1 + segment, first + segment * units + column, min(width, units - column)
 
 
 @njit
 def weight_gradients(
-    start, stop, by_rows, x, states, flags, live, x_factors, h_factors, dz, first, last, backwards,
+    start, stop, by_rows, apart, x, states, flags, order, x_factors, h_factors, tape, first, last, backwards,
     d_kernel, d_recurrent, d_bias,
 ):  # fmt: skip
     """Add the gradients of the weights over the steps last-1 .. first to `d_kernel`, `d_recurrent` and `d_bias`.
 
-    Each element is one chain over the steps in falling order and, within a step, over the rows in rising order, of
-    the rows that count. A call computes the elements of rows start..stop of the kernel with the recurrent kernel
-    below it (`by_rows`; the first of these calls also the bias), or of the column panels start..stop of both: calls
+    Each element is one chain over the steps in falling order and, within a step, over the data's rows in rising order,
+    of the rows that count. A call computes the elements of rows start..stop of the kernel with the recurrent kernel
+    below it (`by_rows`; calls with their first rows also the bias), or of the column panels start..stop of both: calls
     on disjoint ranges may run at once.
 
     Parameters
     ----------
-    dz : array [T, B, G*H]
-        The tape as `backward` left it.
-    d_kernel, d_recurrent, d_bias : arrays [I, G*H], [H, G*H], [G*H]
+    apart : int
+        `Cell.apart`.
+    tape : array [T, B, P*H]
+        As `backward` left it.
+    d_kernel, d_recurrent, d_bias : arrays [I, G*H], [H, G*H], [1 or 2, G*H]
         The chains so far: zeros before the last segment of steps.  The other arrays are those of
         `numbarnn.cells.contract`.
     """
     timesteps, inputs = x.shape[1], x.shape[2]
     batch, units = states.shape[2], states.shape[3]
-    columns = d_kernel.shape[1]
+    columns, tape_row = d_kernel.shape[1], tape.shape[2]
     vector = lanes(x)
     width = 4 * vector
-    # With dropout factors of their own for each gate, the gates' columns are products with different left sides.
-    splits = max(1, x_factors.shape[0], h_factors.shape[0])
-    split_columns = columns // splits
-    split_panels = -(-split_columns // width)
+    head = _head(columns, units, apart, x_factors.shape[0], h_factors.shape[0])
+    panels = gradient_panels(columns, units, apart, x_factors.shape[0], h_factors.shape[0], width)
     top, bottom = (start, stop) if by_rows else (0, inputs + units)
-    first_panel, last_panel = (0, splits * split_panels) if by_rows else (start, stop)
+    first_panel, last_panel = (0, panels) if by_rows else (start, stop)
     block = min(bottom - top, ROWS_BLOCK)
     left_row = -(-block // vector) * vector + 2 * vector  # off the powers of two, which fall on the same cache lines
     scratch = np.empty(DEPTH_BLOCK * (left_row + width), x.dtype)
     left, right = pointer(scratch), advance(pointer(scratch), DEPTH_BLOCK * left_row)
-    # Of each link of the chains: where its rows of x, of h (-1: zeros) and of dz begin, and its row in the batch.
-    places = np.empty(4 * DEPTH_BLOCK, np.int64)
+    # Of each link of the chains: where its rows of x, of h (-1: zeros) and of the tape begin, and its kernel row.
+    places = np.empty(4 * DEPTH_BLOCK + batch, np.int64)
     x_places = pointer(places)
-    h_places, dz_places, rows = (
+    h_places, tape_places, rows = (
         advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)
     )  # fmt: skip
+    rank = places[4 * DEPTH_BLOCK :]  # the kernel's row of each row of the data
+    for r in range(batch):
+        rank[row_of(order, r)] = r
     s, b = last - 1, 0
     while s >= first:
         depth = 0
         while s >= first and depth < DEPTH_BLOCK:
-            if b < min(batch, live[s]):
-                flag = flags[s, b]
+            if b < batch:
+                r = rank[b]
+                flag = flags[s, r]
                 if flag & COUNTS:
                     t = timesteps - 1 - s if backwards else s
                     x_places[depth] = (b * timesteps + t) * inputs
-                    h_places[depth] = -1 if flag & CUT else (s * batch + b) * units
-                    dz_places[depth] = (s * batch + b) * columns
-                    rows[depth] = b
+                    h_places[depth] = -1 if flag & CUT else (s * batch + r) * units
+                    tape_places[depth] = (s * batch + r) * tape_row
+                    rows[depth] = r
                     depth += 1
                 b += 1
             else:
@@ -131,26 +175,35 @@ def weight_gradients(
         while row < bottom:
             recurrent = row >= inputs
             end = min(row + ROWS_BLOCK, bottom if recurrent else min(bottom, inputs))
+            copies = h_factors.shape[0] if recurrent else x_factors.shape[0]
             gathered = -1
             for panel in range(first_panel, last_panel):
-                split = panel // split_panels
-                column = split * split_columns + panel % split_panels * width
-                valid = min(width, (split + 1) * split_columns - column)
-                if split != gathered:
-                    gathered = split
-                    source, from_row, factors, here = pointer(x), x_places, x_factors, row
-                    if recurrent:
-                        source, from_row, factors, here = pointer(states), h_places, h_factors, row - inputs
-                    gather_links(source, from_row, depth, here, end - row, factors, split, rows, left, left_row)
+                segment, column, valid = _segment(panel, head, units, width)
+                last_gate = recurrent and apart != NOTHING and column >= columns - units
+                side = segment if copies > 1 or (apart == OPERAND and recurrent) else 0
+                if side != gathered:
+                    gathered = side
+                    if last_gate and apart == OPERAND:
+                        here = columns + row - inputs
+                        gather_links(
+                            pointer(tape), tape_places, depth, here, end - row, h_factors, -1, rows, left, left_row
+                        )
+                    elif recurrent:
+                        here = row - inputs
+                        gather_links(
+                            pointer(states), h_places, depth, here, end - row, h_factors, side, rows, left, left_row
+                        )
+                    else:
+                        gather_links(pointer(x), x_places, depth, row, end - row, x_factors, side, rows, left, left_row)
+                source = column + (units if last_gate and apart == PRODUCT else 0)
                 for k in range(depth):
                     for v in range(0, valid, vector):
-                        store(right, k * width + v, load_n(pointer(dz), dz_places[k] + column + v, valid - v))
-                if row == 0:
-                    for v in range(0, valid, vector):
-                        total = load_n(pointer(d_bias), column + v, valid - v)
-                        for k in range(depth):
-                            total = total + load(right, k * width + v)
-                        store_n(pointer(d_bias), column + v, valid - v, total)
+                        store(right, k * width + v, load_n(pointer(tape), tape_places[k] + source + v, valid - v))
+                for which in range(d_bias.shape[0]):
+                    if row == which * inputs:
+                        place = column if which == 0 else source
+                        goal = advance(pointer(d_bias), which * columns + column)
+                        total_bias(pointer(tape), tape_places, place, depth, valid, goal)
                 goal = advance(pointer(d_kernel), row * columns + column)
                 if recurrent:
                     goal = advance(pointer(d_recurrent), (row - inputs) * columns + column)
@@ -167,8 +220,24 @@ def weight_gradients(
 
 
 @device
+def total_bias(source, places, column, depth, valid, target):
+    """Add `valid` columns of the rows at `places` to the chains of a bias."""
+    for v in range(0, valid, lanes(source)):
+        total = load_n(target, v, valid - v)
+        for k in range(depth):
+            total = total + load_n(source, places[k] + column + v, valid - v)
+        store_n(target, v, valid - v, total)
+
+
+@device
 def gather_links(source, places, depth, first, count, factors, gate, rows, left, left_row):
-    """Copy elements first..first+count of the rows at `places`, times their dropout factors; a place of -1: zeros."""
+    """Copy elements first..first+count of the rows at `places`, times their dropout factors; a place of -1: zeros.
+
+    Parameters
+    ----------
+    gate : int
+        Which of the factors; -1 for none.
+    """
     copies, batch, width = factors.shape
     plane = min(gate, copies - 1) * batch
     scale = pointer(factors)
@@ -178,6 +247,6 @@ def gather_links(source, places, depth, first, count, factors, gate, rows, left,
             continue
         for j in range(0, count, lanes(left)):
             value = load_n(source, places[k] + first + j, count - j)
-            if copies:
+            if copies and gate >= 0:
                 value = value * load_n(scale, (plane + rows[k]) * width + first + j, count - j)
             store_n(left, k * left_row + j, count - j, value)

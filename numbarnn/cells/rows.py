@@ -2,44 +2,97 @@
 
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device
-from numbarnn.simd import clear, copy, lanes, load_n, pointer, put, splat, store_n
+from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, splat, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
 
 
 @device
-def seen_flags(flags, s, start, stop):
-    """All bits that are set for any of the rows start..stop at step s."""
-    seen = 0
-    for b in range(start, stop):
-        seen |= flags[s, b]
-        if seen == COUNTS | CUT | SILENT:  # also keeps the compiler from unrolling what is short anyway
-            break
-    return seen
+def row_of(order, r):
+    """The data's row for row r of the kernel."""
+    return order[r] if order.shape[0] else r
 
 
 @device
-def gather_rows(source, row, width, start, stop, factors, target):
-    """Copy rows start..stop (row b at ``source + (b - start) * row``) to `target`, times their dropout factors.
+def counting_end(flags, s, start, stop):
+    """The row behind the last one of start..stop that counts at step s; `start` if none does."""
+    while stop > start and not flags[s, stop - 1] & COUNTS:
+        stop -= 1
+    return stop
 
-    With factors for each of G > 1 gates, `target` holds G products for each element, side by side.
+
+@device
+def any_cut(flags, s, start, stop):
+    """Whether the state of any of the rows start..stop is cut before step s."""
+    seen = 0
+    for r in range(start, stop):
+        seen |= flags[s, r] & CUT
+        if seen:  # also keeps the compiler from unrolling what is short anyway
+            break
+    return seen != 0
+
+
+@device
+def gather_rows(source, row, width, start, stop, order, factors, first, gates, target):
+    """Copy rows start..stop, of which the data's row b lies at ``source + b * row``, to `target`.
+
+    With dropout factors for each gate, `target` holds the products of each element with the factors of `gates` gates
+    from `first` on, side by side; else one copy, times the factors that all gates share.
     """
-    gates, batch = factors.shape[0], factors.shape[1]
-    copies = gates if gates else 1
+    copies, batch = factors.shape[0], factors.shape[1]
     scale = pointer(factors)
-    for b in range(start, stop):
-        here = (b - start) * row
-        there = (b - start) * width * copies
-        if gates == 0:
+    sides = gates if copies > 1 else 1
+    for r in range(start, stop):
+        here = row_of(order, r) * row
+        there = (r - start) * width * sides
+        if copies == 0:
             copy(source, here, target, there, width)
-        elif gates == 1:
+        elif sides == 1:
+            plane = (min(first, copies - 1) * batch + r) * width
             for k in range(0, width, lanes(target)):
-                value = load_n(source, here + k, width - k) * load_n(scale, b * width + k, width - k)
+                value = load_n(source, here + k, width - k) * load_n(scale, plane + k, width - k)
                 store_n(target, there + k, width - k, value)
         else:
             for g in range(gates):
                 for k in range(width):
-                    put(target, there + k * gates + g, source[here + k] * scale[(g * batch + b) * width + k])
+                    factor = scale[((first + g) * batch + r) * width + k]
+                    put(target, there + k * gates + g, source[here + k] * factor)
+
+
+@device
+def operand_of_x(x, t, start, stop, order, x_factors, first, gates, room):
+    """Left operand of the input product for rows start..stop: where they lie, or a copy in `room`.
+
+    Returns
+    -------
+    rows : pointer
+    row, step : int
+        Elements from one row to the next, and from one column to the next.
+    """
+    timesteps, inputs = x.shape[1], x.shape[2]
+    source, row = advance(pointer(x), t * inputs), timesteps * inputs
+    if x_factors.shape[0] == 0 and order.shape[0] == 0:
+        return advance(source, start * row), row, 1
+    gather_rows(source, row, inputs, start, stop, order, x_factors, first, gates, room)
+    step = gates if x_factors.shape[0] > 1 else 1
+    return room, inputs * step, step
+
+
+@device
+def operand_of_h(states, slot, start, stop, order, flags, s, h_factors, first, gates, room):
+    """Left operand of the recurrent product: the first state, with factors and cuts applied; see `operand_of_x`."""
+    batch, units = states.shape[2], states.shape[3]
+    source = advance(pointer(states), slot * batch * units)
+    cut = any_cut(flags, s, start, stop)
+    if h_factors.shape[0] == 0 and not cut:
+        return advance(source, start * units), units, 1
+    gather_rows(source, units, units, start, stop, order[:0], h_factors, first, gates, room)
+    step = gates if h_factors.shape[0] > 1 else 1
+    if cut:
+        for r in range(start, stop):
+            if flags[s, r] & CUT:
+                clear(room, (r - start) * units * step, units * step)
+    return room, units * step, step
 
 
 @device
@@ -52,13 +105,13 @@ def carry_row(memory, old, new, units, cut):
 
 
 @device
-def emit_rows(states, slot, out, flags, s, start, stop):
+def emit_rows(states, slot, out, flags, s, start, stop, order):
     """Write what rows start..stop emit at step s: their first state, or zeros where the SILENT bit is set."""
     memory, goal = pointer(states), pointer(out)
     batch, units = states.shape[2], states.shape[3]
     zero = splat(states.dtype.type(0))
-    for b in range(start, stop):
-        silent = flags[s, b] & SILENT
-        here, there = (slot * batch + b) * units, (b * out.shape[1] + s) * units
+    for r in range(start, stop):
+        silent = flags[s, r] & SILENT
+        here, there = (slot * batch + r) * units, (row_of(order, r) * out.shape[1] + s) * units
         for k in range(0, units, lanes(memory)):
             store_n(goal, there + k, units - k, zero if silent else load_n(memory, here + k, units - k))

@@ -103,27 +103,27 @@ class PackedCache:
     def __reduce__(self):
         return PackedCache, ()  # a copy packs its own weights
 
-    def get(self, variables, arrays, gates):
+    def get(self, cell, variables, arrays):
         """Return `arrays` as `recurrence.PackedWeights`.
 
         Parameters
         ----------
+        cell : numbarnn.cells.Cell
         variables : tuple of Variable or None
             Kernel, recurrent kernel and bias.
         arrays : tuple of ndarray or None
             Their values, or other arrays in their place: those are packed anew.
-        gates : int
         """
         own = all(
             (v is None and a is None) or (v is not None and a is v.value)
             for v, a in zip(variables, arrays, strict=True)
         )
         if not own:
-            return recurrence.PackedWeights(*arrays, gates)
+            return recurrence.PackedWeights(cell, *arrays)
         versions = tuple(v.version for v in variables if v is not None)
         kept = self._kept
         if kept is None or kept[0] != versions or any(a is not b for a, b in zip(kept[1], arrays, strict=True)):
-            self._kept = kept = versions, arrays, recurrence.PackedWeights(*arrays, gates)
+            self._kept = kept = versions, arrays, recurrence.PackedWeights(cell, *arrays)
         return kept[2]
 
 
@@ -151,7 +151,7 @@ def _call(one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_fact
     flags = None
     if mask is not None or reset is not None:
         flags = recurrence.step_flags(*x.shape[:2], mask, reset, one.zero_output, one.backwards)
-    weights = one.cache.get(one.variables, (kernel, recurrent_kernel, bias), one.cell.gates)
+    weights = one.cache.get(one.cell, one.variables, (kernel, recurrent_kernel, bias))
     activation, recurrent_activation = one.activations
     return (one.cell, x, weights, states or None), {
         "flags": flags,
@@ -167,12 +167,9 @@ def _call(one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_fact
 
 def _forward(*inputs, save, passes):
     parts = _split(inputs, [one.arrays for one in passes])
-    results = [
-        recurrence.run(*args, **kwargs)
-        for args, kwargs in (_call(one, *arrays, save=save) for one, arrays in zip(passes, parts, strict=True))
-    ]
+    calls = [_call(one, *arrays, save=save) for one, arrays in zip(passes, parts, strict=True)]
     outputs, pullbacks = [], []
-    for out, states, pullback in results:
+    for out, states, pullback in recurrence.run_together(calls):
         outputs += [out, *states]
         pullbacks.append(pullback)
     return tuple(outputs), pullbacks
@@ -192,12 +189,12 @@ def _infer(*inputs, passes):
 def _pullback(saved, d_outputs, needs, *, passes):
     d_outputs = _split(d_outputs, [1 + one.cell.states for one in passes])
     parts = _split(needs, [one.arrays for one in passes])
-    found = [
-        pullback(d_out, d_states, need_x=need[2], need_weights=any(need[3:6]))
+    calls = [
+        (pullback, (d_out, d_states), {"need_x": need[2], "need_weights": any(need[3:6])})
         for pullback, (d_out, *d_states), need in zip(saved, d_outputs, parts, strict=True)
     ]
     gradients = []
-    for (d_x, d_weights, d_initial), need in zip(found, parts, strict=True):
+    for (d_x, d_weights, d_initial), need in zip(recurrence.pull_together(calls), parts, strict=True):
         given = [None, None, d_x, *(d_weights or (None,) * 3), None, None, *d_initial]
         gradients += [g if wanted else None for g, wanted in zip(given, need, strict=False)]  # no states: zeros, fixed
     return tuple(gradients)
