@@ -117,11 +117,12 @@ class TimeDistributed(Wrapper):
                 f"Received: inputs of shape {tuple(first.shape)}"
             )
         steps = []
-        # Where shapes alone are asked for, the number of timesteps may be unknown: one gives those of all.
         for t in range(1 if timesteps is None else timesteps):
             if masks is not None:
                 kwargs["mask"] = _at(masks, t)
             steps.append(self.layer(_at(inputs, t), **kwargs))
+        if timesteps is None:  # shapes alone are asked for: one timestep gives those of all
+            return map_nest(lambda y: _unfold_like(y, first), steps[0])
         return tree.map_structure(lambda *values: ops.stack(values, axis=1), *steps)
 
     def _unfold(self, y, first):
@@ -148,6 +149,7 @@ class TimeDistributed(Wrapper):
         array or Tensor, shape (batch, timesteps, ...), or nest of them, or None
         """
         first = leaves_of(inputs)[0]
+        previous_mask = _check_mask(previous_mask, first)
         found = None
         if self.layer.supports_masking:
             masks = previous_mask
@@ -163,9 +165,10 @@ class TimeDistributed(Wrapper):
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for one of the input."""
-        first = input_shape if is_shape(input_shape) else _first_shape(input_shape)
+        shapes = []
+        _map_shapes(shapes.append, input_shape)
         inner = _map_shapes(lambda shape: _one_step(shape, shape[0]), input_shape)
-        return _map_shapes(lambda shape: (first[0], first[1], *shape[1:]), self.layer.compute_output_shape(inner))
+        return _map_shapes(lambda shape: (*shapes[0][:2], *shape[1:]), self.layer.compute_output_shape(inner))
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         """Say what shape and dtype the outputs have, without computing them."""
@@ -202,12 +205,6 @@ def _map_shapes(fn, shapes):
     return type(shapes)([_map_shapes(fn, value) for value in shapes])
 
 
-def _first_shape(shapes):
-    found = []
-    _map_shapes(lambda shape: found.append(shape), shapes)
-    return found[0]
-
-
 def _agree(a, b):
     return all(n is None or m is None or n == m for n, m in zip(a[:2], b[:2], strict=True))
 
@@ -216,6 +213,8 @@ def _check_inputs(inputs):
     """Raise unless all inputs have timesteps, as many of each; return the first input."""
     first, *others = leaves_of(inputs)
     for x in (first, *others):
+        if not hasattr(x, "shape"):
+            raise ValueError(f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input.")
         _one_step(tuple(x.shape), None)
         if not _agree(x.shape, first.shape):
             raise ValueError(
