@@ -223,6 +223,9 @@ class _Job(NamedTuple):
 
 def _launch(jobs):
     """Run jobs that do not depend on each other, side by side where that pays."""
+    jobs = [job for job in jobs if job.n]
+    if not jobs:
+        return
     if len(jobs) == 1:
         job = jobs[0]
         kernel_calls[job.name] += len(chunks(job.n, job.grain))
@@ -459,14 +462,19 @@ def pull_together(calls):
     -------
     list
         Of what each call returns, to the last bit.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        As each call does, before anything is computed; also where a pullback comes twice.
     """
+    if len({id(pullback) for pullback, _, _ in calls}) < len(calls):
+        raise RuntimeError("a pullback can be called once: `calls` name one twice")
     passes = [pullback._begin(*args, **kwargs) for pullback, args, kwargs in calls]
     for pullback, _, _ in calls:
         pullback._spend()
     _launch([this.job() for this in passes])
-    wanted = [this.weights_job() for this in passes if this.need_weights]
-    if wanted:
-        _launch(wanted)
+    _launch([this.weights_job() for this in passes if this.need_weights and len(this.forward.x)])
     return [this.result() for this in passes]
 
 

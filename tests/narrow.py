@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-FILES = ["test_simd.py", "test_gemm.py", "test_lstm_kernels.py"]
+FILES = ["test_simd.py", "test_gemm.py", "test_cell_kernels.py"]
 # For each target: the environment, what its assembly must hold (or the search saw nothing), and what it must not.
 TARGETS = {
     "haswell": (

@@ -1,6 +1,7 @@
-"""The LSTM's kernels, below the layers: against the naive loop, and the laws that hold bit for bit."""
+"""The cells' kernels, below the layers: against the naive loops, and the laws that hold bit for bit."""
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import combinations, product
 
 import autograd
@@ -13,17 +14,30 @@ from reference import one_chain
 
 from numbarnn import cells, gemm, jit, recurrence
 from numbarnn.cells import lstm
-from numbarnn.cells.contract import COUNTS
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK
 from numbarnn.jit import njit
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
-from numbarnn.testing import TOLERANCE, assert_close, check_gradients
-from numbarnn.testing.reference import lstm as naive_lstm
+from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
 
-GATES = 4
-KERNELS = (lstm.forward, lstm.backward, weight_gradients, gemm._pack_cell, gemm._pack_cell_transposed)
+CELLS = {
+    name: getattr(cells, name) for name in ("SIMPLE_RNN", "LSTM", "GRU", "GRU_RESET_BEFORE") if hasattr(cells, name)
+}
+NAIVE = {
+    "SIMPLE_RNN": reference.simple_rnn,
+    "LSTM": reference.lstm,
+    "GRU": partial(reference.gru, reset_after=True),
+    "GRU_RESET_BEFORE": partial(reference.gru, reset_after=False),
+}
+EACH = pytest.mark.parametrize("cell", CELLS)
+KERNELS = (
+    *(kernel for cell in CELLS.values() for kernel in (cell.forward, cell.backward)),
+    weight_gradients,
+    gemm._pack_cell,
+    gemm._pack_cell_transposed,
+)
+PASSES = ("forward", "backward", "weight_gradients")
 WEIGHTS = ("d_kernel", "d_recurrent", "d_bias")
 
 
@@ -31,6 +45,7 @@ WEIGHTS = ("d_kernel", "d_recurrent", "d_bias")
 class Problem:
     """All arrays and options of one pass forward and back; arrays may be given any values that their places allow."""
 
+    name: str  # of the cell
     x: np.ndarray
     kernel: np.ndarray
     recurrent: np.ndarray
@@ -43,12 +58,32 @@ class Problem:
     h_factors: np.ndarray | None
     d_out: np.ndarray
     d_h: np.ndarray
-    d_c: np.ndarray
+    d_c: np.ndarray | None
     zero_output: bool = False
     backwards: bool = False
     return_sequences: bool = True
-    activation: str = "tanh"
-    recurrent_activation: str = "sigmoid"
+    activation: str | None = None  # the cell's own
+    recurrent_activation: str | None = None
+
+    @property
+    def cell(self):
+        """The cell's record."""
+        return CELLS[self.name]
+
+    @property
+    def states(self):
+        """First states; None for zeros."""
+        return None if self.h is None else [self.h, self.c][: self.cell.states]
+
+    @property
+    def d_states(self):
+        """Gradients of the last states."""
+        return [self.d_h, self.d_c][: self.cell.states]
+
+    @property
+    def weights(self):
+        """The weights, packed when they are needed."""
+        return recurrence.PackedWeights(self.cell, self.kernel, self.recurrent, self.bias)
 
     def arrays(self):
         """Return the arrays by name, absent ones left out."""
@@ -61,6 +96,7 @@ class Problem:
 
 
 def problem(
+    cell,
     size=(5, 7, 6, 11),
     dtype="float64",
     mask="none",
@@ -72,9 +108,12 @@ def problem(
     seed=0,
     **options,
 ):
-    """Draw a problem of size (B, T, I, H)."""
+    """Draw a problem of size (B, T, I, H) for the cell of that name; copies of factors: 0, 1 or "gates" for G."""
     rng = np.random.default_rng(seed)
     b, t, i, h = size
+    gates, states = CELLS[cell].gates, CELLS[cell].states
+    if CELLS[cell].default_recurrent_activation is None:
+        options.pop("recurrent_activation", None)
     names = {options.get("activation", "tanh"), options.get("recurrent_activation", "sigmoid")}
     # Activations without a bound feed on themselves.
     t = min(t, 2) if options.get("activation") == "exponential" else t
@@ -84,23 +123,25 @@ def problem(
         return (factor * rng.standard_normal(shape)).astype(dtype)
 
     def factors(copies, width):
+        copies = gates if copies == "gates" else copies
         kept = rng.random((copies, b, width)) < 0.7
         return (kept / 0.7).astype(dtype) if copies else None
 
     return Problem(
+        name=cell,
         x=normal(b, t, i),
-        kernel=normal(i, GATES * h, factor=scale / np.sqrt(i)),
-        recurrent=normal(h, GATES * h, factor=scale / np.sqrt(h)),
-        bias=normal(GATES * h, factor=0.5 * scale) if use_bias else None,
+        kernel=normal(i, gates * h, factor=scale / np.sqrt(i)),
+        recurrent=normal(h, gates * h, factor=scale / np.sqrt(h)),
+        bias=normal(*CELLS[cell].bias_shape(h), factor=0.5 * scale) if use_bias else None,
         h=normal(b, h, factor=0.5) if initial_states else None,
-        c=normal(b, h) if initial_states else None,
+        c=normal(b, h) if initial_states and states > 1 else None,
         mask=make_mask(mask, b, t, rng),
         reset=rng.random((b, t)) < 0.25 if reset else None,
         x_factors=factors(x_copies, i),
         h_factors=factors(h_copies, h),
         d_out=normal(*((b, t, h) if options.get("return_sequences", True) else (b, h))),
         d_h=normal(b, h),
-        d_c=normal(b, h),
+        d_c=normal(b, h) if states > 1 else None,
         **options,
     )
 
@@ -112,12 +153,13 @@ def flags_of(p):
     return recurrence.step_flags(*p.x.shape[:2], p.mask, p.reset, p.zero_output, p.backwards)
 
 
-def run(p, save, **changes):
-    """Run the problem forward; `changes` replace arguments of `recurrence.run`."""
-    arguments = {
+def arguments(p, **changes):
+    """Return the arguments of `recurrence.run` by name; `changes` replace some."""
+    return {
+        "cell": p.cell,
         "x": p.x,
-        "weights": recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES),
-        "initial_states": None if p.h is None else [p.h, p.c],
+        "weights": p.weights,
+        "initial_states": p.states,
         "flags": flags_of(p),
         "x_factors": p.x_factors,
         "h_factors": p.h_factors,
@@ -125,28 +167,37 @@ def run(p, save, **changes):
         "return_sequences": p.return_sequences,
         "activation": p.activation,
         "recurrent_activation": p.recurrent_activation,
-        "save": save,
+        **changes,
     }
-    return recurrence.run(lstm.CELL, **{**arguments, **changes})
 
 
-def named(out, states, d_x, d_weights, d_initial):
-    names = ("out", "h", "c", "d_x", *WEIGHTS, "d_h", "d_c")
-    return dict(zip(names, (out, *states, d_x, *d_weights, *d_initial), strict=True))
+def run(p, save, **changes):
+    """Run the problem forward; `changes` replace arguments."""
+    return recurrence.run(**arguments(p, save=save, **changes))
+
+
+def named(out, states, d_x=None, d_weights=(), d_initial=()):
+    """Name results, absent ones left out."""
+    results = {"out": out, **dict(zip("hc", states, strict=False))}
+    results |= {"d_x": d_x, **dict(zip(WEIGHTS, d_weights, strict=False))}
+    results |= dict(zip(("d_h", "d_c"), d_initial, strict=False))
+    return {name: value for name, value in results.items() if value is not None}
 
 
 def answer(p):
     """Return outputs, last states and all gradients by name."""
     out, states, pullback = run(p, save=True)
-    return named(out, states, *pullback(p.d_out, [p.d_h, p.d_c]))
+    return named(out, states, *pullback(p.d_out, p.d_states))
 
 
 def expected(p):
     """Return what `answer` should: the naive loop in float64, and autograd."""
     p = p.changed(lambda name, array: array.astype("float64") if array.dtype != bool else array)
+    names = ("activation", "recurrent_activation")
+    activations = {name: getattr(p, name) for name in names if getattr(p, name) is not None}
 
     def results(x, weights, states):
-        sequence, last = naive_lstm(
+        sequence, last = NAIVE[p.name](
             anp,
             x,
             weights,
@@ -155,22 +206,20 @@ def expected(p):
             reset=p.reset,
             x_factors=p.x_factors,
             h_factors=p.h_factors,
-            activation=p.activation,
-            recurrent_activation=p.recurrent_activation,
             go_backwards=p.backwards,
             zero_output_for_mask=p.zero_output,
+            **activations,
         )
-        return sequence if p.return_sequences else sequence[:, -1], *last
+        return [sequence if p.return_sequences else sequence[:, -1], *last]
 
-    def loss(*arguments):
-        out, h, c = results(*arguments)
-        return (p.d_out * out).sum() + (p.d_h * h).sum() + (p.d_c * c).sum()
+    def loss(*given):
+        return sum((d * value).sum() for d, value in zip([p.d_out, *p.d_states], results(*given), strict=True))
 
-    zeros = np.zeros_like(p.d_h)
-    weights = [p.kernel, p.recurrent, np.zeros(p.kernel.shape[1]) if p.bias is None else p.bias]
-    arguments = (p.x, weights, [zeros, zeros] if p.h is None else [p.h, p.c])
-    out, *states = results(*arguments)
-    return named(out, states, *autograd.grad(loss, (0, 1, 2))(*arguments))
+    bias = np.zeros(p.cell.bias_shape(len(p.recurrent))) if p.bias is None else p.bias
+    states = [np.zeros_like(d) for d in p.d_states] if p.states is None else p.states
+    given = (p.x, [p.kernel, p.recurrent, bias], states)
+    out, *states = results(*given)
+    return named(out, states, *autograd.grad(loss, (0, 1, 2))(*given))
 
 
 def assert_same_bits(actual, expected, names=None):
@@ -211,8 +260,8 @@ OPTIONS = {
     "zero_output": [False, True],
     "backwards": [False, True],
     "return_sequences": [True, False],
-    "x_copies": [0, 1, 4],
-    "h_copies": [0, 1, 4],
+    "x_copies": [0, 1, "gates"],
+    "h_copies": [0, 1, "gates"],
     "use_bias": [True, False],
     "initial_states": [True, False],
     "activation": list(ACTIVATIONS),
@@ -249,14 +298,15 @@ CASES = [
     ),
     *(
         {"size": size, "dtype": dtype, "mask": "scattered", "reset": True, "x_copies": copies, "h_copies": copies}
-        for size, dtype, copies in product(WIDE, OPTIONS["dtype"], (0, 4))
+        for size, dtype, copies in product(WIDE, OPTIONS["dtype"], (0, "gates"))
     ),
 ]
 
 
+@EACH
 @pytest.mark.parametrize("index", range(len(CASES)))
-def test_values_and_gradients(index):
-    p = problem(**CASES[index], seed=index)
+def test_values_and_gradients(index, cell):
+    p = problem(cell, **CASES[index], seed=index)
     before = {name: array.copy() for name, array in p.arrays().items()}
     for array in p.arrays().values():
         array.flags.writeable = False
@@ -266,31 +316,33 @@ def test_values_and_gradients(index):
             assert found[name].dtype == p.x.dtype
             assert_close(found[name], value, TOLERANCE[p.x.dtype.name], f"{name} of {CASES[index]}")
     out, states, pullback = run(p, save=False)
-    assert_same_bits({"out": out, "h": states[0], "c": states[1]}, found, ("out", "h", "c"))
+    unsaved = named(out, states)
+    assert_same_bits(unsaved, found, unsaved)
     assert pullback is None
     for name, array in p.arrays().items():
         np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was written to")
 
 
+@EACH
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"mask": "scattered", "reset": True, "x_copies": 4, "h_copies": 1},
-        {"mask": "left", "backwards": True, "return_sequences": False, "x_copies": 1, "h_copies": 4},
+        {"mask": "scattered", "reset": True, "x_copies": "gates", "h_copies": 1},
+        {"mask": "left", "backwards": True, "return_sequences": False, "x_copies": 1, "h_copies": "gates"},
         {"mask": "empty_row", "zero_output": True, "activation": "gelu", "recurrent_activation": "softsign"},
         {"activation": "silu", "recurrent_activation": "silu", "use_bias": False, "reset": True},
     ],
 )
-def test_gradients_are_slopes(options):
+def test_gradients_are_slopes(options, cell):
     """Central differences of the kernels' own values: the second witness, blind to what the naive loop believes."""
-    p = problem((3, 5, 4, 6), **options)
+    p = problem(cell, (3, 5, 4, 6), **options)
     names = ("x", "kernel", "recurrent", "bias", "h", "c")
     given = [name for name in names if getattr(p, name) is not None]
 
     def loss(*arrays):
-        out, (h, c), _ = run(replace(p, **dict(zip(given, arrays, strict=True))), save=False)
-        return np.vdot(p.d_out, out) + np.vdot(p.d_h, h) + np.vdot(p.d_c, c)
+        out, states, _ = run(replace(p, **dict(zip(given, arrays, strict=True))), save=False)
+        return sum(np.vdot(d, value) for d, value in zip([p.d_out, *p.d_states], [out, *states], strict=True))
 
     found = answer(p)
     check_gradients(loss, [getattr(p, name) for name in given], [found[f"d_{name}"] for name in given])
@@ -298,7 +350,7 @@ def test_gradients_are_slopes(options):
 
 # -------------------------------------------------------------------------------------------------------------- laws
 
-FULL = {"mask": "scattered", "reset": True, "x_copies": 4, "h_copies": 4}
+FULL = {"mask": "scattered", "reset": True, "x_copies": "gates", "h_copies": "gates"}
 PLAIN = {}
 OTHER = {
     "mask": "right",
@@ -311,89 +363,110 @@ LAWS = pytest.mark.parametrize("options", [PLAIN, FULL, OTHER], ids=["plain", "f
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
+@EACH
 @BOTH
 @LAWS
-def test_threads_make_no_difference(options, dtype):
-    p = problem((40, 48, 64, 64), dtype, **options)
+def test_threads_make_no_difference(options, dtype, cell):
+    p = problem(cell, (40, 48, 64, 64), dtype, **options)
     answers = {}
     for threads in (1, 2, 3, 7):
         jit.set_num_threads(threads)
         kernel_calls.clear()
         answers[threads] = answer(p)
-        assert kernel_calls["LSTM", "forward"] == kernel_calls["LSTM", "backward"] == threads
-        assert kernel_calls["LSTM", "weight_gradients"] == threads
+        assert kernel_calls == {(p.cell.name, kernel): threads for kernel in PASSES}
         assert_same_bits(answers[threads], answers[1])
 
 
+def own(found, index=slice(None)):
+    """What an answer says of rows of the batch, without the weights' gradients that they share."""
+    return {name: value[index] for name, value in found.items() if name not in WEIGHTS}
+
+
+@EACH
 @BOTH
 @LAWS
 @pytest.mark.parametrize("batch", [1, 2, 5, 6, 7, ROW_BLOCK + 7])
-def test_a_row_alone_and_rows_in_another_order(batch, options, dtype):
-    p = problem((batch, 4, 9, 19), dtype, **options)
-    own = ("out", "h", "c", "d_x", "d_h", "d_c")
+def test_a_row_alone_and_rows_in_another_order(batch, options, dtype, cell):
+    p = problem(cell, (batch, 4, 9, 19), dtype, **options)
     whole = answer(p)
     order = np.random.default_rng(1).permutation(batch)
     for index in [order, *(slice(b, b + 1) for b in {0, batch // 2, batch - 1})]:
-        assert_same_bits(answer(rows(p, index)), {name: whole[name][index] for name in own})
+        assert_same_bits(answer(rows(p, index)), own(whole, index))
 
 
+@EACH
 @BOTH
 @LAWS
-def test_a_sequence_in_two_parts(options, dtype):
+def test_a_sequence_in_two_parts(options, dtype, cell):
     """The second part starts from the first one's states; its gradients of them go into the first one's pullback."""
-    p = problem(dtype=dtype, zero_output=True, **options)
+    p = problem(cell, dtype=dtype, zero_output=True, **options)
     whole = answer(p)
     for cut in (1, 3, 6):
         first, second = steps(p, 0, cut), steps(p, cut, 7)
         out_1, states, pullback_1 = run(first, save=True)
         out_2, last, pullback_2 = run(second, save=True, initial_states=states)
-        d_x_2, d_weights_2, d_states = pullback_2(second.d_out, [p.d_h, p.d_c])
+        d_x_2, d_weights_2, d_states = pullback_2(second.d_out, p.d_states)
         d_x_1, d_weights_1, d_initial = pullback_1(first.d_out, d_states)
         d_x = (d_x_2, d_x_1) if p.backwards else (d_x_1, d_x_2)
         sums = [a + b for a, b in zip(d_weights_1, d_weights_2, strict=True)]
         parts = named(np.hstack([out_1, out_2]), last, np.hstack(d_x), sums, d_initial)
-        assert_same_bits(parts, {name: value for name, value in whole.items() if name not in WEIGHTS})
+        assert_same_bits(parts, own(whole))
         for name in WEIGHTS:
             assert_close(parts[name], whole[name], TOLERANCE[dtype], name)
 
 
-def kernels(p, segments, blocks, live=None):
+def kernels(p, segments, blocks, order=None):
     """Return what `answer` does by calling the kernels as `numbarnn.cells.contract` says: by steps and by rows."""
+    cell = p.cell
     (batch, timesteps, inputs), units = p.x.shape, p.recurrent.shape[0]
-    weights = recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES)
-    names = (p.activation, p.recurrent_activation)
-    codes = (None, None) if names == ("tanh", "sigmoid") else tuple(ACTIVATIONS[name].code for name in names)
-    given = {"flags": flags_of(p), "live": live, "x_factors": p.x_factors, "h_factors": p.h_factors}
+    codes = recurrence._codes(cell, p.activation, p.recurrent_activation)
+    place = np.arange(batch) if order is None else order  # of the kernel's rows in the data
+    given = {"flags": flags_of(p), "x_factors": p.x_factors, "h_factors": p.h_factors}
+    given = {name: array.take(place, axis=1) for name, array in given.items() if array is not None}
+    if order is not None:
+        given["order"] = order
+
+    def in_data(states):
+        result = np.empty_like(states)
+        result[:, place] = states
+        return result
+
     for training in (False, True):
-        work = cells.LSTM.workspace(batch, timesteps, inputs, units, p.x.dtype, training)
-        work = work._replace(**{name: array for name, array in given.items() if array is not None})
-        work.states[:, 0] = 0 if p.h is None else (p.h, p.c)
+        work = cell.workspace(batch, timesteps, inputs, units, p.x.dtype, training)._replace(**given)
+        work.states[:, 0] = 0 if p.states is None else np.array(p.states)[:, place]
         for segment, block in product(segments, blocks):
-            lstm.forward(*block, p.x, *weights.forward(), *work, *segment, p.backwards, *codes)
+            cell.forward(*block, p.x, *p.weights.forward(), *work, *segment, p.backwards, *codes)
+        last = in_data(work.states[:, timesteps if training else timesteps % 2])
         if not training:
-            unsaved = {"out": work.out, "h": work.states[0, timesteps % 2], "c": work.states[1, timesteps % 2]}
-    states, out, *flags_and_factors, tape = work
-    kept, d_x, d_states = tape.copy(), np.zeros_like(p.x), np.array([p.d_h, p.d_c])
-    d_weights = [np.zeros_like(p.kernel), np.zeros_like(p.recurrent), np.zeros_like(p.kernel[0])]
+            unsaved = named(work.out, last)
+    states, out, *shared, tape = work
+    kept, d_x, d_states = tape.copy(), np.zeros_like(p.x), np.array(p.d_states).take(place, axis=1)
+    d_weights = [
+        np.zeros_like(p.kernel),
+        np.zeros_like(p.recurrent),
+        np.zeros_like(p.kernel, shape=cell.bias_shape(units)),
+    ]
     for segment in reversed(segments):
         for block in blocks:
-            lstm.backward(
-                *block, p.d_out, d_states, *weights.backward(), states, *flags_and_factors, tape, d_x,
+            cell.backward(
+                *block, p.d_out, d_states, *p.weights.backward(), states, *shared, tape, d_x,
                 *segment, p.backwards, *codes,
             )  # fmt: skip
         weight_gradients(
-            0, inputs + units, True, p.x, states, *flags_and_factors, tape, *segment, p.backwards, *d_weights
-        )
-    result = named(out, states[:, -1], d_x, d_weights, d_states)
-    assert_same_bits(unsaved, result, ("out", "h", "c"))
-    return {**result, "kept": kept, "dz": tape}
+            0, inputs + units, True, cell.apart, p.x, states, *shared, tape, *segment, p.backwards,
+            *d_weights[:2], d_weights[2].reshape(-1, cell.gates * units),
+        )  # fmt: skip
+    result = named(out, last, d_x, d_weights, in_data(d_states))
+    assert_same_bits(unsaved, result, unsaved)
+    return {**result, "kept": kept, "tape": tape}
 
 
+@EACH
 @BOTH
 @LAWS
-def test_segments_of_steps_and_blocks_of_rows(options, dtype):
+def test_segments_of_steps_and_blocks_of_rows(options, dtype, cell):
     """As for checkpoints and truncation: also the weights' gradients are the bits of one pass."""
-    p = problem((9, 10, 5, 18), dtype, **options)
+    p = problem(cell, (9, 10, 5, 18), dtype, **options)
     whole = answer(p)
     for segments in ([(0, 10)], [(0, 1), (1, 4), (4, 10)], [(s, s + 1) for s in range(10)]):
         assert_same_bits(kernels(p, segments, [(0, 9)]), whole, whole)
@@ -403,37 +476,34 @@ def test_segments_of_steps_and_blocks_of_rows(options, dtype):
 @BOTH
 def test_every_sum_is_one_chain_in_the_order_of_the_law(dtype):
     """Bias, then x, then h in rising order; gradients of weights over falling steps, and rising rows in each."""
-    p = problem((3, 1, 4, 5), dtype, activation="linear", recurrent_activation="linear")
+    p = problem("LSTM", (3, 1, 4, 5), dtype, activation="linear", recurrent_activation="linear")
     z = kernels(p, [(0, 1)], [(0, 3)])["kept"][0]
     np.testing.assert_array_equal(z, one_chain(np.hstack([p.x[:, 0], p.h]), np.vstack([p.kernel, p.recurrent]), p.bias))
-    p = problem((3, 4, 2, 3), dtype, mask="scattered")
+    p = problem("LSTM", (3, 4, 2, 3), dtype, mask="scattered")
     found = kernels(p, [(0, 4)], [(0, 3)])
     order = [(t, b) for t in (3, 2, 1, 0) for b in range(3) if p.mask[b, t]]
-    x, dz = np.array([p.x[b, t] for t, b in order]), np.array([found["dz"][t, b] for t, b in order])
+    x, dz = np.array([p.x[b, t] for t, b in order]), np.array([found["tape"][t, b] for t, b in order])
     np.testing.assert_array_equal(found["d_kernel"], one_chain(x.T, dz))
     np.testing.assert_array_equal(found["d_bias"], one_chain(np.ones((1, len(dz)), dtype), dz)[0])
 
 
-@pytest.mark.parametrize("mask", MASKS)
-def test_rows_that_have_ended_need_not_be_looked_at(mask):
-    """`live` only saves work."""
-    p = problem((6, 8, 3, 5), mask=mask)
-    order = np.argsort(
-        [-np.flatnonzero(row).max(initial=-1) for row in (p.mask if p.mask is not None else p.x[:, :, 0])]
-    )
-    p = rows(p, order)
-    flags = flags_of(p)
-    live = np.full(8, 6) if flags is None else recurrence._live(flags)
-    counting = 0 if flags is None else [np.flatnonzero(f & COUNTS).max(initial=-1) + 1 for f in flags]
-    assert flags is None or live.tolist() == counting
-    assert_same_bits(kernels(p, [(0, 8)], [(0, 6)], live), kernels(p, [(0, 8)], [(0, 6)]), answer(p))
+@EACH
+@LAWS
+def test_rows_in_any_order_in_the_kernel(options, cell):
+    """`order` says where the kernel's rows lie in the data."""
+    p = problem(cell, (9, 6, 5, 18), **options)
+    whole = answer(p)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(9)
+        assert_same_bits(kernels(p, [(0, 2), (2, 6)], [(0, 4), (4, 9)], order), whole, whole)
 
 
+@EACH
 @BOTH
 @pytest.mark.parametrize("mask", MASKS[1:])
-@pytest.mark.parametrize("options", [{}, {"x_copies": 4, "h_copies": 1, "backwards": True}])
-def test_masked_steps_could_as_well_be_taken_out(options, mask, dtype):
-    p = problem((6, 9, 4, 13), dtype, mask=mask, **options)
+@pytest.mark.parametrize("options", [{}, {"x_copies": "gates", "h_copies": 1, "backwards": True}])
+def test_masked_steps_could_as_well_be_taken_out(options, mask, dtype, cell):
+    p = problem(cell, (6, 9, 4, 13), dtype, mask=mask, **options)
     for b in range(6):
         row = rows(p, slice(b, b + 1))
         counts = row.mask[0]
@@ -442,28 +512,30 @@ def test_masked_steps_could_as_well_be_taken_out(options, mask, dtype):
         found = answer(row)
         assert not found["d_x"][:, ~counts].any()
         if not counts.any():
-            assert_same_bits(found, {"out": 0 * found["out"], "h": row.h, "c": row.c, "d_h": row.d_h, "d_c": row.d_c})
-            assert_same_bits(found, {name: 0 * found[name] for name in WEIGHTS})
+            nothing = [0 * found[name] for name in ("out", "d_x", *WEIGHTS)]
+            assert_same_bits(found, named(nothing[0], row.states, nothing[1], nothing[2:], row.d_states))
             continue
         short = answer(replace(row, x=row.x[:, counts], mask=None, d_out=row.d_out[:, emitted]))
         found["out"], found["d_x"] = found["out"][:, emitted], found["d_x"][:, counts]
         assert_same_bits(found, short)
 
 
+@EACH
 @BOTH
 @LAWS
-def test_backwards_is_forwards_on_the_reversed_sequence(options, dtype):
-    p = problem(dtype=dtype, **{**options, "backwards": True})
+def test_backwards_is_forwards_on_the_reversed_sequence(options, dtype, cell):
+    p = problem(cell, dtype=dtype, **{**options, "backwards": True})
     turned = {name: array[:, ::-1] for name, array in p.arrays().items() if name in ("x", "mask", "reset")}
     mirrored = answer(replace(p, **turned, backwards=False))
     assert_same_bits(answer(p), {**mirrored, "d_x": mirrored["d_x"][:, ::-1]})
 
 
+@EACH
 @pytest.mark.parametrize("mask", MASKS[1:])
 @LAWS
-def test_nothing_leaks_out_of_masked_steps(options, mask):
+def test_nothing_leaks_out_of_masked_steps(options, mask, cell):
     """Neither of what goes in there, nor of the gradient of zeros that are emitted there."""
-    p = problem(**{**options, "mask": mask, "zero_output": True})
+    p = problem(cell, **{**options, "mask": mask, "zero_output": True})
     emitted = p.mask[:, ::-1] if p.backwards else p.mask
     clean, poisoned = p.x.copy(), p.x.copy()
     clean[~p.mask], poisoned[~p.mask] = 0, np.nan
@@ -474,29 +546,154 @@ def test_nothing_leaks_out_of_masked_steps(options, mask):
     assert_same_bits(found, answer(replace(p, x=clean, d_out=d_clean)))
 
 
-def test_a_reset_cuts_values_and_gradients():
-    p = problem(reset=True, mask="scattered")
+@EACH
+def test_a_reset_cuts_values_and_gradients(cell):
+    p = problem(cell, reset=True, mask="scattered")
     p.reset[:, 4] = True
     before, after = steps(replace(p, d_out=0 * p.d_out), 0, 4), steps(p, 4, 7)
-    assert_same_bits(answer(p), answer(replace(after, h=None, c=None)), ("h", "c"))
+    afresh = answer(replace(after, h=None, c=None))
+    assert_same_bits(answer(p), {name: afresh[name] for name in ("h", "c") if name in afresh})
     found = answer(replace(p, d_out=np.concatenate([before.d_out, after.d_out], axis=1)))
-    assert not found["d_x"][:, :4].any() and not found["d_h"].any() and not found["d_c"].any()
+    assert not any(found[name].any() for name in ("d_h", "d_c") if name in found) and not found["d_x"][:, :4].any()
     assert found["d_x"][:, 4:].any()
     poisoned = p.x.copy()
     poisoned[:, :4] = np.nan
     assert np.isfinite(answer(replace(p, x=poisoned))["h"]).all()
 
 
-def test_nan_stays_in_its_row():
-    p = problem((8, 6, 4, 17), "float32")
+@EACH
+def test_nan_stays_in_its_row(cell):
+    p = problem(cell, (8, 6, 4, 17), "float32")
     poisoned = p.x.copy()
     poisoned[2, 3] = np.nan
     found, clean = answer(replace(p, x=poisoned)), answer(p)
     others = np.arange(8) != 2
-    for name in ("out", "h", "c", "d_x", "d_h", "d_c"):
-        np.testing.assert_array_equal(found[name][others], clean[name][others])
+    assert_same_bits(own(found, others), own(clean, others))
     np.testing.assert_array_equal(found["out"][2, :3], clean["out"][2, :3])
     assert np.isnan(found["out"][2, 3:]).all() and np.isnan(found["d_kernel"]).all()
+
+
+# -------------------------------------------------------------------------------------------- rows of many lengths
+
+
+def ragged(cell, side="right", dtype="float32", **options):
+    """Draw a problem whose rows have all lengths, none and the whole included, in no order."""
+    p = problem(cell, (41, 48, 64, 64), dtype, **options)
+    rng = np.random.default_rng(2)
+    lengths = rng.permutation(np.r_[0, 48, rng.integers(1, 48, 39)])[:, None]
+    begin = {"right": 0, "left": 48 - lengths, "middle": (48 - lengths) // 2}[side]
+    return replace(p, mask=(begin <= np.arange(48)) & (np.arange(48) < begin + lengths))
+
+
+RAGGED = [
+    {},
+    {"backwards": True, "return_sequences": False},
+    {"side": "left", "dtype": "float64", "return_sequences": False, "zero_output": True, **OTHER},
+    {"side": "middle", **FULL},
+]
+
+
+@EACH
+@pytest.mark.parametrize("options", RAGGED, ids=["right", "backwards", "left", "middle"])
+def test_rows_are_sorted_by_length_and_dealt_to_threads_and_nobody_can_tell(options, cell, monkeypatch):
+    options = {name: value for name, value in options.items() if name != "mask"}
+    p = ragged(cell, **options)
+    # The kernels on the data's order, with the last output's gradient where it belongs.
+    d_out = p.d_out
+    if not p.return_sequences:
+        d_out = np.zeros_like(p.x)
+        d_out[:, -1] = p.d_out
+    whole = kernels(replace(p, d_out=d_out, return_sequences=True), [(0, 48)], [(0, 41)])
+    whole["out"] = whole["out"] if p.return_sequences else whole["out"][:, -1]
+    orders = []
+    inner = recurrence._order
+    monkeypatch.setattr(recurrence, "_order", lambda *given: orders.append(inner(*given)) or orders[-1])
+    for threads in (1, 2, 3, 7):
+        jit.set_num_threads(threads)
+        kernel_calls.clear()
+        found = answer(p)
+        assert_same_bits(found, whole, found)
+        assert kernel_calls[p.cell.name, "forward"] == threads
+        shuffled = np.random.default_rng(threads).permutation(41)
+        assert_same_bits(answer(rows(p, shuffled)), own({name: whole[name] for name in found}, shuffled))
+    assert len(orders) == 8 and all(np.array_equal(np.sort(order), np.arange(41)) for order in orders)
+    for b in range(41):
+        assert_same_bits(answer(rows(p, slice(b, b + 1))), own({name: whole[name] for name in found}, slice(b, b + 1)))
+    out, states, _ = run(p, save=False)
+    unsaved = named(out, states)
+    assert_same_bits(unsaved, whole, unsaved)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_every_thread_gets_its_share_of_long_rows_and_those_first(threads):
+    p = ragged("LSTM")
+    jit.set_num_threads(threads)
+    order, lengths = recurrence._order(flags_of(p), 1), p.mask.sum(axis=1)
+    shares = [lengths[order[start:stop]] for start, stop in jit.chunks(41, 1)]
+    assert len(shares) == threads and all((np.diff(share) <= 0).all() for share in shares)
+    assert max(map(sum, shares)) - min(map(sum, shares)) <= lengths.max()
+    assert recurrence._order(flags_of(replace(p, mask=lengths[:, None] >= 0 * p.mask)), 1) is None, "nothing to save"
+
+
+# ----------------------------------------------------------------------------------------------- several passes at once
+
+
+def several():
+    """Return problems of every cell, both directions, all sizes and options."""
+    return [
+        problem(cell, (5, 7, 6, 11), backwards=backwards, mask=mask, x_copies="gates")
+        for cell, (backwards, mask) in product(CELLS, [(False, "right"), (True, "none")])
+    ] + [problem("LSTM", (9, 40, 32, 48), "float32", return_sequences=False), problem("LSTM", (0, 2, 3, 4))]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_passes_side_by_side_give_the_bits_of_one_after_the_other(threads):
+    jit.set_num_threads(threads)
+    problems = several()
+    for chosen in (problems, problems[:2], problems[2:3], []):
+        alone = [answer(p) for p in chosen]
+        kernel_calls.clear()
+        for save in (False, True):
+            results = recurrence.run_together([((), arguments(p, save=save)) for p in chosen])
+            for (out, states, pullback), expected in zip(results, alone, strict=True):
+                unsaved = named(out, states)
+                assert_same_bits(unsaved, expected, unsaved)
+                assert (pullback is not None) == save
+        pulled = recurrence.pull_together(
+            [
+                (pullback, (p.d_out,), {"d_states": p.d_states})
+                for p, (_, _, pullback) in zip(chosen, results, strict=True)
+            ]
+        )
+        for (out, states, _), gradients, expected in zip(results, pulled, alone, strict=True):
+            assert_same_bits(named(out, states, *gradients), expected)
+        counted = kernel_calls.copy()
+        kernel_calls.clear()
+        for p in chosen:
+            answer(p)
+            run(p, save=False)
+        assert counted == kernel_calls
+
+
+def test_one_pass_that_does_not_fit_starts_none():
+    problems = several()[:3]
+    kernel_calls.clear()
+    calls = [((), arguments(p, save=True)) for p in problems]
+    with pytest.raises(TypeError, match="x must be .* got list"):
+        recurrence.run_together([*calls, ((), arguments(problems[0], x=[]))])
+    assert not kernel_calls
+    pullbacks = [pullback for _, _, pullback in recurrence.run_together(calls)]
+    good = [(pullback, (p.d_out, p.d_states), {}) for p, pullback in zip(problems, pullbacks, strict=True)]
+    kernel_calls.clear()
+    with pytest.raises(ValueError, match="d_out must have shape"):
+        recurrence.pull_together([*good[:2], (pullbacks[2], (problems[2].d_out[1:],), {})])
+    with pytest.raises(RuntimeError, match="a pullback can be called once"):
+        recurrence.pull_together([*good, good[0]])
+    assert not kernel_calls
+    for p, (out, states, _), gradients in zip(
+        problems, recurrence.run_together(calls), recurrence.pull_together(good), strict=True
+    ):
+        assert_same_bits(named(out, states, *gradients), answer(p))
 
 
 # ------------------------------------------------------------------------------------- one kernel for all options
@@ -508,7 +705,7 @@ EVERY_OPTION = [
     {"zero_output": True, "mask": "scattered"},
     {"backwards": True},
     {"return_sequences": False},
-    *({"x_copies": x, "h_copies": h} for x, h in [(1, 0), (0, 1), (4, 0), (0, 4), (1, 4)]),
+    *({"x_copies": x, "h_copies": h} for x, h in [(1, 0), (0, 1), ("gates", 0), (0, "gates"), (1, "gates")]),
     {"use_bias": False},
     {"initial_states": False},
     *({"activation": name} for name in ("relu", "gelu")),
@@ -516,16 +713,17 @@ EVERY_OPTION = [
 ]
 
 
+@EACH
 @pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
-def test_every_option_keeps_the_kernel(options):
+def test_every_option_keeps_the_kernel(options, cell):
     kernel_calls.clear()
-    answer(problem((5, 70, 3, 4), **options))
-    one_each = {("LSTM", name): 1 for name in ("forward", "backward", "weight_gradients")}
-    assert kernel_calls == one_each
+    answer(problem(cell, (5, 70, 3, 4), **options))
+    assert kernel_calls == {(CELLS[cell].name, kernel): 1 for kernel in PASSES}
 
 
-def test_inputs_of_any_memory_order_and_read_only():
-    p = problem((5, 6, 7, 9), **FULL)
+@EACH
+def test_inputs_of_any_memory_order_and_read_only(cell):
+    p = problem(cell, (5, 6, 7, 9), **FULL)
     whole = answer(p)
 
     def read_only(name, array):
@@ -546,10 +744,11 @@ def test_inputs_of_any_memory_order_and_read_only():
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
 
 
+@EACH
 @BOTH
 @pytest.mark.parametrize("return_sequences", [True, False])
-def test_an_empty_batch_gives_empty_results(return_sequences, dtype):
-    p = problem((0, 3, 4, 5), dtype, return_sequences=return_sequences, x_copies=1, mask="scattered", reset=True)
+def test_an_empty_batch_gives_empty_results(return_sequences, dtype, cell):
+    p = problem(cell, (0, 3, 4, 5), dtype, return_sequences=return_sequences, x_copies=1, mask="scattered", reset=True)
     kernel_calls.clear()
     found = answer(p)
     assert found["out"].shape == p.d_out.shape and found["h"].shape == (0, 5) and found["d_x"].shape == p.x.shape
@@ -557,34 +756,36 @@ def test_an_empty_batch_gives_empty_results(return_sequences, dtype):
     assert not kernel_calls
 
 
-def test_absent_gradients_stand_for_zeros():
-    p = problem(mask="scattered")
+@EACH
+def test_absent_gradients_stand_for_zeros(cell):
+    p = problem(cell, mask="scattered")
     nothing = answer(replace(p, d_out=0 * p.d_out, d_h=0 * p.d_h))
     for d_out, d_h in product((None, 0 * p.d_out), (None, 0 * p.d_h)):
         out, states, pullback = run(p, save=True)
-        assert_same_bits(named(out, states, *pullback(d_out, [d_h, p.d_c])), nothing)
+        assert_same_bits(named(out, states, *pullback(d_out, [d_h, *p.d_states[1:]])), nothing)
     found = run(p, save=True)[2]()
     assert not any(array.any() for array in (found[0], *found[1], *found[2]))
 
 
-def test_only_what_is_needed():
-    p = problem()
+@EACH
+def test_only_what_is_needed(cell):
+    p = problem(cell)
     whole = answer(p)
-    d_x, d_weights, d_initial = run(p, save=True)[2](p.d_out, [p.d_h, p.d_c], need_x=False)
-    assert d_x is None
-    assert_same_bits(
-        dict(zip((*WEIGHTS, "d_h", "d_c"), (*d_weights, *d_initial), strict=True)), whole, ("d_kernel", "d_h")
-    )
+    out, states, pullback = run(p, save=True)
+    found = named(out, states, *pullback(p.d_out, p.d_states, need_x=False))
+    assert_same_bits(found, {name: value for name, value in whole.items() if name != "d_x"})
+    assert "d_x" not in found
     kernel_calls.clear()
-    d_x, d_weights, _ = run(p, save=True)[2](p.d_out, [p.d_h, p.d_c], need_weights=False)
-    assert d_weights is None and not kernel_calls["LSTM", "weight_gradients"]
+    d_x, d_weights, _ = run(p, save=True)[2](p.d_out, p.d_states, need_weights=False)
+    assert d_weights is None and kernel_calls == {(p.cell.name, kernel): 1 for kernel in PASSES[:2]}
     np.testing.assert_array_equal(d_x, whole["d_x"])
 
 
+@EACH
 @LAWS
-def test_memory_of_a_finished_pass_may_hold_anything(options, monkeypatch):
+def test_memory_of_a_finished_pass_may_hold_anything(options, cell, monkeypatch):
     monkeypatch.setattr(recurrence, "_spares", recurrence._Spares(1 << 20, 4))
-    p = problem((5, 7, 6, 19), **options)
+    p = problem(cell, (5, 7, 6, 19), **options)
     first = answer(p)
     arrays = list(recurrence._spares._arrays)
     assert len(arrays) == 2
@@ -608,8 +809,9 @@ def test_little_memory_is_kept():
     assert spares.take((990,), "uint8") is not arrays[5], "handed out once"
 
 
-def test_states_handed_out_are_new():
-    p = problem()
+@EACH
+def test_states_handed_out_are_new(cell):
+    p = problem(cell)
     for save in (False, True):
         out, states, pullback = run(p, save=save)
         for state in states:
@@ -622,13 +824,13 @@ def test_states_handed_out_are_new():
 
 # ---------------------------------------------------------------------------------------------------------- refusals
 
-P = problem((3, 4, 5, 6), x_copies=1, h_copies=4, mask="right")
+P = problem("LSTM", (3, 4, 5, 6), x_copies=1, h_copies=4, mask="right")
 FLAGS = flags_of(P)
 
 
 def weights(**changes):
     return recurrence.PackedWeights(
-        **{"kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, "gates": 4, **changes}
+        **{"cell": P.cell, "kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, **changes}
     )
 
 
@@ -652,7 +854,7 @@ def weights(**changes):
         ({"initial_states": [P.h, P.c.tolist()]}, TypeError, r"initial_states\[1\] must be a NumPy array; got list"),
         ({"flags": FLAGS.T}, ValueError, r"flags must have shape \(4, 3\); got \(3, 4\)"),
         ({"flags": FLAGS.astype(bool)}, TypeError, "flags must be uint8"),
-        ({"weights": weights(gates=3)}, ValueError, "weights must be packed for the 4 gates of LSTM; got 3"),
+        ({"cell": replace(cells.LSTM, name="Other")}, ValueError, "packed for the cell Other; got those of LSTM"),
         ({"x_factors": P.x_factors[0]}, ValueError, r"x_factors must have shape \(1 or 4, 3, 5\); got \(3, 5\)"),
         ({"x_factors": P.x_factors.tolist()}, TypeError, "x_factors must be a NumPy array; got list"),
         ({"x_factors": P.x_factors.astype("float32")}, TypeError, "x_factors must be float64"),
@@ -685,7 +887,7 @@ def test_a_pullback_refuses_what_does_not_fit_and_stays_good(gradients, error, m
     with pytest.raises(error, match=message):
         pullback(**gradients)
     assert not kernel_calls
-    np.testing.assert_array_equal(pullback(P.d_out, [P.d_h, P.d_c])[0], answer(P)["d_x"])
+    np.testing.assert_array_equal(pullback(P.d_out, P.d_states)[0], answer(P)["d_x"])
 
 
 def test_a_pullback_is_good_for_one_call():
@@ -701,6 +903,7 @@ PAIRS = [
     (None, None),
     *((ACTIVATIONS[a].code, ACTIVATIONS[b].code) for a, b in zip(ACTIVATIONS, reversed(ACTIVATIONS), strict=True)),
 ]
+NAMES = {info.code: name for name, info in ACTIVATIONS.items()}
 
 
 @pytest.mark.parametrize("codes", PAIRS)
@@ -708,12 +911,10 @@ def test_the_step_in_plain_python(codes, rng):
     """`step` and `step_back` are Python that NumPy arrays can go through: the reference, to read and to try."""
     z = list(rng.standard_normal((4, 5, 7)))
     c0, d_h, d_c = rng.standard_normal((3, 5, 7))
-    names = {info.code: name for name, info in ACTIVATIONS.items()} | {None: None}
-    activation = names[codes[0]] or "tanh"
-    recurrent_activation = names[codes[1]] or "sigmoid"
+    activation, recurrent_activation = NAMES.get(codes[0], "tanh"), NAMES.get(codes[1], "sigmoid")
     h, c, *kept = lstm.step(*z, c0, *codes)
     # A single step of the naive loop whose gates' inputs are its input.
-    _, (h_expected, c_expected) = naive_lstm(
+    _, (h_expected, c_expected) = reference.lstm(
         np, np.concatenate(z, axis=1)[:, None], [np.eye(28), np.zeros((7, 28))], [np.zeros((5, 7)), c0],
         activation=activation, recurrent_activation=recurrent_activation,
     )  # fmt: skip
@@ -728,23 +929,24 @@ def test_the_step_in_plain_python(codes, rng):
 
 
 @njit
-def row_by_row(x, kernel, recurrent, bias, work):
+def row_by_row(x, weights, work):
     """A user's own compiled function around the kernel."""
     batch, timesteps, _ = x.shape
-    states, out, flags, live, x_factors, h_factors, tape = work
+    kernel, recurrent, bias = weights
+    states, out, flags, order, x_factors, h_factors, tape = work
     for b in range(batch):
         lstm.forward(
-            b, b + 1, x, kernel, recurrent, bias, states, out, flags, live, x_factors, h_factors, tape,
+            b, b + 1, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
             0, timesteps, False, None, None,
         )  # fmt: skip
     return states[0, timesteps % 2].copy()
 
 
 def test_the_kernel_in_compiled_code():
-    p = problem((4, 5, 3, 6))
-    work = cells.LSTM.workspace(4, 5, 3, 6, "float64")
-    work.states[:, 0] = p.h, p.c
-    h = row_by_row(p.x, *recurrence.PackedWeights(p.kernel, p.recurrent, p.bias, GATES).forward(), work)
+    p = problem("LSTM", (4, 5, 3, 6))
+    work = p.cell.workspace(4, 5, 3, 6, "float64")
+    work.states[:, 0] = p.states
+    h = row_by_row(p.x, p.cell.pack(p.kernel, p.recurrent, p.bias), work)
     assert_same_bits({"out": work.out, "h": h}, answer(p), ("out", "h"))
 
 
@@ -780,16 +982,15 @@ def test_flags_of_what_does_not_fit_are_refused(name):
         recurrence.step_flags(2, 3, **{"mask": np.ones((2, 3), bool), name: np.ones((2, 1), bool)})
 
 
-def test_masked_rows_are_skipped_on_the_way_back_not_multiplied_by_zero():
-    weights = [np.full((2, 8), 0.1), np.full((2, 8), 0.1), np.zeros(8)]
-    weights[1][0, 0] = np.inf
-    mask = np.array([[False], [True]])
-    flags = recurrence.step_flags(2, 1, mask)
-    packed = recurrence.PackedWeights(*weights, GATES)
-    # h = 0 in the row that counts, so that the infinite weight meets no other number there.
-    states = [np.array([[1.0, 1.0], [0.0, 1.0]]), np.zeros((2, 2))]
-    pullback = recurrence.run(lstm.CELL, np.ones((2, 1, 2)), packed, states, flags=flags, save=True)[2]
-    d_states = [np.array([[-0.0, 3.0], [1.0, 1.0]]), np.zeros((2, 2))]
-    d_h = pullback(d_states=d_states)[2][0]
+@EACH
+@pytest.mark.parametrize("poison", [np.inf, np.nan])
+@pytest.mark.parametrize("where", ["kernel", "recurrent"])
+def test_masked_rows_are_skipped_not_multiplied_by_zero(where, poison, cell):
+    p = replace(problem(cell, (2, 1, 2, 2)), mask=np.array([[False], [True]]))
+    getattr(p, where)[0, 0], p.d_h[0, 0] = poison, -0.0
+    found = answer(p)
     # Bit for bit: the gradient of a step that did not happen is the gradient that came, its signs of zero included.
-    np.testing.assert_array_equal(d_h[0].view(np.int64), d_states[0][0].view(np.int64))
+    expected = named(np.zeros((2, 1, 2)), p.states, np.zeros((2, 1, 2)), d_initial=p.d_states)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name][0].view(np.int64), value[0].view(np.int64), err_msg=name)
+    assert np.isnan(found["d_x" if where == "kernel" else "d_h"][1]).any(), "the row that counts met the weight"
