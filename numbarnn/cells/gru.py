@@ -1,0 +1,264 @@
+"""GRU cell: gated recurrent unit, its equations and the loops that run them over a batch of sequences.
+
+The form whose reset gate acts after the recurrent product (Keras's ``reset_after=True``, cuDNN's).  Gates in the order
+z, r, h (Keras's), one state h, two biases b and d::
+
+    z, r = sigmoid(b + d + x W + h R)       (one chain for each element: biases, then x in k order, then h in k order)
+    m = d_h + h R_h                         g = tanh(b_h + x W_h + r * m)
+    h' = z * h + (1 - z) * g
+
+Source: K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation",
+EMNLP 2014; this form: J. Chung et al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling",
+arXiv 1412.3555, 2014.
+
+The tape keeps z, r, g (or their inputs, for activations whose derivative needs the input) and m.  `backward` overwrites
+them with the gradients of the inputs of z, r and g, and of m.  The arrays are those of `numbarnn.cells.contract`.
+"""
+
+import numpy as np
+
+from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT, Cell
+from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
+from numbarnn.cells.products import multiply_back
+from numbarnn.cells.rows import (
+    carry_row,
+    counting_end,
+    emit_rows,
+    operand_of_h,
+    operand_of_x,
+    row_of,
+)
+from numbarnn.gemm import rows_product, two_gates_product
+from numbarnn.jit import device, njit
+from numbarnn.simd import advance, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
+
+ROW_BLOCK = 24  # rows whose gates' inputs stay in the first-level cache between product and step
+
+
+@device
+def step(zz, zr, zh, m, h0, activation, recurrent_activation):
+    """One step from the gates' inputs, the candidate's recurrent product and h: h and what the tape keeps of z, r, g."""
+    z, r = gate(zz, recurrent_activation), gate(zr, recurrent_activation)
+    zg = fma(r, m, zh)
+    g = squash(zg, activation)
+    h = fma(z, h0 - g, g)
+    return h, keep(zz, z, recurrent_activation), keep(zr, r, recurrent_activation), keep(zg, g, activation)
+
+
+@device
+def step_back(dh, kz, kr, kg, m, h0, activation, recurrent_activation):
+    """Gradients of `step`: those of (zz, zr, zh, m, h0), from that of h and from what the tape kept."""
+    z, r = value_of(kz, recurrent_activation), value_of(kr, recurrent_activation)
+    g = value_of(kg, activation)
+    dg = dh * (like(z, 1.0) - z) * squash_slope(kg, activation)
+    return (
+        dh * (h0 - g) * gate_slope(kz, recurrent_activation),
+        dg * m * gate_slope(kr, recurrent_activation),
+        dg,
+        dg * r,
+        dh * z,
+    )
+
+
+@njit
+def forward(
+    start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
+    first, last, backwards, activation, recurrent_activation,
+):  # fmt: skip
+    """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
+    timesteps, inputs = x.shape[1], x.shape[2]
+    slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
+    width = kernel.shape[2]
+    vector = lanes(kernel)
+    # Panels of z and r hold them in turns; those of the candidate come behind, and in `bias` those of m behind these.
+    blocks = -(-units // vector)
+    zr_panels = -(-2 * blocks * vector // width)
+    x_gates, h_gates = x_factors.shape[0] > 1, h_factors.shape[0] > 1
+    # Working memory, for a block of rows and as many units as a panel of the candidate has: inputs of z and r in turns,
+    # of the candidate, and m; then copies of the left operands where they need one.
+    z_row = 4 * width
+    x_room, h_room = (stop - start) * inputs, (stop - start) * units
+    scratch = np.empty(ROW_BLOCK * z_row + 3 * (x_room + h_room), x.dtype)
+    z = pointer(scratch)
+    x_copy = advance(z, ROW_BLOCK * z_row)
+    h_copy = advance(x_copy, 3 * x_room)
+    memory, kept = pointer(states), pointer(tape)
+    training = tape.shape[0] > 0
+    zero = x.dtype.type(0)
+    for s in range(first, last):
+        slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
+        t = timesteps - 1 - s if backwards else s
+        end = counting_end(flags, s, start, stop)
+        if end > start:
+            x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 2, x_copy)
+            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
+            # The candidate's left operands: the same, but for dropout factors of its own.
+            xc_rows, xc_row, hc_rows, hc_row = x_rows, x_row, h_rows, h_row
+            if x_gates:
+                xc_rows, xc_row, _ = operand_of_x(
+                    x, t, start, end, order, x_factors, 2, 1, advance(x_copy, 2 * x_room)
+                )  # fmt: skip
+            if h_gates:
+                hc_rows, hc_row, _ = operand_of_h(
+                    states, slot, start, end, order, flags, s, h_factors, 2, 1, advance(h_copy, 2 * h_room)
+                )  # fmt: skip
+            for row in range(start, end, ROW_BLOCK):
+                count = min(ROW_BLOCK, end - row)
+                x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
+                xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
+                for first_unit in range(0, units, width):
+                    columns = min(width, -(-(units - first_unit) // vector) * vector)
+                    for half in range(0, 2 * columns, width):
+                        panel = (2 * first_unit + half) // width
+                        b_here, z_here = advance(pointer(bias), panel * width), advance(z, half)
+                        w_here = advance(pointer(kernel), panel * inputs * width)
+                        r_here = advance(pointer(recurrent), panel * units * width)
+                        valid = min(width, 2 * columns - half)
+                        if x_step > 1:
+                            two_gates_product(
+                                x_here, x_row, 2, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
+                            )  # fmt: skip
+                        else:
+                            rows_product(
+                                x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, valid
+                            )  # fmt: skip
+                        if h_step > 1:
+                            two_gates_product(
+                                h_here, h_row, 2, count, r_here, width, units, z_here, z_row, z_here, z_row, width
+                            )  # fmt: skip
+                        else:
+                            rows_product(
+                                h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid
+                            )  # fmt: skip
+                    panel = zr_panels + first_unit // width
+                    w_here = advance(pointer(kernel), panel * inputs * width)
+                    r_here = advance(pointer(recurrent), panel * units * width)
+                    b_here = advance(pointer(bias), panel * width)
+                    d_here = advance(b_here, (kernel.shape[0] - zr_panels) * width)
+                    g_here, m_here = advance(z, 2 * width), advance(z, 3 * width)
+                    rows_product(
+                        xc_here, xc_row, 1, count, w_here, width, inputs, b_here, 0, g_here, z_row, columns
+                    )  # fmt: skip
+                    rows_product(
+                        hc_here, hc_row, 1, count, r_here, width, units, d_here, 0, m_here, z_row, columns
+                    )  # fmt: skip
+                    for k in range(count):
+                        r = row + k
+                        flag = flags[s, r]
+                        if not flag & COUNTS:
+                            continue
+                        for place in range(0, columns, vector):
+                            unit = first_unit + place
+                            n = units - unit
+                            h0 = load_n(memory, (slot * batch + r) * units + unit, n)
+                            if flag & CUT:
+                                h0 = splat(zero)
+                            at = k * z_row
+                            m = load(m_here, at + place)
+                            h, kz, kr, kg = step(
+                                load(z, at + 2 * place), load(z, at + 2 * place + vector), load(g_here, at + place), m,
+                                h0, activation, recurrent_activation,
+                            )  # fmt: skip
+                            store_n(memory, (new_slot * batch + r) * units + unit, n, h)
+                            if training:
+                                there = (s * batch + r) * 4 * units + unit
+                                store_n(kept, there, n, kz)
+                                store_n(kept, there + units, n, kr)
+                                store_n(kept, there + 2 * units, n, kg)
+                                store_n(kept, there + 3 * units, n, m)
+        for r in range(start, stop):
+            if not flags[s, r] & COUNTS:
+                carry_row(
+                    memory, (slot * batch + r) * units, (new_slot * batch + r) * units, units, flags[s, r] & CUT
+                )  # fmt: skip
+        if out.shape[1]:
+            emit_rows(states, new_slot, out, flags, s, start, stop, order)
+    hold(scratch)
+
+
+@njit
+def backward(
+    start, stop, d_out, d_states, kernel, recurrent, states, flags, order, x_factors, h_factors, tape, d_x,
+    first, last, backwards, activation, recurrent_activation,
+):  # fmt: skip
+    """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
+
+    `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
+    """
+    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    batch, units = states.shape[2], states.shape[3]
+    vector = lanes(states)
+    memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
+    emitted = d_out.shape[1] > 0
+    nothing = splat(states.dtype.type(0))
+    scratch = np.empty((stop - start + 1) * kernel.shape[2], states.dtype)
+    clear(pointer(scratch), 0, kernel.shape[2])
+    product = advance(pointer(scratch), kernel.shape[2])
+    for s in range(last - 1, first - 1, -1):
+        for r in range(start, stop):
+            flag = flags[s, r]
+            passes = emitted and not flag & SILENT
+            counts = flag & COUNTS
+            d_row = (row_of(order, r) * d_out.shape[1] + s) * units
+            for unit in range(0, units, vector):
+                n = units - unit
+                here = r * units + unit
+                dh0 = load_n(dh, here, n)
+                if passes:
+                    dh0 = dh0 + load_n(pointer(d_out), d_row + unit, n)
+                if counts:
+                    there = (s * batch + r) * 4 * units + unit
+                    h0 = load_n(memory, (s * batch + r) * units + unit, n)
+                    if flag & CUT:
+                        h0 = nothing
+                    dz, dr, dg, dm, dh0 = step_back(
+                        dh0,
+                        load_n(kept, there, n), load_n(kept, there + units, n), load_n(kept, there + 2 * units, n),
+                        load_n(kept, there + 3 * units, n), h0, activation, recurrent_activation,
+                    )  # fmt: skip
+                    store_n(kept, there, n, dz)
+                    store_n(kept, there + units, n, dr)
+                    store_n(kept, there + 2 * units, n, dg)
+                    store_n(kept, there + 3 * units, n, dm)
+                store_n(dh, here, n, dh0)
+            if not counts:
+                clear(kept, (s * batch + r) * 4 * units, 4 * units)
+        end = counting_end(flags, s, start, stop)
+        if end > start:
+            t = timesteps - 1 - s if backwards else s
+            dz = advance(kept, (s * batch + start) * 4 * units)
+            for back_to_x in range(2 if timesteps else 1):
+                # The gradient of m stands in for that of the candidate's input on the way to h.
+                weights, factors, rows, joint = recurrent, h_factors, order[:0], 2
+                target, target_row = dh, units
+                if back_to_x:
+                    weights, factors, rows, joint = kernel, x_factors, order, 3
+                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
+                gates = 1 if factors.shape[0] > 1 else joint  # that share their factors
+                g = 0
+                while g < 3:
+                    plane = 3 if g == 2 and not back_to_x else g
+                    multiply_back(
+                        advance(dz, plane * units), 4 * units, end - start, weights, g * units,
+                        min(gates, 3 - g) * units, factors, g, flags, s, start, rows, pointer(scratch), product,
+                        target, target_row,
+                    )  # fmt: skip
+                    g += gates
+        for r in range(start, stop):
+            if flags[s, r] & CUT:
+                clear(dh, r * units, units)
+    hold(scratch)
+
+
+CELL = Cell(
+    name="GRU",
+    gates=3,
+    states=1,
+    shared=2,
+    apart=PRODUCT,
+    default_activation="tanh",
+    default_recurrent_activation="sigmoid",
+    phases=((step, step_back),),
+    forward=forward,
+    backward=backward,
+)
