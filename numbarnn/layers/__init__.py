@@ -24,10 +24,11 @@ from .merging import (
     multiply,
     subtract,
 )
-from .normalization import BatchNormalization
+from .normalization import BatchNormalization, LayerNormalization
 from .pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from .reshaping import Flatten, Permute, RepeatVector, Reshape
 from .rnn import RNN
+from .stacked import StackedRNNCells
 from .time_distributed import TimeDistributed
 from .wrapper import Wrapper
 
@@ -53,6 +54,7 @@ __all__ = [
     "LSTMCell",
     "Lambda",
     "Layer",
+    "LayerNormalization",
     "Masking",
     "Maximum",
     "Minimum",
@@ -61,6 +63,7 @@ __all__ = [
     "RepeatVector",
     "Reshape",
     "SpatialDropout1D",
+    "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
     "Wrapper",

@@ -1,4 +1,4 @@
-"""`KernelCell`: what the cells that have kernels share: weights, dropout, one step, and what their kernels are given."""
+"""`KernelCell`: what the cells that have kernels share: weights, dropout, one step, arguments of the kernels."""
 
 import inspect
 import threading

@@ -1,21 +1,31 @@
 """`RNN`: a cell run over the timesteps of its inputs.
 
 A cell with kernels of its own runs them over the whole sequence at once (``kernel_path == "kernel"``): whatever the
-masks, states, dropout and options.  Any other cell is called once for each timestep (``"program"``).
+masks, states, dropout and options.  A stack of such cells does so cell by cell.  Any other cell is called once for each
+timestep (``"program"``).
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 
-from .. import ops
+from .. import graph, ops
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
-from .fused import CellRun, run_cells
+from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
+from .fused import CellRun, run_abreast
+from .kernel_cell import KernelCell
+from .nests import leaves_of, map_nest
+from .stacked import StackedRNNCells
 
 __all__ = ["RNN"]
 
+_BATCH_SIZE = (
+    "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
+    "state. \n- Expected batch size: {}\n- Received batch size: {}"
+)
 _STATEFUL_BATCH = (
     "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must "
     "be static. Give the first layer `batch_input_shape=(batch, timesteps, features)` or `Input(batch_shape=...)`. "
@@ -28,17 +38,18 @@ class RNN(Layer):
 
     Parameters
     ----------
-    cell : Layer
-        With ``call(inputs, states, training) -> (output, new_states)``, a `state_size` and, optionally, an
-        `output_size` and ``get_initial_state(batch_size=...)``.
+    cell : Layer or other object, or list of them
+        With ``call(inputs, states, training) -> (output, new_states)``, a `state_size` (int, or list with an entry for
+        each state) and, optionally, an `output_size` and ``get_initial_state(batch_size=...)``. A list becomes
+        `StackedRNNCells`.
     return_sequences : bool
         Return the output at each timestep, not only the last.
     return_state : bool
-        Return ``[output, *states]``.
+        Return ``[output, *states]``; the states of a stack are one list for each cell.
     go_backwards : bool
         Go through the inputs from the last timestep to the first; outputs come in the order in which they are computed.
     stateful : bool
-        Start each batch from the last states of the batch before, row by row.
+        Start each batch from the last states of the batch before, row by row; see `reset_states`.
     unroll : bool
         Accepted for Keras's sake: results are those of the loop.
     zero_output_for_mask : bool
@@ -50,8 +61,9 @@ class RNN(Layer):
 
     Attributes
     ----------
-    states : list of Variable or None
-        The states that a stateful layer goes on from.
+    states : list of ndarray, or None
+        The states that a stateful layer goes on from, nested like those that it returns: new read-only arrays each
+        time, which later calls do not change. None before the layer is built, and where it is not stateful.
     kernel_path : str
         ``"kernel"`` or ``"program"``: how the cell is run.
 
@@ -81,6 +93,8 @@ class RNN(Layer):
         time_major=False,
         **kwargs,
     ):
+        if isinstance(cell, (list, tuple)):
+            cell = StackedRNNCells(cell)
         if not callable(getattr(cell, "call", None)):
             raise ValueError(f"Argument `cell` should have a `call` method. The RNN was passed: cell={cell}")
         if not hasattr(cell, "state_size"):
@@ -99,32 +113,27 @@ class RNN(Layer):
         self.time_major = bool(time_major)
         self.supports_masking = True
         self.input_spec = InputSpec(min_ndim=3)
-        self._single_state = isinstance(cell.state_size, (int, np.integer))
-        self._set_untracked("states", None)
-        # Whether a stateful layer is at its start, where a given `initial_state` counts.
+        # Of a stateful layer: its states, flat, and for each row whether it is at its start, where a given
+        # `initial_state` counts.
+        self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
 
     @property
     def kernel_path(self):
         """How the cell is run: by its own kernels (``"kernel"``) or step by step (``"program"``)."""
-        return "kernel" if getattr(self.cell, "fused_cell", None) is not None else "program"
+        return "program" if self._fused_cells is None else "kernel"
+
+    @property
+    def _fused_cells(self):
+        """The cells that run one after the other over the whole sequence; None where it goes step by step."""
+        if getattr(self.cell, "fused_cell", None) is not None:
+            return [self.cell]
+        return getattr(self.cell, "fused_cells", None)
 
     @property
     def state_size(self):
         """Sizes of the cell's states."""
         return self.cell.state_size
-
-    def _state_sizes(self):
-        sizes = self.cell.state_size
-        sizes = [sizes] if self._single_state else list(sizes)
-        if not all(isinstance(size, (int, np.integer)) for size in sizes):
-            raise ValueError(f"`cell.state_size` must be an int or a list of ints. Received: {self.cell.state_size}")
-        return [int(size) for size in sizes]
-
-    @property
-    def _output_size(self):
-        size = getattr(self.cell, "output_size", None)
-        return self._state_sizes()[0] if size is None else int(size)
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -133,32 +142,29 @@ class RNN(Layer):
         shape = self._batch_major(tuple(sequences_shape))
         if isinstance(self.cell, Layer) and not self.cell.built:
             self.cell.build((shape[0], *shape[2:]))
-        batch = shape[0] if self.stateful else None
         if self.stateful:
-            if batch is None:
-                raise ValueError(_STATEFUL_BATCH.format(shape))
-            initial = self._as_states(self._cell_initial_state(batch))
-            states = []
-            for value in initial:
-                state = Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
-                state.path = f"{self.name}/rnn_state"
-                states.append(state)
-            self._set_untracked("states", states)
-            self._set_untracked("_fresh", Variable(np.ones((), bool), trainable=False, name="fresh"))
-        spec = (None, None, *shape[2:])
-        self.input_spec = InputSpec(shape=spec)
+            self._make_states(shape)
+        self.input_spec = InputSpec(shape=(None, None, *shape[2:]))
+
+    def _make_states(self, shape):
+        batch = shape[0]
+        if batch is None:
+            raise ValueError(_STATEFUL_BATCH.format(shape))
+        if self._state_variables is not None:
+            expected = self._fresh.shape[0]
+            if batch != expected:
+                raise ValueError(_BATCH_SIZE.format(expected, batch))
+            return
+        variables = []
+        for value in flatten_states(sizes_of(self.cell), self.get_initial_state(batch_size=batch)):
+            variable = Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
+            variable.path = f"{self.name}/rnn_state"
+            variables.append(variable)
+        self._set_untracked("_state_variables", variables)
+        self._set_untracked("_fresh", Variable(np.ones(batch, bool), trainable=False, name="fresh"))
 
     def _batch_major(self, shape):
         return (shape[1], shape[0], *shape[2:]) if self.time_major else shape
-
-    def _as_states(self, states):
-        return list(states) if isinstance(states, (list, tuple)) else [states]
-
-    def _cell_initial_state(self, batch):
-        make = getattr(self.cell, "get_initial_state", None)
-        if make is None:
-            return [np.zeros((batch, size), self._working_dtype) for size in self._state_sizes()]
-        return make(batch_size=batch)
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -189,8 +195,9 @@ class RNN(Layer):
         return super().__call__(sequences, *args, **kwargs)
 
     def _check_initial_state(self, initial_state, sequences):
-        states = list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
-        sizes = self._state_sizes()
+        """Return a given `initial_state` as a flat list of arrays that fit."""
+        nest = sizes_of(self.cell)
+        sizes, states = leaves_of(nest), flatten_states(nest, initial_state)
         if len(states) != len(sizes):
             raise ValueError(
                 "An `initial_state` was passed that is not compatible with `cell.state_size`. Layer has "
@@ -204,7 +211,7 @@ class RNN(Layer):
             if not fits:
                 raise ValueError(
                     "An `initial_state` was passed that is not compatible with `cell.state_size`. Received state of "
-                    f"shape {shape}; however `cell.state_size` is {sizes} and the batch size is {batch}"
+                    f"shape {shape}; however `cell.state_size` is {nest} and the batch size is {batch}"
                 )
         return states
 
@@ -232,6 +239,15 @@ class RNN(Layer):
         ValueError
             For no timesteps, a mask of another shape, or another batch size than a stateful layer has.
         """
+        run = self._begin(sequences, initial_state, mask, training, reset)
+        out, states = run_abreast([self._passes(run)])[0]
+        return self._end(out, states)
+
+    # A call in three parts, for `Bidirectional` to begin two layers, run both at once and end both: what is wrong comes
+    # out at the beginning, states are recorded at the end.
+
+    def _begin(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+        """Check the arguments of a call; return what is to be run as a `CellRun`, batch first, its states flat."""
         timesteps = sequences.shape[0 if self.time_major else 1]
         if timesteps == 0:
             raise ValueError(
@@ -242,34 +258,56 @@ class RNN(Layer):
                 "Cannot unroll a RNN if the time dimension is undefined. Pass `input_shape=(timesteps, features)` or "
                 f"`Input(shape=(timesteps, features))`. Received input with shape {sequences.shape}"
             )
+        if initial_state is not None:
+            initial_state = self._check_initial_state(initial_state, sequences)
         sequences = self._working(sequences)
         mask, reset = self._flags("mask", mask, sequences), self._flags("reset", reset, sequences)
         if self.time_major:
             sequences = _swap(sequences)
-        states = self._first_states(sequences, initial_state)
-        if self.kernel_path == "kernel":
-            run = CellRun(
-                self.cell,
-                sequences,
-                states,
-                mask=mask,
-                reset=reset,
-                training=training,
-                backwards=self.go_backwards,
-                return_sequences=self.return_sequences,
-                zero_output=self.zero_output_for_mask,
+        return CellRun(
+            self.cell,
+            sequences,
+            self._first_states(sequences, initial_state),
+            mask=mask,
+            reset=reset,
+            training=training,
+            backwards=self.go_backwards,
+            return_sequences=self.return_sequences,
+            zero_output=self.zero_output_for_mask,
+        )
+
+    def _passes(self, run):
+        """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
+        cells = self._fused_cells
+        if cells is None:
+            return self._step_by_step(run)
+        if cells[0] is self.cell:
+            return (yield run)
+        parts = [None] * len(cells) if run.states is None else self.cell.split_states(run.states)
+        top = len(cells) - 1
+        for level, cell in enumerate(cells):
+            out, parts[level] = yield replace(
+                run,
+                cell=cell,
+                states=parts[level],
+                return_sequences=run.return_sequences or level < top,
+                zero_output=run.zero_output and level == top,
             )
-            out, states = run_cells([run])[0]
-        else:
-            out, states = self._step_by_step(sequences, states, mask, reset, training)
-        if self.stateful:
-            for variable, state in zip(self.states, states, strict=True):
-                variable.assign(state)
-            self._fresh.assign(np.zeros((), bool))
+            if level == 0 and run.backwards:
+                # The outputs of the lowest cell come in the order of the steps, in which the others go on.
+                flipped = (None if flags is None else ops.flip(flags, 1) for flags in (run.mask, run.reset))
+                run = replace(run, backwards=False, mask=next(flipped), reset=next(flipped))
+            run = replace(run, sequences=out)
+        return out, self.cell.join_states(parts)
+
+    def _end(self, out, states):
+        """Record the last states of a stateful layer; return what its call returns."""
         if self.time_major and self.return_sequences:
             out = _swap(out)
-        out = self._working(out)
-        return [out, *(self._working(state) for state in states)] if self.return_state else out
+        out, shown = self._working(out), [self._working(state) for state in states]
+        if self.stateful:
+            self._record(states)
+        return [out, *nest_states(sizes_of(self.cell), shown)] if self.return_state else out
 
     def _flags(self, name, flags, sequences):
         """Bring a mask into the form that the kernels take: bool, (batch, timesteps)."""
@@ -292,100 +330,163 @@ class RNN(Layer):
         return ops.transpose(flags, (1, 0)) if self.time_major else flags
 
     def _first_states(self, sequences, initial_state):
+        """Return the flat list of states to start from; None stands for zeros where kernels run."""
         batch = sequences.shape[0]
         if initial_state is not None:
             initial_state = [self._working(state) for state in initial_state]
         if not self.stateful:
-            if initial_state is None and self.kernel_path == "program":
-                initial_state = self._as_states(self._cell_initial_state(batch))
+            if initial_state is None and not self._starts_from_zeros():
+                initial_state = self._made_states(sequences)
             return initial_state
-        expected = self.states[0].shape[0]
+        expected = self._fresh.shape[0]
         if batch is not None and batch != expected:
-            raise ValueError(
-                "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of "
-                f"the initial state. \n- Expected batch size: {expected}\n- Received batch size: {batch}"
-            )
-        recorded = [self._working(state) for state in self.states]
+            raise ValueError(_BATCH_SIZE.format(expected, batch))
+        recorded = [self._working(variable) for variable in self._state_variables]
         if initial_state is None:
             return recorded
-        return [ops.where(self._fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
+        fresh = ops.expand_dims(self._fresh, -1)
+        return [ops.where(fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
 
-    def _step_by_step(self, sequences, states, mask, reset, training):
+    def _starts_from_zeros(self):
+        """Say whether kernels run, and nobody has redefined what a sequence starts from."""
+        makers = [cell.get_initial_state for cell in self._fused_cells or ()]
+        redefined = type(self).get_initial_state is not RNN.get_initial_state or any(
+            getattr(make, "__func__", None) is not KernelCell.get_initial_state for make in makers
+        )
+        return bool(makers) and not redefined
+
+    def _made_states(self, sequences):
+        batch = sequences.shape[0]
+        states = self.get_initial_state(batch_size=1 if batch is None else batch)
+        states = [
+            self._working(s if hasattr(s, "dtype") else np.asarray(s))
+            for s in flatten_states(sizes_of(self.cell), states)
+        ]
+        if batch is not None:
+            return states
+        # As many rows as the inputs will have.
+        column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 2), slice(1))])
+        return [state + column for state in states]
+
+    def _step_by_step(self, run):
+        """Call the cell at each timestep; return output and last states, as kernels do."""
+        sequences, states, mask, reset = run.sequences, run.states, run.mask, run.reset
         if sequences.shape[1] is None:
             # Shapes alone are asked for: one timestep gives those of all.
             sequences = sequences[:, :1]
             mask, reset = (None if flags is None else flags[:, :1] for flags in (mask, reset))
+        if mask is not None:
+            # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite.
+            shown = ops.reshape(
+                mask, (*(-1 if n is None else n for n in mask.shape), *[1] * (len(sequences.shape) - 2))
+            )
+            sequences = ops.where(shown, sequences, ops.zeros_like(sequences))
         timesteps = sequences.shape[1]
         emitted, last = [], None
         built_in = hasattr(self.cell, "one_sequence")
-        with self.cell.one_sequence(sequences, training) if built_in else nullcontext():
+        with self.cell.one_sequence(sequences, run.training) if built_in else nullcontext():
             for s in range(timesteps):
-                t = timesteps - 1 - s if self.go_backwards else s
+                t = timesteps - 1 - s if run.backwards else s
                 if reset is not None:
                     keep = ops.expand_dims(ops.logical_not(reset[:, t]), -1)
                     states = [ops.where(keep, state, ops.zeros_like(state)) for state in states]
                     last = None if last is None else ops.where(keep, last, ops.zeros_like(last))
-                out, new = self._step(sequences[:, t], states, training)
+                out, new = call_cell(self.cell, sequences[:, t], states, run.training)
                 if mask is not None:
                     counts = ops.expand_dims(mask[:, t], -1)
-                    before = ops.zeros_like(out) if last is None or self.zero_output_for_mask else last
+                    before = ops.zeros_like(out) if last is None or run.zero_output else last
                     out = ops.where(counts, out, before)
                     new = [ops.where(counts, a, b) for a, b in zip(new, states, strict=True)]
                 states, last = new, out
                 emitted.append(out)
-        return ops.stack(emitted, axis=1) if self.return_sequences else last, states
-
-    def _step(self, x, states, training):
-        given = states[0] if self._single_state else states
-        takes_training = isinstance(self.cell, Layer) and self.cell._call_info.has_training
-        out, new = self.cell(x, given, training=training) if takes_training else self.cell(x, given)
-        return out, self._as_states(new)
+        return ops.stack(emitted, axis=1) if run.return_sequences else last, states
 
     # -- states -------------------------------------------------------------------------------------------------
 
-    def reset_states(self, states=None):
+    @property
+    def states(self):
+        """The states that a stateful layer goes on from: new read-only arrays; within a trace, Tensors."""
+        variables = self._state_variables
+        if variables is None:
+            return None
+        return nest_states(sizes_of(self.cell), [_frozen(variable) for variable in variables])
+
+    def _record(self, states):
+        for number, (state, variable) in enumerate(zip(states, self._state_variables, strict=True)):
+            if len(state.shape) != 2 or any(
+                a is not None and a != b for a, b in zip(state.shape, variable.shape, strict=True)
+            ):
+                raise ValueError(
+                    f"State {number} that the cell of stateful layer '{self.name}' returned must have shape "
+                    f"{variable.shape}; got {tuple(state.shape)}"
+                )
+        for state, variable in zip(states, self._state_variables, strict=True):
+            variable.assign(state)
+        self._fresh.assign(np.zeros(self._fresh.shape, bool))
+
+    def reset_states(self, states=None, mask=None):
         """Set the states of a stateful layer.
 
         Parameters
         ----------
         states : list of arrays (batch, size), optional
-            Zeros by default, from which a given `initial_state` counts again at the next call.
+            Nested like `states`, or one after the other. Zeros by default, from which a given `initial_state` counts
+            again at the next call.
+        mask : array of bool, shape (batch,), optional
+            True for the rows to set; all by default.
 
         Raises
         ------
         AttributeError
             If the layer is not stateful.
         ValueError
-            If the batch size is not known yet, or an array does not fit.
+            If the batch size is not known yet, or an array does not fit in number, shape or type; nothing is set then.
         """
         if not self.stateful:
             raise AttributeError("Layer must be stateful.")
-        if self.states is None:
+        variables = self._state_variables
+        if variables is None:
             raise ValueError(_STATEFUL_BATCH.format(None))
-        if states is None:
-            for variable in self.states:
-                variable.assign(np.zeros(variable.shape, variable.dtype))
-            self._fresh.assign(np.ones((), bool))
-            return
-        values = [np.asarray(v) for v in (states if isinstance(states, (list, tuple)) else [states])]
-        if len(values) != len(self.states):
+        values = [np.zeros(v.shape, v.dtype) for v in variables] if states is None else self._fitting(states)
+        fresh = np.full(self._fresh.shape, states is None)
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != bool or mask.shape != self._fresh.shape:
+                raise ValueError(
+                    f"Argument `mask` must be an array of bool of shape {self._fresh.shape}, one for each row that "
+                    f"layer {self.name} keeps states of. Received: dtype {mask.dtype}, shape {mask.shape}"
+                )
+            fresh = ops.where(mask, fresh, self._fresh)
+            values = [ops.where(mask[:, None], value, v) for value, v in zip(values, variables, strict=True)]
+        for value, variable in zip(values, variables, strict=True):
+            variable.assign(value)
+        self._fresh.assign(fresh)
+
+    def _fitting(self, states):
+        """Return given states as a flat list of arrays of the variables' shapes and types."""
+        variables = self._state_variables
+        values = [np.asarray(value) for value in flatten_states(sizes_of(self.cell), states)]
+        if len(values) != len(variables):
             raise ValueError(
-                f"Layer {self.name} expects {len(self.states)} states, but it received {len(values)} state values. "
+                f"Layer {self.name} expects {len(variables)} states, but it received {len(values)} state values. "
                 f"States received: {states}"
             )
-        for number, (value, variable) in enumerate(zip(values, self.states, strict=True)):
+        for number, (value, variable) in enumerate(zip(values, variables, strict=True)):
             if value.shape != variable.shape:
                 raise ValueError(
                     f"State {number} is incompatible with layer {self.name}: expected shape={variable.shape} but found "
                     f"shape={value.shape}"
                 )
-        for value, variable in zip(values, self.states, strict=True):
-            variable.assign(value)
-        self._fresh.assign(np.zeros((), bool))
+            if not np.can_cast(value.dtype, variable.dtype, "same_kind"):
+                raise ValueError(
+                    f"State {number} is incompatible with layer {self.name}: expected dtype={variable.dtype} but found "
+                    f"dtype={value.dtype}"
+                )
+        return [value.astype(variable.dtype) for value, variable in zip(values, variables, strict=True)]
 
-    def reset_state(self, states=None):
+    def reset_state(self, states=None, mask=None):
         """Set the states of a stateful layer; the same as `reset_states`."""
-        self.reset_states(states)
+        self.reset_states(states, mask)
 
     def get_initial_state(self, batch_size):
         """Return the states that a sequence starts from: those of the cell, zeros mostly.
@@ -397,8 +498,9 @@ class RNN(Layer):
         Returns
         -------
         list of ndarray
+            Nested like `states`.
         """
-        return self._as_states(self._cell_initial_state(batch_size))
+        return nest_states(sizes_of(self.cell), first_states(self.cell, batch_size, self._working_dtype))
 
     # -- shapes, masks, configuration ---------------------------------------------------------------------------
 
@@ -407,21 +509,21 @@ class RNN(Layer):
         if isinstance(previous_mask, (list, tuple)):
             previous_mask = previous_mask[0]
         mask = previous_mask if self.return_sequences else None
-        return [mask] + [None] * len(self._state_sizes()) if self.return_state else mask
+        return [mask] + [None] * len(sizes_of(self.cell)) if self.return_state else mask
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
         """Return the shape of the output, or the shapes of output and states."""
         if isinstance(sequences_shape, list):
             sequences_shape = sequences_shape[0]
         batch, timesteps = self._batch_major(tuple(sequences_shape))[:2]
-        size = self._output_size
+        size = output_size_of(self.cell)
         if self.return_sequences:
             out = (timesteps, batch, size) if self.time_major else (batch, timesteps, size)
         else:
             out = (batch, size)
         if not self.return_state:
             return out
-        return [out, *((batch, size) for size in self._state_sizes())]
+        return [out, *map_nest(lambda size: (batch, size), sizes_of(self.cell))]
 
     def _loop_config(self):
         config = {
@@ -445,6 +547,15 @@ class RNN(Layer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         return cls(**config)
+
+
+def _frozen(variable):
+    """Return the value that a variable has now, as an array that nobody changes."""
+    if graph.is_tracing():
+        return ops.copy(variable)
+    value = variable.numpy()
+    value.flags.writeable = False
+    return value
 
 
 def _swap(x):
