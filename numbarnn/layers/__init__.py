@@ -3,6 +3,7 @@
 from .base import InputSpec, Layer
 from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda, SpatialDropout1D
 from .embedding import Embedding
+from .gru import GRU, GRUCell
 from .lstm import LSTM, LSTMCell
 from .masking import Masking
 from .masks import get_mask, set_mask
@@ -25,14 +26,16 @@ from .merging import (
     subtract,
 )
 from .normalization import BatchNormalization, LayerNormalization
-from .pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from .pooling import GlobalAveragePooling1D, GlobalAvgPool1D, GlobalMaxPool1D, GlobalMaxPooling1D
 from .reshaping import Flatten, Permute, RepeatVector, Reshape
 from .rnn import RNN
+from .simple_rnn import SimpleRNN, SimpleRNNCell
 from .stacked import StackedRNNCells
 from .time_distributed import TimeDistributed
 from .wrapper import Wrapper
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "Activation",
@@ -46,6 +49,8 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GlobalAveragePooling1D",
+    "GlobalAvgPool1D",
+    "GlobalMaxPool1D",
     "GlobalMaxPooling1D",
     "Identity",
     "Input",
@@ -62,6 +67,8 @@ __all__ = [
     "Permute",
     "RepeatVector",
     "Reshape",
+    "SimpleRNN",
+    "SimpleRNNCell",
     "SpatialDropout1D",
     "StackedRNNCells",
     "Subtract",

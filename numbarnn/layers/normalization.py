@@ -1,17 +1,21 @@
-"""`BatchNormalization`."""
+"""`BatchNormalization`, `LayerNormalization`."""
 
 from __future__ import annotations
+
+import math
+import warnings
 
 import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
 from ..graph import KernelOp, Spec
 from ..jit import kernel_array
+from ..kernels import layer_normalization as row_kernels
 from ..kernels import normalization as kernels
 from ..serialization import export
 from .base import InputSpec, Layer
 
-__all__ = ["BatchNormalization"]
+__all__ = ["BatchNormalization", "LayerNormalization"]
 
 
 def _rows(x):
@@ -271,4 +275,227 @@ def _from_last(axis, last):
     return (*range(axis), last, *range(axis, last))
 
 
-export("keras.layers", BatchNormalization)
+def _flat(x, axes):
+    """Return `x` with its last `axes` axes as one, and one row per sample."""
+    return kernel_array(x).reshape(-1, math.prod(x.shape[len(x.shape) - axes :]))
+
+
+def _layer_forward(x, gamma, beta, *, save, axes, epsilon):
+    if x.size == 0:
+        return np.empty_like(x), (x, None, None, None)
+    rows = _flat(x, axes)
+    gamma = np.ones(rows.shape[1], x.dtype) if gamma is None else kernel_array(gamma.reshape(-1))
+    beta = np.zeros(rows.shape[1], x.dtype) if beta is None else kernel_array(beta.reshape(-1))
+    y, mean, inverse = row_kernels.normalize(rows, gamma, beta, epsilon)
+    return y.reshape(x.shape), (rows, gamma, mean, inverse) if save else None
+
+
+def _layer_pullback(saved, d_outputs, needs, *, axes, epsilon):
+    rows, gamma, mean, inverse = saved
+    (dy,) = d_outputs
+    lengths = dy.shape[len(dy.shape) - axes :]
+    if dy.size == 0:
+        wanted = np.zeros_like(dy), np.zeros(lengths, dy.dtype), np.zeros(lengths, dy.dtype)
+    else:
+        dx, *d_weights = row_kernels.gradients(rows, gamma, mean, inverse, _flat(dy, axes))
+        wanted = dx.reshape(dy.shape), *(d.astype(dy.dtype).reshape(lengths) for d in d_weights)
+    return tuple(gradient if need else None for gradient, need in zip(wanted, needs, strict=True))
+
+
+_normalize_rows = KernelOp(
+    "layer_normalization",
+    _layer_forward,
+    lambda x, gamma, beta, *, axes, epsilon: Spec(x.shape, x.dtype),
+    _layer_pullback,
+)
+
+
+class LayerNormalization(Layer):
+    """Bring each sample to mean 0 and variance 1 along some axes, then scale and shift it.
+
+    A mask goes on unchanged: every timestep is normalized by itself, unless `axis` names that of the steps.
+
+    Parameters
+    ----------
+    axis : int or list of int
+        The axes along which the mean and the variance are taken; their lengths must be known.
+    epsilon : float
+        Added to the variance.
+    center, scale : bool
+        Whether there is a `beta` that is added, and a `gamma` to multiply with.
+    beta_initializer, gamma_initializer : str, Initializer or callable
+    beta_regularizer, gamma_regularizer : str, Regularizer or callable, optional
+    beta_constraint, gamma_constraint : str, Constraint or callable, optional
+    rms_scaling : bool
+        Deprecated in Keras: divide by the standard deviation without taking the mean out first; there is no `beta`
+        then, and always a `gamma`.
+    **kwargs
+        Of `Layer`.
+
+    Attributes
+    ----------
+    gamma, beta : Variable, or None
+        Of the lengths of `axis`, in the order of the axes.
+
+    Raises
+    ------
+    TypeError
+        If `axis` is neither an int nor a list of int.
+    ValueError
+        If, when built, an axis is out of bounds, named twice, or of unknown length.
+
+    References
+    ----------
+    Ba, Kiros and Hinton, "Layer Normalization", arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numbarnn import layers
+    >>> layers.LayerNormalization(epsilon=0.0)(np.array([[1.0, 2.0, 3.0, 4.0, 5.0]])).round(3)
+    array([[-1.414, -0.707,  0.   ,  0.707,  1.414]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        *,
+        rms_scaling=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        axes = axis if isinstance(axis, (list, tuple)) else [axis]
+        if not all(isinstance(a, (int, np.integer)) and not isinstance(a, bool) for a in axes):
+            raise TypeError(f"Expected an int or a list/tuple of ints for the argument 'axis', but received: {axis!r}")
+        if rms_scaling:
+            warnings.warn(
+                "You passed `rms_scaling=True`, which is deprecated in Keras: it scales by the standard deviation, not "
+                "by the root mean square.",
+                stacklevel=2,
+            )
+        self.axis = [int(a) for a in axes] if isinstance(axis, (list, tuple)) else int(axis)
+        self.epsilon = float(epsilon)
+        self.center = center
+        self.scale = scale
+        self.rms_scaling = rms_scaling
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+        self.supports_masking = True
+        self.gamma = None
+        self.beta = None
+
+    def _axes_of(self, shape):
+        """Return the axes, counted from the front, in order."""
+        given = self.axis if isinstance(self.axis, list) else [self.axis]
+        for axis in given:
+            if not -len(shape) <= axis < len(shape):
+                raise ValueError(
+                    f"Axis {axis} is out of bounds for input shape {tuple(shape)}. Received: axis={self.axis}"
+                )
+        axes = sorted(axis % len(shape) for axis in given)
+        if not axes or len(set(axes)) != len(axes):
+            raise ValueError(
+                f"Argument `axis` must name each axis once, and at least one. Received: axis={self.axis} for input "
+                f"shape {tuple(shape)}"
+            )
+        return axes
+
+    def build(self, input_shape):
+        """Make the weights.
+
+        Parameters
+        ----------
+        input_shape : tuple
+            The lengths of `axis` must be known.
+        """
+        shape = tuple(input_shape[axis] for axis in self._axes_of(input_shape))
+        if None in shape:
+            raise ValueError(
+                f"Axis {self.axis} of the inputs to a LayerNormalization layer should be defined. Found None. "
+                f"Full input shape received: {tuple(input_shape)}"
+            )
+        if self.scale or self.rms_scaling:
+            self.gamma = self.add_weight(
+                name="gamma",
+                shape=shape,
+                initializer=self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+            )
+        if self.center and not self.rms_scaling:
+            self.beta = self.add_weight(
+                name="beta",
+                shape=shape,
+                initializer=self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+            )
+        given = self.axis if isinstance(self.axis, list) else [self.axis]
+        self.input_spec = InputSpec(
+            min_ndim=max(axis + 1 if axis >= 0 else -axis for axis in given),
+            axes={axis: input_shape[axis] for axis in given},
+        )
+
+    def call(self, inputs):
+        """Normalize.
+
+        Parameters
+        ----------
+        inputs : array or Tensor
+
+        Returns
+        -------
+        array or Tensor
+            Of the shape of `inputs`.
+        """
+        x = self._working(inputs)
+        rank = len(x.shape)
+        axes = self._axes_of(x.shape)
+        order = [axis for axis in range(rank) if axis not in axes] + axes
+        turned = x if order == sorted(order) else ops.transpose(x, order)
+        gamma = None if self.gamma is None else self._working(self.gamma)
+        beta = None if self.beta is None else self._working(self.beta)
+        if self.rms_scaling:
+            last = tuple(range(rank - len(axes), rank))
+            outputs = turned * (gamma / ops.sqrt(ops.var(turned, axis=last, keepdims=True) + self.epsilon))
+        else:
+            outputs = _normalize_rows(turned, gamma, beta, axes=len(axes), epsilon=self.epsilon)
+        return outputs if turned is x else ops.transpose(outputs, np.argsort(order).tolist())
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of the output for one of the input."""
+        self._axes_of(input_shape)
+        return tuple(input_shape)
+
+    def get_config(self):
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "rms_scaling": self.rms_scaling,
+            "beta_initializer": initializers.serialize(self.beta_initializer),
+            "gamma_initializer": initializers.serialize(self.gamma_initializer),
+            "beta_regularizer": regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": regularizers.serialize(self.gamma_regularizer),
+            "beta_constraint": constraints.serialize(self.beta_constraint),
+            "gamma_constraint": constraints.serialize(self.gamma_constraint),
+        }
+
+
+export("keras.layers", BatchNormalization, LayerNormalization)

@@ -7,7 +7,7 @@ from ..backend import standardize_data_format
 from ..serialization import export
 from .base import InputSpec, Layer
 
-__all__ = ["GlobalAveragePooling1D", "GlobalMaxPooling1D"]
+__all__ = ["GlobalAveragePooling1D", "GlobalAvgPool1D", "GlobalMaxPool1D", "GlobalMaxPooling1D"]
 
 
 class _GlobalPooling1D(Layer):
@@ -135,10 +135,13 @@ class GlobalMaxPooling1D(_GlobalPooling1D):
         return self._spec_as(self.compute_output_shape(tuple(inputs.shape)), inputs)
 
 
+GlobalAvgPool1D = GlobalAveragePooling1D
+GlobalMaxPool1D = GlobalMaxPooling1D
+
 export(
     "keras.layers",
     GlobalAveragePooling1D,
     GlobalMaxPooling1D,
-    GlobalAvgPool1D=GlobalAveragePooling1D,
-    GlobalMaxPool1D=GlobalMaxPooling1D,
+    GlobalAvgPool1D=GlobalAvgPool1D,
+    GlobalMaxPool1D=GlobalMaxPool1D,
 )
