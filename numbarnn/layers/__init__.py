@@ -1,6 +1,7 @@
 """Layers under Keras's names."""
 
 from .base import InputSpec, Layer
+from .bidirectional import Bidirectional
 from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda, SpatialDropout1D
 from .embedding import Embedding
 from .gru import GRU, GRUCell
@@ -42,12 +43,14 @@ __all__ = [
     "Add",
     "Average",
     "BatchNormalization",
+    "Bidirectional",
     "Concatenate",
     "Dense",
     "Dot",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GlobalAveragePooling1D",
     "GlobalAvgPool1D",
     "GlobalMaxPool1D",

@@ -20,7 +20,7 @@ from .kernel_cell import KernelCell
 from .nests import leaves_of, map_nest
 from .stacked import StackedRNNCells
 
-__all__ = ["RNN"]
+__all__ = ["RNN", "call_arguments"]
 
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
@@ -168,31 +168,12 @@ class RNN(Layer):
 
     # -- calling ------------------------------------------------------------------------------------------------
 
-    def __call__(self, sequences, /, *args, initial_state=None, **kwargs):
+    def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
-        if isinstance(sequences, list):
-            if not sequences or not hasattr(sequences[0], "shape"):
-                raise TypeError(
-                    f"The inputs of layer '{self.name}' must be an array, or a list [array, *initial_state] of arrays. "
-                    "Received a list of Python values: pass np.asarray(inputs)"
-                )
-            if len(sequences) > 1 and initial_state is not None:
-                raise ValueError(
-                    "`initial_state` was passed both in the list of inputs and as a keyword argument of layer "
-                    f"'{self.name}'"
-                )
-            sequences, *rest = sequences
-            initial_state = rest or initial_state
-        if args:
-            initial_state, *args = args if initial_state is None else (initial_state, *args)
-        mask = kwargs.get("mask")
-        if isinstance(mask, list) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
-            kwargs["mask"] = mask[0]  # Keras: one mask for each of [inputs, *initial_state]
-        elif isinstance(mask, list):
-            kwargs["mask"] = np.asarray(mask)
-        if initial_state is not None:
-            kwargs["initial_state"] = self._check_initial_state(initial_state, sequences)
-        return super().__call__(sequences, *args, **kwargs)
+        sequences, kwargs = call_arguments(self, sequences, args, kwargs)
+        if kwargs.get("initial_state") is not None:
+            kwargs["initial_state"] = self._check_initial_state(kwargs["initial_state"], sequences)
+        return super().__call__(sequences, **kwargs)
 
     def _check_initial_state(self, initial_state, sequences):
         """Return a given `initial_state` as a flat list of arrays that fit."""
@@ -280,7 +261,10 @@ class RNN(Layer):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
         if cells is None:
-            return self._step_by_step(run)
+            out, states = self._step_by_step(run)
+            if self.stateful:
+                self._check_last(states)
+            return out, states
         if cells[0] is self.cell:
             return (yield run)
         parts = [None] * len(cells) if run.states is None else self.cell.split_states(run.states)
@@ -411,7 +395,8 @@ class RNN(Layer):
             return None
         return nest_states(sizes_of(self.cell), [_frozen(variable) for variable in variables])
 
-    def _record(self, states):
+    def _check_last(self, states):
+        """Refuse states that cannot be recorded."""
         for number, (state, variable) in enumerate(zip(states, self._state_variables, strict=True)):
             if len(state.shape) != 2 or any(
                 a is not None and a != b for a, b in zip(state.shape, variable.shape, strict=True)
@@ -420,6 +405,8 @@ class RNN(Layer):
                     f"State {number} that the cell of stateful layer '{self.name}' returned must have shape "
                     f"{variable.shape}; got {tuple(state.shape)}"
                 )
+
+    def _record(self, states):
         for state, variable in zip(states, self._state_variables, strict=True):
             variable.assign(state)
         self._fresh.assign(np.zeros(self._fresh.shape, bool))
@@ -442,6 +429,13 @@ class RNN(Layer):
         ValueError
             If the batch size is not known yet, or an array does not fit in number, shape or type; nothing is set then.
         """
+        values, fresh = self._new_states(states, mask)
+        for value, variable in zip(values, self._state_variables, strict=True):
+            variable.assign(value)
+        self._fresh.assign(fresh)
+
+    def _new_states(self, states=None, mask=None):
+        """Return what `reset_states` sets, the states and whether rows are at their start; refuse what does not fit."""
         if not self.stateful:
             raise AttributeError("Layer must be stateful.")
         variables = self._state_variables
@@ -458,9 +452,7 @@ class RNN(Layer):
                 )
             fresh = ops.where(mask, fresh, self._fresh)
             values = [ops.where(mask[:, None], value, v) for value, v in zip(values, variables, strict=True)]
-        for value, variable in zip(values, variables, strict=True):
-            variable.assign(value)
-        self._fresh.assign(fresh)
+        return values, fresh
 
     def _fitting(self, states):
         """Return given states as a flat list of arrays of the variables' shapes and types."""
@@ -547,6 +539,39 @@ class RNN(Layer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         return cls(**config)
+
+
+def call_arguments(layer, sequences, args, kwargs):
+    """Return the inputs and the other arguments of a recurrent layer's call, however they came, by name."""
+    layer._check_super_called()
+    if isinstance(sequences, list):
+        if not sequences or not hasattr(sequences[0], "shape"):
+            raise TypeError(
+                f"The inputs of layer '{layer.name}' must be an array, or a list [array, *initial_state] of arrays. "
+                "Received a list of Python values: pass np.asarray(inputs)"
+            )
+        sequences, *states = sequences
+    else:
+        states = []
+    names = layer._call_info.names[1:]
+    if len(args) > len(names):
+        raise TypeError(f"The call of layer '{layer.name}' takes {1 + len(names)} arguments, got {1 + len(args)}")
+    for name, value in zip(names, args, strict=False):
+        if name in kwargs:
+            raise TypeError(f"The call of layer '{layer.name}' got two values for argument '{name}'")
+        kwargs[name] = value
+    if states:
+        if kwargs.get("initial_state") is not None:
+            raise ValueError(
+                f"`initial_state` was passed both in the list of inputs and as an argument of layer '{layer.name}'"
+            )
+        kwargs["initial_state"] = states
+    mask = kwargs.get("mask")
+    if isinstance(mask, list) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
+        kwargs["mask"] = mask[0]  # Keras: one mask for each of [inputs, *initial_state]
+    elif isinstance(mask, list):
+        kwargs["mask"] = np.asarray(mask)
+    return sequences, kwargs
 
 
 def _frozen(variable):

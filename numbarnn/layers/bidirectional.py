@@ -1,0 +1,389 @@
+"""`Bidirectional`: one layer over the sequences, a second one over the same sequences from their ends."""
+
+import inspect
+
+import numpy as np
+
+from .. import ops
+from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
+from .base import Layer
+from .fused import run_abreast
+from .nests import map_nest
+from .rnn import RNN, call_arguments
+from .wrapper import Wrapper
+
+__all__ = ["Bidirectional"]
+
+_MERGE_MODES = ("sum", "mul", "ave", "concat", None)
+
+
+class Bidirectional(Wrapper):
+    """Two recurrent layers, one for each direction of time, with their outputs merged.
+
+    Where both layers have kernels, both directions are one operation, side by side on the threads when the batch is
+    small.
+
+    Parameters
+    ----------
+    layer : RNN, or Layer with `go_backwards`, `return_sequences`, `return_state`
+        Only its configuration is used: `forward_layer` is made from it, with weights of its own.
+    merge_mode : {"concat", "sum", "mul", "ave"} or None
+        How the outputs of both directions become one. With None both are returned.
+    weights : list of array, optional
+        Values that the weights start from: those of `forward_layer`, then those of `backward_layer`.
+    backward_layer : Layer, optional
+        The layer for the other direction, used as it is. By default one like `layer`, with the other `go_backwards`.
+    **kwargs
+        Of `Layer`.
+
+    Attributes
+    ----------
+    forward_layer, backward_layer : Layer
+        At masked timesteps both emit zeros if they return sequences, and their last output again if not, whatever their
+        `zero_output_for_mask` was.
+    return_sequences, return_state, stateful : bool
+    kernel_path : str
+        ``"kernel"`` if both layers run on kernels, else ``"program"``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `merge_mode`, what is no layer, and two layers that do not fit together.
+
+    Notes
+    -----
+    A `layer` that goes backwards is accepted: then both outputs are in reversed time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numbarnn import layers
+    >>> layer = layers.Bidirectional(layers.LSTM(4, return_sequences=True))
+    >>> layer(np.zeros((2, 5, 3), np.float32)).shape
+    (2, 5, 8)
+    """
+
+    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
+        if backward_layer is not None and not isinstance(backward_layer, Layer):
+            raise ValueError(
+                f"`backward_layer` need to be a `numbarnn.layers.Layer` instance. Received: {backward_layer}"
+            )
+        if merge_mode not in _MERGE_MODES:
+            raise ValueError(
+                f"Invalid merge mode. Received: {merge_mode}. Merge mode should be one of "
+                '{"sum", "mul", "ave", "concat", None}'
+            )
+        # The weights are those of the two layers made from it.
+        self._set_untracked("layer", None)
+        super().__init__(layer, weights=weights, **{"trainable": getattr(layer, "trainable", True), **kwargs})
+        absent = [name for name in ("go_backwards", "return_sequences", "return_state") if not hasattr(layer, name)]
+        if absent:
+            raise ValueError(f"`Bidirectional` needs a layer with the attributes {absent}. Received: {layer}")
+        self.forward_layer = _made_again(layer, "forward_", layer.go_backwards)
+        if backward_layer is None:
+            backward_layer = _made_again(layer, "backward_", not layer.go_backwards)
+        self.backward_layer = backward_layer
+        self._check_layers()
+        for each in self._both:
+            if hasattr(each, "zero_output_for_mask"):
+                each.zero_output_for_mask = each.return_sequences
+        self.merge_mode = merge_mode
+        self.return_sequences = layer.return_sequences
+        self.return_state = layer.return_state
+        self.stateful = getattr(layer, "stateful", False)
+        self.supports_masking = True
+        self.input_spec = layer.input_spec
+
+    def _check_layers(self):
+        forward, backward = self._both
+        if forward.go_backwards == backward.go_backwards:
+            raise ValueError(
+                "Forward layer and backward layer should have different `go_backwards` value. Received: "
+                f"forward_layer.go_backwards={forward.go_backwards}, "
+                f"backward_layer.go_backwards={backward.go_backwards}"
+            )
+        for name in ("stateful", "return_sequences", "return_state"):
+            values = [getattr(layer, name, False) for layer in self._both]
+            if values[0] != values[1]:
+                raise ValueError(
+                    f'Forward layer and backward layer are expected to have the same value for attribute "{name}", got '
+                    f'"{values[0]}" for forward layer and "{values[1]}" for backward layer'
+                )
+
+    @property
+    def _both(self):
+        return self.forward_layer, self.backward_layer
+
+    @property
+    def kernel_path(self):
+        """How the cells are run: both by kernels of their own (``"kernel"``) or step by step (``"program"``)."""
+        paths = [getattr(layer, "kernel_path", "program") for layer in self._both]
+        return "kernel" if paths == ["kernel", "kernel"] else "program"
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        """Build both layers."""
+        for layer in self._both:
+            if not layer.built:
+                layer.build(sequences_shape)
+        self.input_spec = self.forward_layer.input_spec
+
+    # -- calling ------------------------------------------------------------------------------------------------
+
+    def __call__(self, sequences, /, *args, **kwargs):
+        """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
+        sequences, kwargs = call_arguments(self, sequences, args, kwargs)
+        states = kwargs.get("initial_state")
+        if states is not None:
+            states = list(states) if isinstance(states, (list, tuple)) else [states]
+            if len(states) % 2:
+                raise ValueError(
+                    "When passing `initial_state` to a Bidirectional RNN, the state should be a list containing the "
+                    f"states of the underlying RNNs. Received: {states}"
+                )
+            kwargs["initial_state"] = states
+        return super().__call__(sequences, **kwargs)
+
+    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+        """Run over time in both directions.
+
+        Parameters
+        ----------
+        sequences : array or Tensor, shape (batch, timesteps, ...)
+        initial_state : list of arrays, optional
+            The first half for `forward_layer`, the other for `backward_layer`.
+        mask : array, shape (batch, timesteps), optional
+            True where a timestep counts.
+        training : bool
+            Whether dropout is active.
+        reset : array, shape (batch, timesteps), optional
+            True where a new sequence begins within a row: the states going forwards are set to zero before that
+            timestep, those going backwards before the one in front of it, which is the last of the sequence before.
+            So each sequence gets what it would alone. No gradient flows across.
+
+        Returns
+        -------
+        array or Tensor
+            The merged output, with `return_state` in a list together with the last states of `forward_layer`, then
+            those of `backward_layer`. Without a merge mode, a list that begins with both outputs. Sequences of
+            `backward_layer` are turned round: both outputs speak of the same timestep.
+
+        Raises
+        ------
+        ValueError
+            Of either layer; the recorded states of both stay as they were.
+        """
+        axis = 0 if getattr(self.forward_layer, "time_major", False) else 1
+        states = initial_state or ()
+        half = len(states) // 2
+        calls = []
+        for layer, own in zip(self._both, (states[:half], states[half:]), strict=True):
+            given = {"initial_state": own or None, "mask": mask, "training": training, "reset": reset}
+            if reset is not None and layer.go_backwards:
+                given["reset"] = _seen_backwards(reset, axis)
+            calls.append(given)
+        y, y_rev = self._run(sequences, calls)
+        states = []
+        if self.return_state:
+            (y, *states), (y_rev, *more) = y, y_rev
+            states += more
+        y, y_rev = self._working(y), self._working(y_rev)
+        if self.return_sequences:
+            y_rev = ops.flip(y_rev, axis)
+        merged = self._merge(y, y_rev)
+        states = [map_nest(self._working, state) for state in states]
+        if self.merge_mode is None:
+            return [*merged, *states]
+        return [merged, *states] if self.return_state else merged
+
+    def _run(self, sequences, calls):
+        """Return what both layers do."""
+        if not all(_has_parts(layer) for layer in self._both):
+            return [self._whole(layer, sequences, given) for layer, given in zip(self._both, calls, strict=True)]
+        for layer in self._both:
+            layer._check_input(sequences)
+        begun = [layer._begin(sequences, **given) for layer, given in zip(self._both, calls, strict=True)]
+        results = run_abreast([layer._passes(one) for layer, one in zip(self._both, begun, strict=True)])
+        # From here on nothing is refused: states are recorded.
+        outputs = [layer._end(*result) for layer, result in zip(self._both, results, strict=True)]
+        return [layer._finish(output) for layer, output in zip(self._both, outputs, strict=True)]
+
+    def _whole(self, layer, sequences, given):
+        """Call a layer that is more than its loop over time."""
+        known = layer._call_info.names
+        unknown = [name for name in ("initial_state", "reset") if given[name] is not None and name not in known]
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is no argument of the call of layer '{layer.name}'")
+        return layer(sequences, **{name: value for name, value in given.items() if name in known})
+
+    def _merge(self, y, y_rev):
+        if self.merge_mode == "concat":
+            return ops.concatenate([y, y_rev], axis=-1)
+        if self.merge_mode == "sum":
+            return y + y_rev
+        if self.merge_mode == "ave":
+            return (y + y_rev) / 2
+        return y * y_rev if self.merge_mode == "mul" else [y, y_rev]
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    @property
+    def states(self):
+        """The states that a stateful layer goes on from: those of `forward_layer`, then those of `backward_layer`."""
+        states = [getattr(layer, "states", None) for layer in self._both]
+        return None if any(own is None for own in states) else [*states[0], *states[1]]
+
+    def reset_states(self, states=None, mask=None):
+        """Set the states of both layers.
+
+        Parameters
+        ----------
+        states : list of arrays (batch, size), optional
+            Those of `forward_layer`, then those of `backward_layer`; zeros by default, from which a given
+            `initial_state` counts again at the next call.
+        mask : array of bool, shape (batch,), optional
+            True for the rows that are set; all by default.
+
+        Raises
+        ------
+        AttributeError
+            If the layer is not stateful.
+        ValueError
+            If the batch size is not known yet, or something does not fit; no state is set then.
+        """
+        if not self.stateful:
+            raise AttributeError("Layer must be stateful.")
+        halves = None, None
+        if states is not None:
+            if not isinstance(states, (list, tuple)):
+                raise ValueError(
+                    f"Unrecognized value for `states`. Expected `states` to be list or tuple. Received: {states}"
+                )
+            half = len(states) // 2
+            halves = states[:half], states[half:]
+        given = [{} if own is None else {"states": own} for own in halves]
+        if mask is not None:
+            given = [{**own, "mask": mask} for own in given]
+        for layer, own in zip(self._both, given, strict=True):
+            if isinstance(layer, RNN):
+                layer._new_states(**own)  # what does not fit either layer is refused before anything is set
+        for layer, own in zip(self._both, given, strict=True):
+            layer.reset_states(**own)
+
+    def reset_state(self, states=None, mask=None):
+        """Set the states of both layers; the same as `reset_states`."""
+        self.reset_states(states, mask)
+
+    # -- shapes, masks, configuration ---------------------------------------------------------------------------
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """Return the mask of the inputs for sequences, None for all else."""
+        if isinstance(previous_mask, (list, tuple)):
+            previous_mask = previous_mask[0]
+        mask = previous_mask if self.return_sequences else None
+        masks = [mask, mask] if self.merge_mode is None else [mask]
+        if self.return_state:
+            own = self.forward_layer.compute_mask(inputs, previous_mask)
+            masks += [None] * (2 * (len(own) - 1))
+        return masks if len(masks) > 1 else mask
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        """Return the shape of the output, or the shapes of outputs and states."""
+        (out, *states), (out_rev, *states_rev) = (
+            layer.compute_output_shape(sequences_shape)
+            if self.return_state
+            else [layer.compute_output_shape(sequences_shape)]
+            for layer in self._both
+        )
+        if self.merge_mode is None:
+            return [out, out_rev, *states, *states_rev]
+        if self.merge_mode == "concat":
+            out = (*out[:-1], out[-1] + out_rev[-1])
+        return [out, *states, *states_rev] if self.return_state else out
+
+    def get_config(self):
+        """Return the arguments that make this layer again."""
+        config = {**Layer.get_config(self), "merge_mode": self.merge_mode}
+        for name, layer in zip(("layer", "backward_layer"), self._both, strict=True):
+            config[name] = serialize_keras_object(layer)
+            config[name].pop("build_config", None)  # both are built here, under this layer's name
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make a layer from `get_config`'s result.
+
+        Parameters
+        ----------
+        config : dict
+            ``backward_layer`` may be absent, as in configurations of Keras 2.
+        custom_objects : dict, optional
+            Name -> class or function.
+
+        Returns
+        -------
+        Bidirectional
+            New, without weights.
+        """
+        backward = deserialize_keras_object(config.get("backward_layer"), custom_objects=custom_objects)
+        return super().from_config({**config, "backward_layer": backward}, custom_objects)
+
+
+def _has_parts(layer):
+    """Say whether a call of a layer is the beginning, passes and end that `RNN` has, all unchanged."""
+    return isinstance(layer, RNN) and all(
+        getattr(type(layer), name) is getattr(RNN, name) for name in ("__call__", "call")
+    )
+
+
+def _seen_backwards(reset, axis):
+    """Move restarts to the timesteps in front: there, seen from behind, another sequence begins."""
+    reset = reset if hasattr(reset, "shape") else np.asarray(reset)
+    if len(reset.shape) <= axis:
+        return reset  # the layer will say what is wrong
+    before = (slice(None),) * axis
+    moved = [reset[(*before, slice(1, None))], ops.zeros_like(reset[(*before, slice(1))])]
+    return ops.concatenate(moved, axis=axis)
+
+
+def _made_again(layer, prefix, go_backwards):
+    """Return a layer of the same configuration, with weights of its own."""
+    config = {
+        **layer.get_config(),
+        "go_backwards": go_backwards,
+        "name": prefix + layer.name.removeprefix(prefix),
+    }
+    with custom_object_scope(_named_within(layer)):
+        again = type(layer).from_config(config)
+    _copy_unserialized(layer, again)
+    return again
+
+
+def _named_within(layer):
+    """Return by name the classes and functions, the user's among them, that a layer's configuration may name."""
+    named = {}
+    for inner in layer._flatten_layers():
+        for value in (inner, *vars(inner).values()):
+            item = value if inspect.isfunction(value) else type(value)
+            if value is item or hasattr(value, "get_config"):
+                if named.setdefault(item.__name__, item) is not item:
+                    raise ValueError(
+                        f"Layer '{layer.name}' cannot be made again from its configuration: {item.__name__!r} is the "
+                        "name of two different things in it. Rename one of them"
+                    )
+    return named
+
+
+def _copy_unserialized(old, new):
+    """Copy what Keras's configurations leave out."""
+    for name in ("implementation", "use_cudnn"):
+        if name in vars(old):
+            setattr(new, name, vars(old)[name])
+    for cells in zip(_cells(old), _cells(new), strict=True):
+        _copy_unserialized(*cells)
+
+
+def _cells(layer):
+    return [cell for cell in (getattr(layer, "cell", None), *getattr(layer, "cells", ())) if cell is not None]
+
+
+export("keras.layers", Bidirectional)
