@@ -52,7 +52,7 @@ _sequence = _Sequence()
 class KernelCell(Layer):
     """Base of the cells that have kernels.
 
-    A subclass has its constructor, `gates`, `states`, `kernels` and `one_step`.
+    A subclass has its constructor, `kernels` and `one_step`.
 
     Parameters
     ----------
@@ -63,14 +63,10 @@ class KernelCell(Layer):
 
     Attributes
     ----------
-    gates, states : int
-        How many gates lie side by side in the weights; how many states there are.
     kernels : numbarnn.cells.Cell
-        The kernels of the cell.
+        The kernels of the cell, which also say how many gates and states it has.
     """
 
-    gates = 1
-    states = 1
     kernels = None
     recurrent_activation = None  # of a cell that has gates
 
@@ -100,23 +96,21 @@ class KernelCell(Layer):
         self.seed_generator = random.SeedGenerator(seed)
         # With dropout of h, Keras computes gate by gate; that is where each gate gets factors of its own.
         self.implementation = 1 if self.recurrent_dropout > 0 else max(1, implementation)
-        self.state_size = self.units if self.states == 1 else [self.units] * self.states
+        states = self.kernels.states
+        self.state_size = self.units if states == 1 else [self.units] * states
         self.output_size = self.units
         self._set_untracked("_packed", PackedCache())
 
     # -- weights ------------------------------------------------------------------------------------------------
 
-    @property
-    def bias_shape(self):
-        """Shape of the bias."""
-        return (self.gates * self.units,)
-
     def build(self, input_shape):
         """Make the weights for inputs of shape (batch, features)."""
-        columns = self.gates * self.units
+        columns = self.kernels.gates * self.units
         self.kernel = self._add("kernel", (input_shape[-1], columns), self.kernel_initializer)
         self.recurrent_kernel = self._add("recurrent_kernel", (self.units, columns), self.recurrent_initializer)
-        self.bias = self._add("bias", self.bias_shape, self.first_bias) if self.use_bias else None
+        self.bias = None
+        if self.use_bias:
+            self.bias = self._add("bias", self.kernels.bias_shape(self.units), self.first_bias)
 
     def _add(self, name, shape, initializer):
         option = name.removesuffix("_kernel")
@@ -142,7 +136,7 @@ class KernelCell(Layer):
         """Draw the factors of one sequence, (copies, batch, features) of x and of h; None where nothing is dropped."""
 
         def draw(rate, features):
-            copies = self.gates if self.implementation == 1 else 1
+            copies = self.kernels.gates if self.implementation == 1 else 1
             return random.dropout_factors(
                 x, rate, noise_shape=(None, features), copies=copies, seed=self.seed_generator
             )
@@ -210,9 +204,9 @@ class KernelCell(Layer):
         """
         listed = isinstance(states, (list, tuple))
         states = list(states) if listed else [states]
-        if len(states) != self.states:
+        if len(states) != self.kernels.states:
             raise ValueError(
-                f"Cell '{self.name}' has {self.states} states, but it was called with {len(states)} of them"
+                f"Cell '{self.name}' has {self.kernels.states} states, but it was called with {len(states)} of them"
             )
         inputs, *states = (self._working(a if hasattr(a, "dtype") else np.asarray(a)) for a in (inputs, *states))
         if self.fused_cell is not None:
@@ -277,7 +271,7 @@ class KernelCell(Layer):
             batch_size, dtype = inputs.shape[0], dtype or inputs.dtype
         if batch_size is None:
             raise ValueError("Argument `batch_size` must be given where `inputs` are not. Received: batch_size=None")
-        return [np.zeros((batch_size, self.units), dtype or self._working_dtype) for _ in range(self.states)]
+        return [np.zeros((batch_size, self.units), dtype or self._working_dtype) for _ in range(self.kernels.states)]
 
     # -- configuration ------------------------------------------------------------------------------------------
 

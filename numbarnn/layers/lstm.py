@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..cells import LSTM as KERNELS
+from .. import cells
 from ..serialization import export
 from .kernel_cell import KernelCell, arguments
 from .kernel_rnn import KernelRNN
@@ -48,9 +48,7 @@ class LSTMCell(KernelCell):
         If `units` is not a positive integer.
     """
 
-    gates = 4
-    states = 2
-    kernels = KERNELS
+    kernels = cells.LSTM
 
     def __init__(
         self,
