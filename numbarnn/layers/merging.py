@@ -475,13 +475,17 @@ class Dot(_Merge):
         inputs = _common_type(inputs)
         if self.normalize:
             inputs = [ops.normalize(x, axis=axis) for x, axis in zip(inputs, axes, strict=True)]
+        flat = [len(x.shape) == 2 for x in inputs]
+        # With an axis beside the one that is summed over, nothing needs a new shape: lengths may be unknown.
+        inputs = [ops.expand_dims(x, 1) if is_flat else x for x, is_flat in zip(inputs, flat, strict=True)]
         letters = iter("cdefghijklmnopqrstuvwxyz")
         labels = [["a", *(next(letters) for _ in x.shape[1:])] for x in inputs]
-        for label, axis in zip(labels, axes, strict=True):
-            label[axis] = "b"
-        rest = ["".join(letter for letter in label[1:] if letter != "b") for label in labels]
-        result = ops.einsum(f"{''.join(labels[0])},{''.join(labels[1])}->a{''.join(rest)}", *inputs)
-        return result if any(rest) else ops.expand_dims(result, 1)
+        for label, axis, is_flat in zip(labels, axes, flat, strict=True):
+            label[2 if is_flat else axis] = "b"
+        first, second = ("".join(label) for label in labels)
+        rest = (first + second).replace("a", "").replace("b", "")
+        result = ops.einsum(f"{first},{second}->a{rest}", *inputs)
+        return ops.squeeze(result, 1) if flat[0] else ops.squeeze(result, -1) if flat[1] else result
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for a list of two shapes."""
