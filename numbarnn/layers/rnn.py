@@ -563,7 +563,8 @@ def call_arguments(layer, sequences, args, kwargs):
     if states:
         if kwargs.get("initial_state") is not None:
             raise ValueError(
-                f"`initial_state` was passed both in the list of inputs and as an argument of layer '{layer.name}'"
+                f"`initial_state` was passed both in the list of inputs and as a keyword argument of layer "
+                f"'{layer.name}'"
             )
         kwargs["initial_state"] = states
     mask = kwargs.get("mask")
