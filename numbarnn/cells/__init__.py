@@ -39,7 +39,8 @@ and for tests, is ``lstm.step``:
 
 from numbarnn.cells.contract import Cell, Workspace
 from numbarnn.cells.gru import CELL as GRU
+from numbarnn.cells.gru_reset_before import CELL as GRU_RESET_BEFORE
 from numbarnn.cells.lstm import CELL as LSTM
 from numbarnn.cells.simple_rnn import CELL as SIMPLE_RNN
 
-__all__ = ["GRU", "LSTM", "SIMPLE_RNN", "Cell", "Workspace"]
+__all__ = ["GRU", "GRU_RESET_BEFORE", "LSTM", "SIMPLE_RNN", "Cell", "Workspace"]

@@ -37,7 +37,7 @@ ROW_BLOCK = 24  # rows whose gates' inputs stay in the first-level cache between
 
 @device
 def step(zz, zr, zh, m, h0, activation, recurrent_activation):
-    """One step from the gates' inputs, the candidate's recurrent product and h: h and what the tape keeps of z, r, g."""
+    """One step from the gates' inputs, the candidate's recurrent product and h: h, and what the tape keeps."""
     z, r = gate(zz, recurrent_activation), gate(zr, recurrent_activation)
     zg = fma(r, m, zh)
     g = squash(zg, activation)
