@@ -6,17 +6,16 @@ from itertools import combinations, product
 
 import autograd
 import autograd.numpy as anp
+import numba
 import numpy as np
 import pytest
-from numba import types
 from parity import BOUNDED, MASKS, make_mask
 from reference import one_chain
 
 from numbarnn import cells, gemm, jit, recurrence
-from numbarnn.cells import lstm
+from numbarnn.cells import gru, lstm, simple_rnn
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK
-from numbarnn.jit import njit
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
 from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
@@ -118,6 +117,7 @@ def problem(
     # Activations without a bound feed on themselves.
     t = min(t, 2) if options.get("activation") == "exponential" else t
     scale = 1.0 if names <= BOUNDED else 0.1 if "exponential" in names else 0.3
+    # Few large products (hence the 4 below) saturate activations: 1 - h * h has no digits left to compare.
 
     def normal(*shape, factor=1.0):
         return (factor * rng.standard_normal(shape)).astype(dtype)
@@ -130,8 +130,8 @@ def problem(
     return Problem(
         name=cell,
         x=normal(b, t, i),
-        kernel=normal(i, gates * h, factor=scale / np.sqrt(i)),
-        recurrent=normal(h, gates * h, factor=scale / np.sqrt(h)),
+        kernel=normal(i, gates * h, factor=scale / np.sqrt(max(i, 4))),
+        recurrent=normal(h, gates * h, factor=scale / np.sqrt(max(h, 4))),
         bias=normal(*CELLS[cell].bias_shape(h), factor=0.5 * scale) if use_bias else None,
         h=normal(b, h, factor=0.5) if initial_states else None,
         c=normal(b, h) if initial_states and states > 1 else None,
@@ -314,7 +314,9 @@ def test_values_and_gradients(index, cell):
     for name, value in expected(p).items():
         if name != "d_bias" or p.bias is not None:
             assert found[name].dtype == p.x.dtype
-            assert_close(found[name], value, TOLERANCE[p.x.dtype.name], f"{name} of {CASES[index]}")
+            # Among few sums all may be small by cancellation, and none sets the scale.
+            tolerance = TOLERANCE[p.x.dtype.name] * (4 if value.size < 16 else 1)
+            assert_close(found[name], value, tolerance, f"{name} of {CASES[index]}")
     out, states, pullback = run(p, save=False)
     unsaved = named(out, states)
     assert_same_bits(unsaved, found, unsaved)
@@ -740,7 +742,7 @@ def test_inputs_of_any_memory_order_and_read_only(cell):
     for change in (lambda name, array: np.asfortranarray(array), strided, turned, read_only):
         assert_same_bits(answer(p.changed(change)), whole)
     for kernel in KERNELS:
-        arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, types.Array)]
+        arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
 
 
@@ -906,18 +908,31 @@ PAIRS = [
 NAMES = {info.code: name for name, info in ACTIVATIONS.items()}
 
 
+def names_of(codes):
+    """Return the naive loop's activations for run-time codes."""
+    return {"activation": NAMES.get(codes[0], "tanh"), "recurrent_activation": NAMES.get(codes[1], "sigmoid")}
+
+
 @pytest.mark.parametrize("codes", PAIRS)
-def test_the_step_in_plain_python(codes, rng):
+def test_the_step_of_the_simple_rnn_in_plain_python(codes, rng):
     """`step` and `step_back` are Python that NumPy arrays can go through: the reference, to read and to try."""
+    z, d_h = rng.standard_normal((2, 5, 7))
+    activation = NAMES.get(codes[0], "tanh")
+    h, kept = simple_rnn.step(z, codes[0])
+    _, (expected,) = reference.simple_rnn(np, z[:, None], [np.eye(7), np.zeros((7, 7))], [0 * z], activation=activation)
+    assert_close(h, expected, 1e-14)
+    slopes = simple_rnn.step_back(d_h, kept if codes[0] else h, codes[0])
+    check_gradients(lambda z: np.vdot(d_h, simple_rnn.step(z, codes[0])[0]), [z], [slopes])
+
+
+@pytest.mark.parametrize("codes", PAIRS)
+def test_the_step_of_the_lstm_in_plain_python(codes, rng):
     z = list(rng.standard_normal((4, 5, 7)))
     c0, d_h, d_c = rng.standard_normal((3, 5, 7))
-    activation, recurrent_activation = NAMES.get(codes[0], "tanh"), NAMES.get(codes[1], "sigmoid")
     h, c, *kept = lstm.step(*z, c0, *codes)
-    # A single step of the naive loop whose gates' inputs are its input.
     _, (h_expected, c_expected) = reference.lstm(
-        np, np.concatenate(z, axis=1)[:, None], [np.eye(28), np.zeros((7, 28))], [np.zeros((5, 7)), c0],
-        activation=activation, recurrent_activation=recurrent_activation,
-    )  # fmt: skip
+        np, np.hstack(z)[:, None], [np.eye(28), np.zeros((7, 28))], [0 * c0, c0], **names_of(codes)
+    )
     assert_close(h, h_expected, 1e-14)
     assert_close(c, c_expected, 1e-14)
 
@@ -928,25 +943,48 @@ def test_the_step_in_plain_python(codes, rng):
     check_gradients(loss, [*z, c0], lstm.step_back(d_h, d_c, *kept, c0, c, *codes))
 
 
-@njit
-def row_by_row(x, weights, work):
-    """A user's own compiled function around the kernel."""
-    batch, timesteps, _ = x.shape
-    kernel, recurrent, bias = weights
-    states, out, flags, order, x_factors, h_factors, tape = work
-    for b in range(batch):
-        lstm.forward(
-            b, b + 1, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-            0, timesteps, False, None, None,
-        )  # fmt: skip
-    return states[0, timesteps % 2].copy()
+@pytest.mark.parametrize("codes", PAIRS)
+def test_the_step_of_the_gru_in_plain_python(codes, rng):
+    z = list(rng.standard_normal((3, 5, 7)))
+    m, h0, d_h = rng.standard_normal((3, 5, 7))
+    h, *kept = gru.step(*z, m, h0, *codes)
+    # The recurrent bias of the candidate is m, of which a row alone has one value for each unit.
+    for b in range(5):
+        bias = np.concatenate([np.zeros(35), m[b]]).reshape(2, 21)
+        weights = [np.eye(21), np.zeros((7, 21)), bias]
+        _, (expected,) = reference.gru(np, np.hstack(z)[b : b + 1, None], weights, [h0[b : b + 1]], **names_of(codes))
+        assert_close(h[b : b + 1], expected, 1e-14)
+
+    def loss(*arrays):
+        return np.vdot(d_h, gru.step(*arrays, *codes)[0])
+
+    check_gradients(loss, [*z, m, h0], gru.step_back(d_h, *kept, m, h0, *codes))
 
 
-def test_the_kernel_in_compiled_code():
-    p = problem("LSTM", (4, 5, 3, 6))
+def row_by_row(forward):
+    """Make a user's own compiled function around a cell's kernel."""
+
+    @numba.njit
+    def run(x, weights, work):
+        batch, timesteps, _ = x.shape
+        kernel, recurrent, bias = weights
+        states, out, flags, order, x_factors, h_factors, tape = work
+        for b in range(batch):
+            forward(
+                b, b + 1, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
+                0, timesteps, False, None, None,
+            )  # fmt: skip
+        return states[0, timesteps % 2].copy()
+
+    return run
+
+
+@EACH
+def test_the_kernel_in_compiled_code(cell):
+    p = problem(cell, (4, 5, 3, 6))
     work = p.cell.workspace(4, 5, 3, 6, "float64")
     work.states[:, 0] = p.states
-    h = row_by_row(p.x, p.cell.pack(p.kernel, p.recurrent, p.bias), work)
+    h = row_by_row(p.cell.forward)(p.x, p.cell.pack(p.kernel, p.recurrent, p.bias), work)
     assert_same_bits({"out": work.out, "h": h}, answer(p), ("out", "h"))
 
 
