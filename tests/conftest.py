@@ -20,7 +20,7 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("numbarnn", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("numbarnn")
 
-OPTIONS = pytest.StashKey[Counter]()
+TALLIES = pytest.StashKey[dict]()
 
 
 @pytest.fixture(autouse=True)
@@ -44,18 +44,23 @@ def rng():
 
 
 @pytest.fixture
-def count_options(request):
-    """Return a function that adds the options a parity test has exercised to the tally printed at the end."""
+def tally(request):
+    """Return a function that adds a configuration, its options and its errors to a tally printed at the end."""
 
-    def count(*names):
-        request.config.stash.setdefault(OPTIONS, Counter()).update(names)
+    def add(title, options, errors):
+        options_of, worst = request.config.stash.setdefault(TALLIES, {}).setdefault(title, (Counter(), {}))
+        options_of.update(["configurations", *options])
+        for name, error in errors.items():
+            worst[name] = max(worst.get(name, 0.0), error)
 
-    return count
+    return add
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    counts = config.stash.get(OPTIONS, None)
-    if counts:
-        terminalreporter.section("parity: configurations per option")
-        for name, count in sorted(counts.items()):
-            terminalreporter.write_line(f"{count:5d}  {name}")
+    for title, (options, worst) in config.stash.get(TALLIES, {}).items():
+        total = options.pop("configurations")
+        terminalreporter.section(f"{title}: {total} configurations as they should be")
+        for name, count in sorted(options.items()):
+            terminalreporter.write_line(f"{count:5d} {count / total:4.0%}  {name}")
+        for name, error in sorted(worst.items()):
+            terminalreporter.write_line(f"  {error:.1e}  largest error of {name}")
