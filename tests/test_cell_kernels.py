@@ -10,10 +10,11 @@ import numba
 import numpy as np
 import pytest
 from parity import BOUNDED, MASKS, make_mask
-from reference import one_chain
+from reference import fma, one_chain
 
 from numbarnn import cells, gemm, jit, recurrence
-from numbarnn.cells import gru, lstm, simple_rnn
+from numbarnn.cells import gru, gru_reset_before, lstm, simple_rnn
+from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK
 from numbarnn.recurrence import kernel_calls
@@ -460,7 +461,7 @@ def kernels(p, segments, blocks, order=None):
         )  # fmt: skip
     result = named(out, last, d_x, d_weights, in_data(d_states))
     assert_same_bits(unsaved, result, unsaved)
-    return {**result, "kept": kept, "tape": tape}
+    return {**result, "kept": kept, "tape": tape, "before": states[0, :-1]}
 
 
 @EACH
@@ -475,18 +476,45 @@ def test_segments_of_steps_and_blocks_of_rows(options, dtype, cell):
     assert_same_bits(kernels(p, [(0, 3), (3, 10)], [(7, 9), (0, 1), (1, 7)]), whole, whole)
 
 
+@EACH
 @BOTH
-def test_every_sum_is_one_chain_in_the_order_of_the_law(dtype):
-    """Bias, then x, then h in rising order; gradients of weights over falling steps, and rising rows in each."""
-    p = problem("LSTM", (3, 1, 4, 5), dtype, activation="linear", recurrent_activation="linear")
-    z = kernels(p, [(0, 1)], [(0, 3)])["kept"][0]
-    np.testing.assert_array_equal(z, one_chain(np.hstack([p.x[:, 0], p.h]), np.vstack([p.kernel, p.recurrent]), p.bias))
-    p = problem("LSTM", (3, 4, 2, 3), dtype, mask="scattered")
+def test_every_gate_is_one_chain_in_the_order_of_the_law(dtype, cell):
+    """Bias, then x, then h in rising order: what the tape keeps where no activation changes it."""
+    p = problem(cell, (3, 1, 4, 5), dtype, activation="linear", recurrent_activation="linear")
+    x, h, last = p.x[:, 0], p.h, slice(-5, None)
+    joint = p.bias if p.bias.ndim == 1 else p.bias[0] + p.bias[1]
+    z = one_chain(np.hstack([x, h]), np.vstack([p.kernel, p.recurrent]), joint)
+    if p.cell.apart == PRODUCT:  # of the last gate: two chains, with a bias each
+        m = one_chain(h, p.recurrent[:, last], p.bias[1, last])
+        z[:, last] = fma(z[:, 5:10], m, one_chain(x, p.kernel[:, last], p.bias[0, last]))
+        z = np.hstack([z, m])
+    if p.cell.apart == OPERAND:  # of the last gate: r * h in the place of h
+        left = z[:, 5:10] * h
+        z[:, last] = one_chain(np.hstack([x, left]), np.vstack([p.kernel, p.recurrent])[:, last], joint[last])
+        z = np.hstack([z, left])
+    np.testing.assert_array_equal(kernels(p, [(0, 1)], [(0, 3)])["kept"][0], z)
+
+
+@EACH
+@BOTH
+def test_every_gradient_of_a_weight_is_one_chain_in_the_order_of_the_law(dtype, cell):
+    """Over falling steps, and in each over rising rows, of those that count."""
+    p = problem(cell, (3, 4, 2, 3), dtype, mask="scattered", x_copies="gates")
     found = kernels(p, [(0, 4)], [(0, 3)])
-    order = [(t, b) for t in (3, 2, 1, 0) for b in range(3) if p.mask[b, t]]
-    x, dz = np.array([p.x[b, t] for t, b in order]), np.array([found["tape"][t, b] for t, b in order])
-    np.testing.assert_array_equal(found["d_kernel"], one_chain(x.T, dz))
-    np.testing.assert_array_equal(found["d_bias"], one_chain(np.ones((1, len(dz)), dtype), dz)[0])
+    links = [(t, b) for t in (3, 2, 1, 0) for b in range(3) if p.mask[b, t]]
+    kept, dz, h = (np.array([found[name][link] for link in links]) for name in ("kept", "tape", "before"))
+    for gate in range(p.cell.gates):
+        own, extra = (slice(3 * g, 3 * g + 3) for g in (gate, p.cell.gates))
+        x = np.array([p.x[b, t] * p.x_factors[gate, b] for t, b in links])
+        left, right = h, dz[:, own]
+        if gate == p.cell.gates - 1 and p.cell.apart == PRODUCT:
+            right = dz[:, extra]
+        if gate == p.cell.gates - 1 and p.cell.apart == OPERAND:
+            left = kept[:, extra]
+        np.testing.assert_array_equal(found["d_kernel"][:, own], one_chain(x.T, dz[:, own]))
+        np.testing.assert_array_equal(found["d_recurrent"][:, own], one_chain(left.T, right))
+        for d_bias, d in zip(np.atleast_2d(found["d_bias"]), (dz[:, own], right), strict=False):
+            np.testing.assert_array_equal(d_bias[own], one_chain(np.ones((1, len(d)), dtype), d)[0])
 
 
 @EACH
@@ -961,6 +989,29 @@ def test_the_step_of_the_gru_in_plain_python(codes, rng):
     check_gradients(loss, [*z, m, h0], gru.step_back(d_h, *kept, m, h0, *codes))
 
 
+@pytest.mark.parametrize("codes", PAIRS)
+def test_the_steps_of_the_gru_that_resets_before_in_plain_python(codes, rng):
+    z = list(rng.standard_normal((3, 5, 7)))
+    h0, d_h, d_rh = rng.standard_normal((3, 5, 7))
+    # The naive loop, with the candidate's input by a recurrent kernel of ones in the diagonal.
+    weights = [np.eye(21), np.hstack([np.zeros((7, 14)), np.eye(7)])]
+    _, (expected,) = reference.gru(np, np.hstack(z)[:, None], weights, [h0], reset_after=False, **names_of(codes))
+    update, rh, kz, kr = gru_reset_before.reset_step(z[0], z[1], h0, codes[1])
+    h, kg = gru_reset_before.step(z[2] + rh, update, h0, codes[0])
+    assert_close(h, expected, 1e-14)
+
+    def reset(zr, h0):
+        return np.vdot(d_rh, gru_reset_before.reset_step(z[0], zr, h0, codes[1])[1])
+
+    check_gradients(reset, [z[1], h0], gru_reset_before.reset_step_back(d_rh, kr, h0, codes[1]))
+
+    def loss(zz, zh, h0):
+        update = gru_reset_before.reset_step(zz, z[1], h0, codes[1])[0]
+        return np.vdot(d_h, gru_reset_before.step(zh, update, h0, codes[0])[0])
+
+    check_gradients(loss, [z[0], z[2] + rh, h0], gru_reset_before.step_back(d_h, kz, kg, h0, *codes))
+
+
 def row_by_row(forward):
     """Make a user's own compiled function around a cell's kernel."""
 
@@ -979,7 +1030,7 @@ def row_by_row(forward):
     return run
 
 
-@EACH
+@pytest.mark.parametrize("cell", ["SIMPLE_RNN", "GRU_RESET_BEFORE"])  # the LSTM: see the example in `numbarnn.cells`
 def test_the_kernel_in_compiled_code(cell):
     p = problem(cell, (4, 5, 3, 6))
     work = p.cell.workspace(4, 5, 3, 6, "float64")
