@@ -730,7 +730,7 @@ def test_narrow_targets(tmp_path, cpu, features, expected):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_against_keras_on_torch(name, count_options):
+def test_against_keras_on_torch(name):
     """Values and gradients, the kinks and their neighbourhood included."""
     torch = pytest.importorskip("torch")
     keras = pytest.importorskip("keras")
@@ -744,4 +744,3 @@ def test_against_keras_on_torch(name, count_options):
     np.testing.assert_allclose(y, value.detach().numpy(), rtol=3e-6, atol=2e-6 if name == "gelu" else 1e-7)
     slope = slopes(name, y if ACTIVATIONS[name].derivative_from == "output" else x)
     np.testing.assert_allclose(slope, symbol.grad.numpy(), rtol=3e-6, atol=1e-6)
-    count_options(f"activation={name}")
