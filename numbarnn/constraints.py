@@ -6,11 +6,27 @@ from . import ops
 from .backend import epsilon, to_snake_case
 from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
-__all__ = ["Constraint", "MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm", "deserialize", "get", "serialize"]
+__all__ = [
+    "Constraint",
+    "MaxNorm",
+    "MinMaxNorm",
+    "NonNeg",
+    "UnitNorm",
+    "deserialize",
+    "get",
+    "max_norm",
+    "min_max_norm",
+    "non_neg",
+    "serialize",
+    "unit_norm",
+]
 
 
 class Constraint:
-    """Base class: an object called with a weight's value that returns the value it should have."""
+    """Base class: an object called with a weight's value that returns the value it should have.
+
+    By itself it allows everything.
+    """
 
     def __call__(self, w):
         """Return the nearest allowed value.
@@ -24,7 +40,7 @@ class Constraint:
         array or Tensor
             Of the same shape.
         """
-        raise NotImplementedError("Constraint subclasses must implement the `__call__()` method.")
+        return w
 
     def get_config(self):
         """Return the constructor's arguments as a dict."""
@@ -124,9 +140,14 @@ class MinMaxNorm(Constraint):
         return {"min_value": self.min_value, "max_value": self.max_value, "rate": self.rate, "axis": self.axis}
 
 
-_CLASSES = (MaxNorm, MinMaxNorm, NonNeg, UnitNorm)
+max_norm = MaxNorm
+min_max_norm = MinMaxNorm
+non_neg = NonNeg
+unit_norm = UnitNorm
+
+_CLASSES = (Constraint, MaxNorm, MinMaxNorm, NonNeg, UnitNorm)
 _NAMES = {name: cls for cls in _CLASSES for name in (cls.__name__, to_snake_case(cls.__name__))}
-export("keras.constraints", Constraint, *_CLASSES)
+export("keras.constraints", *_CLASSES)
 
 
 def serialize(constraint):

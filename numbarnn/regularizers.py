@@ -156,7 +156,7 @@ class OrthogonalRegularizer(Regularizer):
         size = rows.shape[0]
         rows = ops.normalize(rows, axis=1)
         cosines = ops.matmul(rows, ops.transpose(rows)) * (1.0 - np.eye(size, dtype=x.dtype))
-        pairs = size * (size - 1.0) / 2.0
+        pairs = max(1.0, size * (size - 1.0) / 2.0)  # of a single row there is none: it costs nothing
         return self.factor * 0.5 * ops.sum(ops.abs(cosines)) / pairs
 
     def get_config(self):
@@ -169,7 +169,7 @@ l2 = L2
 l1_l2 = L1L2
 orthogonal_regularizer = OrthogonalRegularizer
 
-_CLASSES = (L1, L1L2, L2, OrthogonalRegularizer)
+_CLASSES = (L1, L1L2, L2, OrthogonalRegularizer, Regularizer)
 _NAMES = {name: cls for cls in _CLASSES for name in (cls.__name__, to_snake_case(cls.__name__))}
 _NAMES["l1_l2"] = L1L2
 export("keras.regularizers", *_CLASSES)
@@ -210,7 +210,8 @@ def get(identifier):
     Parameters
     ----------
     identifier : None, str, dict, class or callable
-        ``"l1_l2"`` as a string has both factors at 0.01, as in Keras.
+        A string for `L1L2` (``"l1_l2"``, ``"l1l2"``, ``"L1L2"``) has both factors at 0.01, as in Keras 2 and as Keras 3
+        documents it (its own ``"l1l2"`` has both at 0).
 
     Returns
     -------
@@ -223,6 +224,6 @@ def get(identifier):
     """
     if identifier is None:
         return None
-    if identifier in ("l1_l2", "L1L2"):
+    if isinstance(identifier, str) and _NAMES.get(identifier) is L1L2:
         return L1L2(0.01, 0.01)
     return interpret(identifier, "regularizer", deserialize)

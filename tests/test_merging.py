@@ -314,9 +314,10 @@ def test_errors():
     x = np.ones((2, 3, 4), np.float32)
     for name in ELEMENTWISE:
         layer = getattr(layers, name)
-        for wrong in (x, []):
-            with pytest.raises(ValueError, match="A merge layer should be called on a list of at least 1 input"):
-                layer()(wrong)
+        with pytest.raises(ValueError, match=r"on a list of inputs. Received: input_shape=\(2, 3, 4\) \(not a list"):
+            layer()(x)
+        with pytest.raises(ValueError, match="A merge layer should be called on a list of at least 1 input"):
+            layer()([])
         with pytest.raises(ValueError, match="Cannot merge tensors with different batch sizes. Received tensors with"):
             layer()([x, x[:1]])
         with pytest.raises(ValueError, match=r"Inputs have incompatible shapes. Received shapes \(3, 4\) and \(3, 3\)"):
@@ -347,7 +348,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"axis values 3 \(at axis 1\) != 4 \(at axis 2\)"):
         layers.Dot((1, 2))([x, x])
     for axes in (0, (1, -3)):
-        with pytest.raises(ValueError, match="Axis 0 is the batch"):
+        with pytest.raises(ValueError, match="Cannot perform batch_dot over axis 0"):
             layers.Dot(axes)([x, x])
     with pytest.raises(ValueError, match="out of bounds"):
         layers.Dot(3)([x, x])

@@ -83,7 +83,7 @@ class _Merge(Layer):
         ----------
         input_shape : list of tuple
         """
-        self.compute_output_shape(input_shape)
+        self.compute_output_shape([] if input_shape is None else input_shape)
 
     def compute_output_spec(self, inputs):
         """Return the shape and dtype of the output: integers stay integers."""
@@ -133,9 +133,11 @@ class _Elementwise(_Merge):
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for a list of shapes."""
+        if isinstance(input_shape, (list, tuple)) and len(input_shape) == 0:
+            raise ValueError("A merge layer should be called on a list of at least 1 input. Received 0 inputs.")
         if not _is_list_of_shapes(input_shape):
             raise ValueError(
-                "A merge layer should be called on a list of at least 1 input. "
+                "A merge layer should be called on a list of inputs. "
                 f"Received: input_shape={input_shape} (not a list of shapes)"
             )
         batches = {shape[0] for shape in input_shape if shape} - {None}
@@ -446,7 +448,7 @@ class Dot(_Merge):
                 raise ValueError(f"Axis {axis} is out of bounds for input shapes {shapes}. Received: axes={self.axes}")
         axes = tuple(axis % len(shape) for axis, shape in zip(given, shapes, strict=True))
         if 0 in axes:
-            raise ValueError(f"Axis 0 is the batch: no dot product can be taken along it. Received: axes={self.axes}")
+            raise ValueError(f"Cannot perform batch_dot over axis 0, the batch. Received: axes={self.axes}")
         (first, second), (i, j) = shapes, axes
         if None not in (first[i], second[j]) and first[i] != second[j]:
             raise ValueError(
