@@ -7,23 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from parity import as_list, make_mask
+from parity import as_list
+from recurrent import EVERYTHING, KINDS, MASK, RESET, STATES, B, F, T, U, X, close, differentiate, same, slopes
 
-from numbarnn import backend, cells, graph, initializers, layers, losses, models, ops, optimizers, random, serialization
+from numbarnn import backend, cells, graph, initializers, layers, models, ops, random, serialization
 from numbarnn.graph import Spec
 from numbarnn.layers import get_mask
 from numbarnn.layers.fused import PackedCache
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
-from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
 from numbarnn.variable import Variable
-
-B, T, F, U = 4, 6, 3, 5
-X = np.random.default_rng(0).standard_normal((B, T, F)).astype("float32")
-STATES = list(np.random.default_rng(1).standard_normal((2, B, U)).astype("float32"))
-MASK = make_mask("scattered", B, T, np.random.default_rng(2))
-RESET = np.random.default_rng(3).random((B, T)) < 0.3
-EVERYTHING = {"return_sequences": True, "return_state": True}
 
 
 @pytest.fixture(autouse=True)
@@ -33,45 +26,8 @@ def fresh_names():
     backend.set_floatx("float32")
 
 
-def lstm(units=U, bias_initializer="random_normal", **options):
-    """Make an LSTM whose bias is not zeros."""
-    return layers.LSTM(units, bias_initializer=bias_initializer, **options)
-
-
-def like(layer, **options):
-    """Make a built LSTM with the weights of another and other options."""
-    twin = lstm(**options)
-    twin.build((B, T, F))
-    twin.set_weights(layer.get_weights())
-    return twin
-
-
-def naive(layer, x, states=None, **options):
-    """Ask the naive loop, with the layer's weights, in float64."""
-    states = [np.zeros((B, U))] * 2 if states is None else states
-    return reference.lstm(
-        np, x.astype("float64"), [w.astype("float64") for w in layer.get_weights()], states, **options
-    )
-
-
-def same(actual, expected):
-    """Assert that two results, or lists of results, are the same bits."""
-    for a, b in zip(as_list(actual), as_list(expected), strict=True):
-        assert type(a) is type(b) is np.ndarray
-        np.testing.assert_array_equal(a, b)
-
-
-def close(actual, expected, tolerance=TOLERANCE["float32"]):
-    for a, b in zip(as_list(actual), as_list(expected), strict=True):
-        assert_close(a, b, tolerance)
-
-
-def differentiate(layer, x, d_outputs, **options):
-    """Call a layer in a traced program; return outputs and gradients of the input and of the trainable weights."""
-    program = graph.trace(lambda x: as_list(layer(x, **options)), [Spec(x.shape, x.dtype)])
-    forward, backward = program.linearize(list(range(len(d_outputs))), [*program.inputs, *layer.trainable_weights])
-    outputs, residuals = forward(x)
-    return outputs, backward(residuals, d_outputs)
+[LSTM] = [kind for kind in KINDS if kind.name == "LSTM"]
+lstm, like, naive = LSTM.make, LSTM.like, LSTM.loop
 
 
 # ---------------------------------------------------------------------------------------------- one layer, three ways
@@ -118,8 +74,7 @@ def test_the_cell_stepped_by_hand_is_the_layer():
 def test_values_are_those_of_the_equations():
     layer = lstm(**EVERYTHING)
     found = layer(X, initial_state=STATES, mask=MASK, reset=RESET)
-    sequence, last = naive(layer, X, STATES, mask=MASK, reset=RESET)
-    close(found, [sequence, *last])
+    close(found, naive(layer, X, STATES, mask=MASK, reset=RESET))
 
 
 def test_which_outputs_come_out():
@@ -159,17 +114,13 @@ def test_output_shapes(return_state, return_sequences, time_major):
 # ------------------------------------------------------------------------------------------------------------- masks
 
 
-def expected_with_mask(layer, **options):
-    sequence, last = naive(layer, X, mask=MASK, **options)
-    return [sequence, *last]
-
-
 @pytest.mark.parametrize("zero_output_for_mask", [False, True])
 @pytest.mark.parametrize("go_backwards", [False, True])
 def test_masked_steps(go_backwards, zero_output_for_mask):
     layer = lstm(**EVERYTHING, go_backwards=go_backwards, zero_output_for_mask=zero_output_for_mask)
     found = layer(X, mask=MASK)
-    close(found, expected_with_mask(layer, go_backwards=go_backwards, zero_output_for_mask=zero_output_for_mask))
+    options = {"go_backwards": go_backwards, "zero_output_for_mask": zero_output_for_mask}
+    close(found, naive(layer, X, mask=MASK, **options))
     last = like(layer, go_backwards=go_backwards, zero_output_for_mask=zero_output_for_mask)
     same(last(X, mask=MASK), found[0][:, -1])
     final = MASK[:, 0 if go_backwards else -1]
@@ -246,145 +197,7 @@ def test_states_may_be_given_in_many_ways():
     same(layer(X, initial_state=[state.astype("float64") for state in STATES]), found)
     same(layer(X, initial_state=[state.tolist() for state in STATES]), found)
     same(layer([X]), layer(X))
-    close(found, [a for part in naive(layer, X, STATES) for a in as_list(part)])
-
-
-def parts(layer, *slices):
-    """Call a layer on one slice of the sequence after the other."""
-    return [layer(X[:, part]) for part in slices]
-
-
-HALVES = (slice(0, 2), slice(2, T))
-
-
-def test_a_stateful_layer_goes_on():
-    plain = lstm(**EVERYTHING)
-    out, h, c = plain(X)
-    layer = like(plain, **EVERYTHING, stateful=True)
-    same(layer.states, [np.zeros((B, U), "float32")] * 2)
-    (first, *_), (second, *last) = parts(layer, *HALVES)
-    same([np.hstack([first, second]), *last], [out, h, c])
-    same(layer.states, [h, c])
-    assert len(layer.weights) == 3
-    layer.reset_states()
-    same(parts(layer, *HALVES)[1], [second, *last])
-    layer.reset_state()
-    same(layer(X), [out, h, c])
-
-
-def test_states_handed_out_do_not_change_later():
-    layer = lstm(**EVERYTHING, stateful=True)
-    _, h, c = layer(X)
-    kept = [h.copy(), c.copy()]
-    layer(X)
-    same([h, c], kept)
-
-
-def test_a_given_state_counts_at_the_start_of_a_stateful_layer_only():
-    plain = lstm(**EVERYTHING)
-    out, *last = plain(X, initial_state=STATES)
-    layer = like(plain, **EVERYTHING, stateful=True)
-    first = layer(X[:, :2], initial_state=STATES)
-    second = layer(X[:, 2:], initial_state=STATES)  # recorded states win
-    same([np.hstack([first[0], second[0]]), *second[1:]], [out, *last])
-    layer.reset_states()
-    same(layer(X, initial_state=STATES), [out, *last])
-    layer.reset_states(STATES)
-    same(layer(X, initial_state=[0 * state for state in STATES]), [out, *last])
-    layer.reset_states([np.zeros((B, U))] * 2)  # zeros that were set count as well as others
-    same(layer(X, initial_state=STATES), plain(X))
-
-
-def test_masked_steps_change_no_recorded_state():
-    layer = lstm(**EVERYTHING, stateful=True)
-    layer(X)
-    before = layer.states
-    layer(X, mask=np.zeros((B, T), bool))
-    same(layer.states, before)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"mask": MASK[:, 1:]}, "`mask` of layer .* must have shape"),
-        ({"initial_state": STATES[:1]}, "is not compatible with `cell.state_size`"),
-        ({"reset": RESET[1:]}, "`reset` of layer .* must have shape"),
-    ],
-)
-def test_a_call_that_is_refused_leaves_the_states_alone(arguments, message):
-    layer = lstm(**EVERYTHING, stateful=True)
-    layer(X)
-    before = layer.states
-    kernel_calls.clear()
-    with pytest.raises(ValueError, match=message):
-        layer(X, **arguments)
-    assert not kernel_calls
-    same(layer.states, before)
-
-
-def test_a_program_carries_states_from_replay_to_replay():
-    plain = lstm(**EVERYTHING)
-    out, *last = plain(X)
-    layer = like(plain, **EVERYTHING, stateful=True)
-    program = graph.trace(lambda x: layer(x), [Spec((B, 2, F), "float32")])
-    found = [program(X[:, t : t + 2]) for t in (0, 2, 4)]
-    same([np.hstack([part[0] for part in found]), *found[-1][1:]], [out, *last])
-    same(layer.states, last)
-    given = graph.trace(lambda x, h, c: layer(x, initial_state=[h, c]), [Spec(a.shape, a.dtype) for a in (X, *STATES)])
-    same(given(X, *STATES)[1:], like(plain, **EVERYTHING)(X, initial_state=last)[1:])
-    layer.reset_states()
-    same(given(X, *STATES), plain(X, initial_state=STATES))
-
-
-def test_a_model_carries_states_from_batch_to_batch():
-    model = models.Sequential([layers.Input(batch_shape=(2, 3, F)), lstm(stateful=True), layers.Dense(1)])
-    recurrent = model.layers[0]
-    plain = like(recurrent, return_state=True)
-    windows = np.concatenate([X[:2, :3], X[:2, 3:]])  # rows 0 and 1, then their continuation
-
-    def head(hidden):
-        return model.layers[1](hidden)
-
-    found = model.predict(windows, batch_size=2, verbose=0)
-    out_1, *states = plain(X[:2, :3])
-    out_2, *last = plain(X[:2, 3:], initial_state=states)
-    same(found, np.concatenate([head(out_1), head(out_2)]))
-    same(recurrent.states, last)
-    model.reset_states()
-    assert not any(state.any() for state in recurrent.states)
-    model.compile(optimizers.SGD(0.0), losses.MeanSquaredError())
-    model.fit(windows, np.zeros((4, 1)), batch_size=2, epochs=2, shuffle=False, verbose=0)
-    states = None
-    for x in 2 * [X[:2, :3], X[:2, 3:]]:
-        _, *states = plain(x, initial_state=states)
-    same(recurrent.states, states)
-
-
-def test_stateful_layers_need_one_batch_size():
-    with pytest.raises(ValueError, match="it needs to know its batch size") as error:
-        lstm(stateful=True)(layers.Input((T, F)))
-    assert "the batch size must be static" in str(error.value)
-    layer = lstm(stateful=True)
-    layer(X)
-    with pytest.raises(ValueError, match="batch size .*\n- Expected batch size: 4\n- Received batch size: 3"):
-        layer(X[:3])
-
-
-def test_reset_states_checks():
-    layer = lstm(stateful=True, name="r")
-    with pytest.raises(ValueError, match="it needs to know its batch size"):
-        layer.reset_states()
-    layer(X)
-    before = layer.states
-    with pytest.raises(ValueError, match="Layer r expects 2 states, but it received 1 state values. States received"):
-        layer.reset_states(STATES[:1])
-    with pytest.raises(
-        ValueError, match=r"State 1 is incompatible with layer r: expected shape=\(4, 5\) but found shape=\(2, 5\)"
-    ):
-        layer.reset_states([STATES[0], STATES[1][:2]])
-    same(layer.states, before)
-    with pytest.raises(AttributeError, match="Layer must be stateful."):
-        lstm().reset_states()
+    close(found, naive(layer, X, STATES))
 
 
 # ----------------------------------------------------------------------------------------------------------- weights
@@ -420,8 +233,7 @@ def test_first_bias(options, bias):
 def test_no_bias():
     layer = layers.LSTM(U, use_bias=False, **EVERYTHING)
     found = layer(X)
-    sequence, last = naive(layer, X)
-    close(found, [sequence, *last])
+    close(found, naive(layer, X))
     assert len(layer.weights) == 2 and layer.cell.bias is None
 
 
@@ -624,13 +436,7 @@ def test_types(make, layer_dtype, input_dtype, output_dtype, variable_dtype):
     assert {a.dtype.name for a in found} == {output_dtype}
     assert {w.dtype.name for w in layer.weights} == {variable_dtype}
     expected = naive(layer, x, STATES)
-    close(found, [expected[0], *expected[1]], {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}[output_dtype])
-
-
-def test_states_of_a_stateful_layer_have_the_type_of_its_weights():
-    layer = lstm(stateful=True, dtype="mixed_float16")
-    assert layer(X).dtype == np.float16
-    assert {state.dtype.name for state in layer.states} == {"float32"}
+    close(found, expected, {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}[output_dtype])
 
 
 def test_arrays_of_any_memory_order():
@@ -757,22 +563,6 @@ def test_dropout_of_everything_leaves_the_bias(drop):
     same(layers.LSTM(U, dropout=1.0, use_bias=False)(X, training=True), np.zeros((B, U), "float32"))
 
 
-def slopes(layer, x, d_outputs, **options):
-    """Check a layer's gradients of x and of its weights by differences, random draws repeated."""
-    generator = layer.cell.seed_generator.state
-    start = generator.numpy().copy()
-
-    def loss(x, *weights):
-        layer.set_weights(weights)
-        generator.assign(start)
-        return sum(np.vdot(d, out) for d, out in zip(d_outputs, as_list(layer(x, **options)), strict=True))
-
-    weights = layer.get_weights()
-    outputs, gradients = differentiate(layer, x, d_outputs, **options)
-    check_gradients(loss, [x, *weights], gradients)
-    return outputs, gradients
-
-
 @pytest.mark.parametrize("activation", ["tanh", lambda z: ops.tanh(z)], ids=["kernel", "program"])
 @pytest.mark.parametrize(
     "drop", [{}, {"dropout": 0.5}, {"dropout": 0.5, "implementation": 1}, {"dropout": 0.3, "recurrent_dropout": 0.4}]
@@ -831,8 +621,7 @@ def test_softmax_against_the_naive_loop(zero_output_for_mask, go_backwards, mask
     flags = {"mask": MASK, "reset": RESET} if masked else {}
     found = layer(X, initial_state=STATES, **flags)
     options = {"go_backwards": go_backwards, "zero_output_for_mask": zero_output_for_mask}
-    sequence, last = naive(layer, X, STATES, activation=softmax, **flags, **options)
-    close(found, [sequence, *last], 1e-12)
+    close(found, naive(layer, X, STATES, activation=softmax, **flags, **options), 1e-12)
 
 
 @pytest.mark.parametrize(

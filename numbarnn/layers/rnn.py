@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops
+from ..graph import Op, Spec
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
@@ -356,15 +357,13 @@ class RNN(Layer):
         """Call the cell at each timestep; return output and last states, as kernels do."""
         sequences, states, mask, reset = run.sequences, run.states, run.mask, run.reset
         if sequences.shape[1] is None:
-            # Shapes alone are asked for: one timestep gives those of all.
-            sequences = sequences[:, :1]
-            mask, reset = (None if flags is None else flags[:, :1] for flags in (mask, reset))
+            run = replace(run, sequences=_one_timestep(sequences, layer=self.name), mask=None, reset=None)
+            out, states = self._step_by_step(run)
+            return _all_timesteps(out, sequences) if run.return_sequences else out, states
         if mask is not None:
             # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite.
-            shown = ops.reshape(
-                mask, (*(-1 if n is None else n for n in mask.shape), *[1] * (len(sequences.shape) - 2))
-            )
-            sequences = ops.where(shown, sequences, ops.zeros_like(sequences))
+            counts = ops.expand_dims(mask, tuple(range(2, len(sequences.shape))))
+            sequences = ops.where(counts, sequences, ops.zeros_like(sequences))
         timesteps = sequences.shape[1]
         emitted, last = [], None
         built_in = hasattr(self.cell, "one_sequence")
@@ -573,6 +572,20 @@ def call_arguments(layer, sequences, args, kwargs):
     elif isinstance(mask, list):
         kwargs["mask"] = np.asarray(mask)
     return sequences, kwargs
+
+
+def _no_steps(x, *, layer):
+    raise ValueError(
+        f"Layer '{layer}' runs its cell step by step: to compute more than shapes it must be traced with a known number "
+        "of timesteps"
+    )
+
+
+# Where a sequence of unknown length is asked for its shapes, one timestep stands for all.
+_one_timestep = Op("one_timestep", _no_steps, lambda x, *, layer: Spec((x.shape[0], 1, *x.shape[2:]), x.dtype))
+_all_timesteps = Op(
+    "all_timesteps", lambda out, x: out, lambda out, x: Spec((*x.shape[:2], *out.shape[2:]), out.dtype)
+)  # fmt: skip
 
 
 def _frozen(variable):
