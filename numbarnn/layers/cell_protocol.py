@@ -106,7 +106,7 @@ def call_cell(cell, inputs, states, training):
         If the cell returns more or fewer states than it has sizes.
     """
     sizes = sizes_of(cell)
-    given = nest_states(sizes, states) if isinstance(cell.state_size, (list, tuple)) else states[0]
+    given = nest_states(sizes, states)  # a list, also of one: Keras's own cells read ``states[0]``
     if isinstance(cell, Layer):
         takes_training = cell._call_info.has_training
     else:
