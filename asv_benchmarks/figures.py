@@ -1,7 +1,9 @@
 """The figures of README and CHANGELOG, measured side by side in one run: python asv_benchmarks/figures.py WHAT ...
 
-peers      LSTM forward and forward + backward against PyTorch's, interleaved; the better of one and two PyTorch threads
-options    every option against the plain LSTM, forward + backward: ratios of time
+peers      forward and forward + backward against peers, interleaved, each in a process of its own (--against):
+           PyTorch with one and with two threads, Keras on TensorFlow, Keras on JAX
+options    every option against the plain layer, forward + backward: ratios of time
+lengths    a right-padded batch of sequences of 1..T timesteps, in no order, against the full batch: ratios of time
 kernels    share of the FMA peak of the matrix product; pointwise part of a step
 memory     rise of peak memory in one training step of a warmed-up process, beside PyTorch's (Linux)
 startup    seconds to import and to a first training step in a fresh process, kernel cache filled and empty
@@ -46,89 +48,163 @@ def interleave(functions, seconds):
 
 
 class Problem:
-    """One LSTM over one batch, forward and forward + backward, with all gradients."""
+    """One layer over one batch, forward and forward + backward, with all gradients."""
 
-    def __init__(self, size, **options):
+    def __init__(self, size, cell="LSTM", **options):
         from numbarnn import recurrence
-        from numbarnn.cells import LSTM
 
         self.batch, self.steps, self.inputs, self.units = size
+        self.cell, self.options = records()[cell], options
+        columns = self.cell.gates * self.units
         rng = np.random.default_rng(0)
         self.x = rng.normal(size=(self.batch, self.steps, self.inputs)).astype("f4")
-        self.kernel = rng.normal(scale=0.1, size=(self.inputs, 4 * self.units)).astype("f4")
-        self.recurrent = rng.normal(scale=0.1, size=(self.units, 4 * self.units)).astype("f4")
-        self.bias = np.zeros(4 * self.units, "f4")
+        self.kernel = rng.normal(scale=0.1, size=(self.inputs, columns)).astype("f4")
+        self.recurrent = rng.normal(scale=0.1, size=(self.units, columns)).astype("f4")
+        self.bias = np.zeros(self.cell.bias_shape(self.units), "f4")
         self.d_out = np.ones((self.batch, self.steps, self.units), "f4")
-        self.run, self.pack, self.cell, self.options = recurrence.run, recurrence.PackedWeights, LSTM, options
-        self.packed = self.pack(self.cell, self.kernel, self.recurrent, self.bias)
+        self.start = None
+        self.run, self.packed = recurrence.run, self.pack()
+
+    def pack(self):
+        """The weights, to be packed when they are needed."""
+        from numbarnn.recurrence import PackedWeights
+
+        return PackedWeights(self.cell, self.kernel, self.recurrent, self.bias)
 
     def forward(self):
         """Inference: weights packed before."""
-        return self.run(self.cell, self.x, self.packed, None, **self.options)[0]
+        return self.run(self.cell, self.x, self.packed, self.start, **self.options)[0]
 
     def train(self):
         """Forward and back, weights packed anew as after an update."""
-        weights = self.pack(self.cell, self.kernel, self.recurrent, self.bias)
-        out, _, pullback = self.run(self.cell, self.x, weights, None, save=True, **self.options)
+        out, _, pullback = self.run(self.cell, self.x, self.pack(), self.start, save=True, **self.options)
         pullback(self.d_out if out.ndim == 3 else self.d_out[:, 0])
 
     @property
     def flops(self):
         """Of the products of a forward pass."""
-        return 8 * self.batch * self.steps * self.units * (self.inputs + self.units)
+        return 2 * self.cell.gates * self.batch * self.steps * self.units * (self.inputs + self.units)
 
 
-def torch_problem(size, threads):
-    """The same in PyTorch: (forward, forward and back)."""
-    import torch
+def records():
+    """Cells by the names of their layers."""
+    from numbarnn import cells
 
-    batch, steps, inputs, units = size
-    layer = torch.nn.LSTM(inputs, units, batch_first=True)
-    x = torch.randn(batch, steps, inputs)
-    wanted = x.clone().requires_grad_(True)
+    return {"LSTM": cells.LSTM, "GRU": cells.GRU, "SimpleRNN": cells.SIMPLE_RNN, "GRU before": cells.GRU_RESET_BEFORE}
 
-    def forward():
-        torch.set_num_threads(threads)
-        with torch.inference_mode():
-            layer(x)
 
-    def train():
-        torch.set_num_threads(threads)
-        layer.zero_grad()
-        wanted.grad = None
-        layer(wanted)[0].sum().backward()
+class Peer:
+    """A process that runs one peer."""
 
-    return forward, train
+    def __init__(self, python, name, threads):
+        command = [python, os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers.py"), name, str(threads)]
+        self.name = f"{name} {threads}"
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def times(self, cell, size, what, repeat):
+        """Milliseconds of some calls; None if the peer is not there."""
+        try:
+            print(cell, *size, what, repeat, file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            return None
+        answer = self.process.stdout.readline()
+        return json.loads(answer) if answer else None
+
+    def close(self):
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def beside_peers(problem, cell, size, what, peers, seconds):
+    """Run ours and the peers in turns; return {name: (minimum, median)} in ms."""
+    function = getattr(problem, what)
+    times = {"ours": []}
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds or len(times["ours"]) < 9:
+        function()
+        for _ in range(3):
+            start = time.perf_counter()
+            function()
+            times["ours"].append((time.perf_counter() - start) * 1e3)
+        for peer in peers:
+            found = peer.times(cell, size, what, 3)
+            if found is None:
+                sys.exit(f"{peer.name} did not answer: is it installed for that Python (--peer-python)?")
+            times.setdefault(peer.name, []).extend(found)
+            time.sleep(0.02)  # threads of the peer may still spin
+    return {name: (min(values), sorted(values)[len(values) // 2]) for name, values in times.items()}
 
 
 def peers(args):
-    """Against PyTorch."""
-    ratios, rows = [], {}
-    heads = "ours", "torch 1", "torch 2", "ratio", "medians", "GFLOP/s"
-    print(f"{'size':20s} {'what':18s} " + " ".join(f"{head:>9s}" for head in heads))
-    for name in args.sizes or BATCHED:
-        ours = Problem(SIZES[name])
-        theirs = {threads: torch_problem(SIZES[name], threads) for threads in (1, 2)}
-        for number, (what, own) in enumerate((("forward", ours.forward), ("forward+backward", ours.train))):
-            found = interleave({"ours": own, **{f"torch {n}": theirs[n][number] for n in theirs}}, args.seconds)
-            mine, one, two = (found[key] for key in ("ours", "torch 1", "torch 2"))
-            ratio, median = (min(one[n], two[n]) / mine[n] for n in (0, 1))
-            ratios.append(ratio)
-            rows[f"{name} {what}"] = {"minimum": ratio, "median": median, **found}
-            speed = ours.flops * (1, 3)[number] / mine[0] / 1e6
-            shown = *(f"{value:9.3f}" for value in (mine[0], one[0], two[0])), f"{ratio:9.2f}", f"{median:9.2f}"
-            print(f"{name:20s} {what:18s} {' '.join(shown)} {speed:9.0f}", flush=True)
-    print(f"least {min(ratios):.2f}, geometric mean {math.exp(np.mean(np.log(ratios))):.2f}")
+    """Against the peers."""
+    ratios, rows = {}, {}
+    running = [
+        Peer(args.peer_python.get(name, sys.executable), name, threads)
+        for name in args.against
+        for threads in ((1, 2) if name == "torch" else (2,))
+    ]
+    heads = "ours", *(peer.name for peer in running), "ratio", "medians", "GFLOP/s"
+    print(f"{'size':15s} {'what':8s} " + " ".join(f"{head[-14:]:>14s}" for head in heads))
+    for cell in args.cells:
+        for name in args.sizes or BATCHED:
+            problem = Problem(SIZES[name], cell)
+            for what in ("forward", "train"):
+                found = beside_peers(problem, cell, SIZES[name], what, running, args.seconds)
+                mine = found["ours"]
+                # The better of minimum and median for the peers, each as a ratio to ours of the same kind.
+                ratio, median = (min(found[p.name][n] for p in running) / mine[n] for n in (0, 1))
+                ratios.setdefault(cell, []).append(ratio)
+                rows[f"{cell} {name} {what}"] = {"minimum": ratio, "median": median, **found}
+                speed = problem.flops * (3 if what == "train" else 1) / mine[0] / 1e6
+                shown = *(found[key][0] for key in ("ours", *(p.name for p in running))), ratio, median, speed
+                print(f"{cell + ' ' + name:15.15s} {what:8s} " + " ".join(f"{v:14.3f}" for v in shown), flush=True)
+        print(f"{cell}: least {min(ratios[cell]):.2f}, geometric mean {math.exp(np.mean(np.log(ratios[cell]))):.2f}")
+    for peer in running:
+        peer.close()
+    return rows
+
+
+def lengths(args):
+    """Right-padded batches against full ones."""
+    from numbarnn.recurrence import step_flags
+
+    rows = {}
+    for cell in args.cells:
+        for name in args.sizes or BATCHED:
+            batch, steps, _, _ = SIZES[name]
+            rng = np.random.default_rng(0)
+            ends = rng.integers(1, steps + 1, batch)
+            ends[rng.integers(batch)] = steps
+            mask = np.arange(steps) < ends[:, None]
+            full, padded = Problem(SIZES[name], cell), Problem(SIZES[name], cell)
+
+            def with_flags(what, padded=padded, mask=mask):
+                padded.options = {"flags": step_flags(*mask.shape, mask)}
+                getattr(padded, what)()
+
+            for what in ("forward", "train"):
+                found = interleave(
+                    {"full": getattr(full, what), "padded": lambda what=what: with_flags(what)}, args.seconds
+                )
+                ratio, median = (found["padded"][n] / found["full"][n] for n in (0, 1))
+                rows[f"{cell} {name} {what}"] = {"minimum": ratio, "median": median}
+                print(
+                    f"{cell:10s} {name:15s} {what:8s} valid {mask.mean():.2f}  full {found['full'][0]:8.3f} ms  "
+                    f"ratio {ratio:.2f}, medians {median:.2f}",
+                    flush=True,
+                )
     return rows
 
 
 def options(args):
-    """Every option against the plain LSTM."""
+    """Every option against the plain layer."""
     from numbarnn.recurrence import step_flags
 
     rows = {}
-    for name in args.sizes or ["rows_of_digits", "medium"]:
+    for cell, name in [(c, n) for c in args.cells for n in args.sizes or ["rows_of_digits", "medium"]]:
         batch, steps, inputs, units = SIZES[name]
+        gates = records()[cell].gates
         rng = np.random.default_rng(0)
 
         def factors(copies, width, rng=rng, batch=batch):
@@ -142,34 +218,33 @@ def options(args):
             "mask, scattered": {"flags": step_flags(batch, steps, scattered)},
             "resets": {"flags": step_flags(batch, steps, None, reset)},
             "dropout": {"x_factors": factors(1, inputs)},
-            "dropout, recurrent_dropout": {"x_factors": factors(4, inputs), "h_factors": factors(4, units)},
-            "recurrent_dropout": {"h_factors": factors(4, units)},
+            "dropout, recurrent_dropout": {"x_factors": factors(gates, inputs), "h_factors": factors(gates, units)},
+            "recurrent_dropout": {"h_factors": factors(gates, units)},
             "go_backwards": {"backwards": True},
             "last output only": {"return_sequences": False},
-            "relu, sigmoid": {"activation": "relu"},
+            "relu": {"activation": "relu"},
             "softsign, hard_sigmoid": {"activation": "softsign", "recurrent_activation": "hard_sigmoid"},
             "gelu, silu": {"activation": "gelu", "recurrent_activation": "silu"},
         }
-        problems = {option: Problem(SIZES[name], **given) for option, given in table.items()}
+        if gates == 1:
+            for given in table.values():
+                given.pop("recurrent_activation", None)
+        problems = {option: Problem(SIZES[name], cell, **given) for option, given in table.items()}
         for problem in problems.values():
             problem.recurrent *= 0.1  # activations without a bound must not explode
-        no_bias = Problem(SIZES[name])
-        no_bias.bias = None
-        problems["no bias"] = no_bias
-        stateful = Problem(SIZES[name])
-        start = [np.zeros((batch, units), "f4")] * 2
-
-        def carry_on(stateful=stateful, start=start):
-            weights = stateful.pack(stateful.cell, stateful.kernel, stateful.recurrent, stateful.bias)
-            stateful.run(stateful.cell, stateful.x, weights, start, save=True)[2](stateful.d_out)
-
-        functions = {option: problem.train for option, problem in problems.items()} | {"stateful": carry_on}
+        problems["no bias"] = Problem(SIZES[name], cell)
+        problems["no bias"].bias = None
+        problems["stateful"] = Problem(SIZES[name], cell)
+        problems["stateful"].start = [np.zeros((batch, units), "f4")] * records()[cell].states
+        functions = {option: problem.train for option, problem in problems.items()}
         found = interleave(functions, args.seconds * len(functions) / 2)
         for option, (least, median) in found.items():
             ratio = least / found["plain"][0]
-            rows[f"{name} {option}"] = ratio
+            rows[f"{cell} {name} {option}"] = ratio
             medians = median / found["plain"][1]
-            print(f"{name:20s} {option:28s} {least:8.3f} ms  {ratio:5.2f}  medians {medians:5.2f}", flush=True)
+            print(
+                f"{cell:10s} {name:15s} {option:28s} {least:8.3f} ms  {ratio:5.2f}  medians {medians:5.2f}", flush=True
+            )
     return rows
 
 
@@ -190,7 +265,7 @@ def kernels(args):
 STEP = """
 import sys
 sys.path.insert(0, {folder!r})
-from figures import SIZES, Problem, torch_problem
+from figures import SIZES, Problem
 
 def status(field):
     with open("/proc/self/status") as file:
@@ -200,7 +275,9 @@ small = (2, 2, *SIZES[{name!r}][2:])
 if {ours}:
     step, warm = Problem(SIZES[{name!r}]).train, Problem(small).train
 else:
-    step, warm = torch_problem(SIZES[{name!r}], 2)[1], torch_problem(small, 2)[1]
+    import peers
+    peers.THREADS = 2
+    step, warm = (peers.torch_peer("LSTM", *size)["train"] for size in (SIZES[{name!r}], small))
 warm()
 warm()
 with open("/proc/self/clear_refs", "w") as file:
@@ -259,12 +336,22 @@ def smallest(args):
 def main():
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = {f.__name__: f for f in (peers, options, kernels, memory, startup, smallest)}
+    measures = {f.__name__: f for f in (peers, options, lengths, kernels, memory, startup, smallest)}
     parser.add_argument("what", nargs="+", choices=measures)
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
+    parser.add_argument("--cells", nargs="+", default=["LSTM", "GRU", "SimpleRNN"], help="default: all three")
+    parser.add_argument("--against", nargs="+", default=["torch"], choices=["torch", "keras-tensorflow", "keras-jax"])
+    parser.add_argument(
+        "--peer-python",
+        nargs="+",
+        default=[],
+        metavar="PEER=PYTHON",
+        help="interpreters that have a peer which this one lacks",
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="for each comparison (default: %(default)s)")
     parser.add_argument("--json", help="write the figures to this file as well")
     args = parser.parse_args()
+    args.peer_python = dict(given.split("=", 1) for given in args.peer_python)
     found = {what: measures[what](args) for what in args.what}
     if args.json:
         with open(args.json, "w") as file:
