@@ -8,6 +8,7 @@ from .. import ops
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
 from .fused import run_abreast
+from .masks import get_mask
 from .nests import map_nest
 from .rnn import RNN, call_arguments
 from .wrapper import Wrapper
@@ -209,11 +210,14 @@ class Bidirectional(Wrapper):
 
     def _whole(self, layer, sequences, given):
         """Call a layer that is more than its loop over time."""
-        known = layer._call_info.names
-        unknown = [name for name in ("initial_state", "reset") if given[name] is not None and name not in known]
-        if unknown:
-            raise ValueError(f"`{unknown[0]}` is no argument of the call of layer '{layer.name}'")
-        return layer(sequences, **{name: value for name, value in given.items() if name in known})
+        info = layer._call_info
+        taken = {name: value for name, value in given.items() if info.keywords or name in info.names}
+        for name in given:
+            # A mask that travels with the sequences is the layer's own affair.
+            if name in taken or given[name] is None or name == "training" or given[name] is get_mask(sequences):
+                continue
+            raise ValueError(f"`{name}` is no argument of the call of layer '{layer.name}'")
+        return layer(sequences, **{name: value for name, value in taken.items() if value is not None})
 
     def _merge(self, y, y_rev):
         if self.merge_mode == "concat":
