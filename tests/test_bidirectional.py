@@ -434,10 +434,28 @@ def test_states_of_stacks_nest():
     assert [len(s) if isinstance(s, list) else s.shape for s in found] == [2, (B, 3), 2, (B, 3)]
     for a, b in zip(found, layer.states, strict=True):
         same(a, b)
+    _, *symbols = layer(layers.Input(batch_shape=X.shape))
+    assert [len(s) if isinstance(s, list) else s.shape for s in symbols] == [2, (B, 3), 2, (B, 3)]
     other = Bidirectional(layers.RNN([layers.LSTMCell(U), layers.GRUCell(3)]))
     other.build(X.shape)
     other.set_weights(layer.get_weights())
     same(other(X, initial_state=layer.states), layer(X)[0])
+
+
+def test_layers_of_unequal_numbers_of_states():
+    options = {"stateful": True, "return_state": True}
+    layer = Bidirectional(layers.LSTM(U, **options), backward_layer=layers.GRU(3, go_backwards=True, **options))
+    out, *states = layer(X)
+    assert [s.shape for s in states] == [(B, U), (B, U), (B, 3)]
+    assert layer.compute_mask(X, MASK) == [None] * 4
+    same(layer.states, states)
+    on = layer(X)[0]
+    layer.reset_states(states)
+    same(layer(X)[0], on)
+    layer.reset_states()
+    same(layer(X, initial_state=states)[0], on)
+    symbols = layer(layers.Input(batch_shape=X.shape))
+    assert [y.shape for y in symbols] == [y.shape for y in (out, *states)]
 
 
 def test_a_refused_call_leaves_the_states_of_both(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 from .. import ops
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
+from .cell_protocol import sizes_of
 from .fused import run_abreast
 from .masks import get_mask
 from .nests import map_nest
@@ -135,13 +136,12 @@ class Bidirectional(Wrapper):
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         states = kwargs.get("initial_state")
         if states is not None:
-            states = list(states) if isinstance(states, (list, tuple)) else [states]
-            if len(states) % 2:
+            kwargs["initial_state"] = states = list(states) if isinstance(states, (list, tuple)) else [states]
+            if len(states) % 2 and len(states) != sum(self._state_counts):
                 raise ValueError(
                     "When passing `initial_state` to a Bidirectional RNN, the state should be a list containing the "
                     f"states of the underlying RNNs. Received: {states}"
                 )
-            kwargs["initial_state"] = states
         return super().__call__(sequences, **kwargs)
 
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
@@ -151,7 +151,7 @@ class Bidirectional(Wrapper):
         ----------
         sequences : array or Tensor, shape (batch, timesteps, ...)
         initial_state : list of arrays, optional
-            The first half for `forward_layer`, the other for `backward_layer`.
+            Those for `forward_layer`, then as many for `backward_layer`.
         mask : array, shape (batch, timesteps), optional
             True where a timestep counts.
         training : bool
@@ -174,11 +174,10 @@ class Bidirectional(Wrapper):
             Of either layer; the recorded states of both stay as they were.
         """
         axis = 0 if getattr(self.forward_layer, "time_major", False) else 1
-        states = initial_state or ()
-        half = len(states) // 2
+        halves = (None, None) if initial_state is None else self._halves(initial_state)
         calls = []
-        for layer, own in zip(self._both, (states[:half], states[half:]), strict=True):
-            given = {"initial_state": own or None, "mask": mask, "training": training, "reset": reset}
+        for layer, own in zip(self._both, halves, strict=True):
+            given = {"initial_state": own, "mask": mask, "training": training, "reset": reset}
             if reset is not None and layer.go_backwards:
                 given["reset"] = _seen_backwards(reset, axis)
             calls.append(given)
@@ -231,6 +230,16 @@ class Bidirectional(Wrapper):
     # -- states -------------------------------------------------------------------------------------------------
 
     @property
+    def _state_counts(self):
+        return [len(sizes_of(layer)) if isinstance(layer, RNN) else 0 for layer in self._both]
+
+    def _halves(self, states):
+        """Return the states of each layer out of those of both: the halves, unless one layer has more states."""
+        counts = self._state_counts
+        first = counts[0] if len(states) == sum(counts) else len(states) // 2
+        return states[:first], states[first:]
+
+    @property
     def states(self):
         """The states that a stateful layer goes on from: those of `forward_layer`, then those of `backward_layer`."""
         states = [getattr(layer, "states", None) for layer in self._both]
@@ -262,8 +271,7 @@ class Bidirectional(Wrapper):
                 raise ValueError(
                     f"Unrecognized value for `states`. Expected `states` to be list or tuple. Received: {states}"
                 )
-            half = len(states) // 2
-            halves = states[:half], states[half:]
+            halves = self._halves(states)
         given = [{} if own is None else {"states": own} for own in halves]
         if mask is not None:
             given = [{**own, "mask": mask} for own in given]
@@ -286,8 +294,7 @@ class Bidirectional(Wrapper):
         mask = previous_mask if self.return_sequences else None
         masks = [mask, mask] if self.merge_mode is None else [mask]
         if self.return_state:
-            own = self.forward_layer.compute_mask(inputs, previous_mask)
-            masks += [None] * (2 * (len(own) - 1))
+            masks += [None] * sum(self._state_counts)
         return masks if len(masks) > 1 else mask
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
@@ -366,7 +373,8 @@ def _named_within(layer):
     """Return by name the classes and functions, the user's among them, that a layer's configuration may name."""
     named = {}
     for inner in layer._flatten_layers():
-        for value in (inner, *vars(inner).values()):
+        values = [item for value in vars(inner).values() for item in (value if isinstance(value, list) else [value])]
+        for value in (inner, *values):
             item = value if inspect.isfunction(value) else type(value)
             if value is item or hasattr(value, "get_config"):
                 if named.setdefault(item.__name__, item) is not item:
