@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from numbarnn import gemm
-from numbarnn.cells.contract import COUNTS, CUT, SILENT
+from numbarnn.cells.contract import COUNTS, SILENT
 from numbarnn.cells.products import gradient_panels, weight_gradients
+from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
@@ -137,18 +138,11 @@ def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backw
             raise TypeError(f"`{name}` must be a NumPy array of bool; got {came}")
         if given.shape != (batch, timesteps):
             raise ValueError(f"`{name}` must have shape {(batch, timesteps)} as the inputs have; got {given.shape}")
-    if mask is None and reset is None:
-        return np.full((timesteps, batch), COUNTS, np.uint8)
-    order = slice(None, None, -1) if backwards else slice(None)
-    if mask is None:
-        flags = np.full((timesteps, batch), COUNTS, np.uint8)
-    else:
-        counts = mask.T[order]
-        silent = ~counts if zero_output else ~np.logical_or.accumulate(counts, axis=0)
-        flags = counts.astype(np.uint8) * np.uint8(COUNTS) + silent.astype(np.uint8) * np.uint8(SILENT)
-    if reset is not None:
-        flags |= reset.T[order].astype(np.uint8) * np.uint8(CUT)
-    return np.ascontiguousarray(flags)
+    flags = np.full((timesteps, batch), COUNTS, np.uint8)
+    if mask is not None or reset is not None:
+        mask, reset = (np.empty((0, 0), bool) if given is None else kernel_array(given) for given in (mask, reset))
+        mark_steps(mask, reset, bool(zero_output), bool(backwards), flags)
+    return flags
 
 
 def _check(name, array, shape, dtype):
@@ -192,9 +186,8 @@ def _order(flags, grain):
     Rows that have ended (or not begun) leave the products, as far as no longer ones stand behind them.
     """
     timesteps, batch = flags.shape
-    counts = flags & COUNTS != 0
-    lengths = timesteps - counts.argmax(axis=0) - counts[::-1].argmax(axis=0)  # from the first to the last that counts
-    lengths[~counts.any(axis=0)] = 0
+    lengths = np.empty(batch, np.int64)
+    measure_rows(flags, lengths)
     if batch < 2 or lengths.max() * batch - lengths.sum() < _WORTH_SORTING * timesteps * batch:
         return None
     falling = np.argsort(-lengths, kind="stable")
@@ -363,10 +356,7 @@ class _Pass:
         self.grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
         self.order = None if flags is None else _order(flags, self.grain)
         if self.order is not None:
-            given = {
-                name: np.ascontiguousarray(array[..., self.order] if name == "flags" else array[:, self.order])
-                for name, array in given.items()
-            }
+            given = {name: np.take(array, self.order, axis=1) for name, array in given.items()}
             given["order"] = self.order
         empty = _spares.take if save else gemm.aligned_empty
         self.work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)

@@ -21,7 +21,7 @@ from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import multiply_back
 from numbarnn.cells.rows import (
-    carry_row,
+    carry_rows,
     counting_end,
     emit_rows,
     operand_of_h,
@@ -166,11 +166,7 @@ def forward(
                                 store_n(kept, there + units, n, kr)
                                 store_n(kept, there + 2 * units, n, kg)
                                 store_n(kept, there + 3 * units, n, m)
-        for r in range(start, stop):
-            if not flags[s, r] & COUNTS:
-                carry_row(
-                    memory, (slot * batch + r) * units, (new_slot * batch + r) * units, units, flags[s, r] & CUT
-                )  # fmt: skip
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order)
     hold(scratch)

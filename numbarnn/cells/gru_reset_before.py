@@ -23,7 +23,7 @@ from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, v
 from numbarnn.cells.products import multiply_back
 from numbarnn.cells.rows import (
     ROW_BLOCK,
-    carry_row,
+    carry_rows,
     counting_end,
     emit_rows,
     operand_of_h,
@@ -183,11 +183,7 @@ def forward(
                             store_n(memory, (new_slot * batch + r) * units + unit, n, h)
                             if training:
                                 store_n(kept, (s * batch + r) * 4 * units + 2 * units + unit, n, kg)
-        for r in range(start, stop):
-            if not flags[s, r] & COUNTS:
-                carry_row(
-                    memory, (slot * batch + r) * units, (new_slot * batch + r) * units, units, flags[s, r] & CUT
-                )  # fmt: skip
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order)
     hold(scratch)

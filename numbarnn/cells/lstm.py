@@ -21,7 +21,7 @@ from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, v
 from numbarnn.cells.products import multiply_back
 from numbarnn.cells.rows import (
     ROW_BLOCK,
-    carry_row,
+    carry_rows,
     counting_end,
     emit_rows,
     operand_of_h,
@@ -150,11 +150,7 @@ def forward(
                             store_n(kept, there + units, n, kf)
                             store_n(kept, there + 2 * units, n, kg)
                             store_n(kept, there + 3 * units, n, ko)
-        for r in range(start, stop):
-            if not flags[s, r] & COUNTS:
-                old, new = (slot * batch + r) * units, (new_slot * batch + r) * units
-                carry_row(memory, old, new, units, flags[s, r] & CUT)
-                carry_row(memory, c_plane + old, c_plane + new, units, flags[s, r] & CUT)
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order)
     hold(scratch)

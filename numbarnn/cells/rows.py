@@ -1,10 +1,59 @@
-"""Rows of a batch in and out of the kernels' working memory: copies, dropout factors, carried states."""
+"""Rows of a batch: which of their steps count, and how they come in and out of the kernels' working memory."""
 
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
-from numbarnn.jit import device
+from numbarnn.jit import device, njit
 from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, splat, store_n
 
 ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
+
+
+@njit
+def mark_steps(mask, reset, zero_output, backwards, flags):
+    """Write what happens at each step.
+
+    Parameters
+    ----------
+    mask, reset : arrays [B, T] of bool
+        Which timesteps count, and before which the state is cut; [0, 0]: all, none.
+    zero_output : bool
+        Emit zeros at masked timesteps; else only before the first that counts.
+    backwards : bool
+        Steps run from the last timestep to the first.
+    flags : array [T, B] uint8
+        To be written, in the order of the steps.
+    """
+    timesteps, batch = flags.shape
+    for b in range(batch):
+        shown = False
+        for s in range(timesteps):
+            t = timesteps - 1 - s if backwards else s
+            flag = COUNTS
+            if reset.shape[0] and reset[b, t]:
+                flag |= CUT
+            if mask.shape[0] and not mask[b, t]:
+                flag ^= COUNTS
+                if zero_output or not shown:
+                    flag |= SILENT
+            else:
+                shown = True
+            flags[s, b] = flag
+
+
+@njit
+def measure_rows(flags, lengths):
+    """Write how many steps there are from the first to the last that counts, for each row."""
+    timesteps, batch = flags.shape
+    lengths[:] = 0
+    for s in range(timesteps):
+        for r in range(batch):
+            if lengths[r] == 0 and flags[s, r] & COUNTS:
+                lengths[r] = s + 1  # for now the first of them
+    for r in range(batch):
+        end = timesteps
+        while end and not flags[end - 1, r] & COUNTS:
+            end -= 1
+        if end:
+            lengths[r] = end - lengths[r] + 1
 
 
 @device
@@ -96,12 +145,24 @@ def operand_of_h(states, slot, start, stop, order, flags, s, h_factors, first, g
 
 
 @device
-def carry_row(memory, old, new, units, cut):
-    """Take one state of a row over from offset `old` to `new`, or set it to zero with `cut`."""
-    if cut:
-        clear(memory, new, units)
-    else:
-        copy(memory, old, memory, new, units)
+def carry_rows(states, slot, new_slot, flags, s, first, start, stop):
+    """Take the states of rows that do not count at step s over to the new slot; zeros where they are cut."""
+    planes, slots, batch, units = states.shape
+    memory = pointer(states)
+    for r in range(start, stop):
+        flag = flags[s, r]
+        if flag & COUNTS:
+            continue
+        if slots == 2 and s > first:
+            before = flags[s - 1, r]
+            if not before & COUNTS and not (flag | before) & CUT:
+                continue  # the steps alternate between the slots, and both hold this row's state already
+        for plane in range(planes):
+            old, new = (plane * slots + slot) * batch + r, (plane * slots + new_slot) * batch + r
+            if flag & CUT:
+                clear(memory, new * units, units)
+            else:
+                copy(memory, old * units, memory, new * units, units)
 
 
 @device

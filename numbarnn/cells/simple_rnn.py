@@ -19,7 +19,7 @@ from numbarnn.cells.gates import keep, squash, squash_slope
 from numbarnn.cells.products import multiply_back
 from numbarnn.cells.rows import (
     ROW_BLOCK,
-    carry_row,
+    carry_rows,
     counting_end,
     emit_rows,
     operand_of_h,
@@ -91,11 +91,7 @@ def forward(
                             store_n(memory, (new_slot * batch + r) * units + unit, n, h)
                             if activation is not None and training:
                                 store_n(kept, (s * batch + r) * units + unit, n, kh)
-        for r in range(start, stop):
-            if not flags[s, r] & COUNTS:
-                carry_row(
-                    memory, (slot * batch + r) * units, (new_slot * batch + r) * units, units, flags[s, r] & CUT
-                )  # fmt: skip
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order)
     hold(scratch)
