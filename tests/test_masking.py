@@ -48,3 +48,10 @@ def test_no_gradient_flows_into_masked_timesteps():
     _, residuals = forward(X)
     (dx,) = backward(residuals, np.ones_like(X))
     np.testing.assert_array_equal(dx, np.broadcast_to((X != 5).any(-1, keepdims=True), X.shape))
+
+
+@pytest.mark.parametrize("kind", [layers.Masking, layers.Identity])
+def test_symbols_have_the_types_of_the_values(kind):
+    for dtype, given in (("mixed_float16", "float32"), ("float32", "float64"), ("mixed_float16", "int32")):
+        layer = kind(dtype=dtype)
+        assert layer(layers.Input((3, 2), dtype=given)).dtype == layer(np.ones((1, 3, 2), given)).dtype

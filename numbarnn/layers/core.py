@@ -473,7 +473,7 @@ class Identity(Layer):
 
     def compute_output_spec(self, inputs):
         """Return the shape and dtype of the inputs."""
-        return map_nest(Spec.of, inputs)
+        return map_nest(lambda x: self._spec_as(x.shape, x), inputs)
 
 
 class Lambda(Layer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import ops
-from ..graph import Spec
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
 from .masks import set_mask
@@ -63,7 +62,7 @@ class Masking(Layer):
 
     def compute_output_spec(self, inputs):
         """Return the shape and dtype of the inputs."""
-        return Spec.of(inputs)
+        return self._spec_as(inputs.shape, inputs)
 
     def get_config(self):
         """Return the arguments that make this layer again."""
