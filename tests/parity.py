@@ -260,7 +260,7 @@ def draw(index, seed=1997):
         time_major=chance(0.25),
         zero_output_for_mask=chance(0.35),
         mask=str(rng.choice(MASKS, p=[0.4, 0.15, 0.15, 0.15, 0.15])),
-        reset=chance(0.1) and not bidirectional,
+        reset=chance(0.1),
         initial_state=initial_state,
     )
 
@@ -547,7 +547,10 @@ def _reference_layer(anp, config, x, weights, states, mask, reset):
     weights, states = iter(weights), iter(states)
     sequences, all_states = [], []
     for cells, backwards in config.directions:
-        sequence = x
+        sequence, restarts = x, reset
+        if config.bidirectional and backwards and reset is not None:
+            # In both directions the same sequences are kept apart: backwards, one ends before the step in front.
+            restarts = np.concatenate([reset[:, 1:], np.zeros_like(reset[:, :1])], axis=1)
         for number, cell in enumerate(cells):
             # The lowest cell of a stack reads the inputs, each other one what the one below gave, in that order.
             reverse = backwards and number > 0
@@ -560,7 +563,7 @@ def _reference_layer(anp, config, x, weights, states, mask, reset):
                 [next(weights) for _ in cell.weight_shapes(1)],
                 [next(states) for _ in range(cell.state_count)],
                 mask=mask[:, ::-1] if reverse and mask is not None else mask,
-                reset=reset[:, ::-1] if reverse and reset is not None else reset,
+                reset=restarts[:, ::-1] if reverse and restarts is not None else restarts,
                 activation=cell.activation,
                 go_backwards=backwards and not reverse,
                 # Bidirectional decides it for the layers in it.
