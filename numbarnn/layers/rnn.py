@@ -576,8 +576,8 @@ def call_arguments(layer, sequences, args, kwargs):
 
 def _no_steps(x, *, layer):
     raise ValueError(
-        f"Layer '{layer}' runs its cell step by step: to compute more than shapes it must be traced with a known number "
-        "of timesteps"
+        f"Layer '{layer}' runs its cell step by step: to compute more than shapes it must be traced with a known "
+        "number of timesteps"
     )
 
 
