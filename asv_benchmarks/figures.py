@@ -320,7 +320,7 @@ def startup(args):
 
 def smallest(args):
     """The price of a call."""
-    from benchmarks.lstm import SmallestStep
+    from benchmarks.recurrent import SmallestStep
 
     case = SmallestStep()
     case.setup()

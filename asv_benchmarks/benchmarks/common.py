@@ -25,28 +25,36 @@ SIZES = SMALL if PROFILE == "small" else SMALL | LARGE
 
 
 class Sized:
-    """Base of what runs over `SIZES` in float32 and float64. `setup` compiles, so that nothing timed does."""
+    """Base of what runs over `SIZES`, layers and types. `setup` compiles, so that nothing timed does."""
 
-    params = (list(SIZES), ["float32", "float64"])
-    param_names = ("size", "dtype")
+    params = (list(SIZES), ["LSTM", "GRU", "SimpleRNN"], ["float32", "float64"])
+    param_names = ("size", "layer", "dtype")
 
-    def setup(self, size, dtype):
+    def setup(self, size, layer, dtype):
         from numbarnn.utils import set_random_seed
 
+        if dtype == "float64" and layer != "LSTM":
+            raise NotImplementedError("one layer is enough to follow float64")  # asv leaves it out
         set_random_seed(0)
         self.batch, self.steps, self.inputs, self.units = SIZES[size]
         rng = np.random.default_rng(0)
         self.x = rng.standard_normal((self.batch, self.steps, self.inputs)).astype(dtype)
         self.y = rng.integers(0, 10, self.batch)
-        self.prepare(dtype)
+        self.prepare(layer, dtype)
 
-    def model(self, dtype):
-        """Return a compiled LSTM classifier of ten classes."""
-        from numbarnn.layers import LSTM, Dense
+    def recurrent(self, layer, dtype, **options):
+        """Return a new layer of that name."""
+        from numbarnn import layers
+
+        return getattr(layers, layer)(self.units, dtype=dtype, **options)
+
+    def model(self, layer, dtype):
+        """Return a compiled classifier of ten classes."""
+        from numbarnn.layers import Dense
         from numbarnn.losses import SparseCategoricalCrossentropy
         from numbarnn.models import Sequential
 
-        layers = [LSTM(self.units, input_shape=self.x.shape[1:], dtype=dtype), Dense(10, dtype=dtype)]
-        model = Sequential(layers)
+        first = self.recurrent(layer, dtype, input_shape=self.x.shape[1:])
+        model = Sequential([first, Dense(10, dtype=dtype)])
         model.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         return model
