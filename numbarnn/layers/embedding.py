@@ -10,6 +10,7 @@ from ..jit import kernel_array
 from ..kernels import embedding as kernels
 from ..serialization import export
 from .base import Layer
+from .masks import attach_mask
 
 __all__ = ["Embedding"]
 
@@ -58,7 +59,8 @@ class Embedding(Layer):
     embeddings_regularizer : str, Regularizer or callable, optional
     embeddings_constraint : str, Constraint or callable, optional
     mask_zero : bool
-        Whether the id 0 stands for padding: a mask that is False there goes on with the output.
+        Whether the id 0 stands for padding: a mask that is False there goes on with the output. Otherwise the mask of
+        the ids does, if they have one.
     weights : array, or list of one array, optional
         What `embeddings` starts from.
     input_length : int, optional
@@ -154,6 +156,12 @@ class Embedding(Layer):
     def compute_mask(self, inputs, previous_mask=None):
         """Return where the ids are not 0, if `mask_zero`; else None."""
         return ops.not_equal(inputs, 0) if self.mask_zero else None
+
+    def _pass_mask(self, first, previous, outputs):
+        if self.mask_zero:
+            return super()._pass_mask(first, previous, outputs)
+        # Ids that come with a mask, of padding: where none is made here, that one goes on (Keras drops it).
+        return attach_mask(outputs, previous, (first,))
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for one of the input."""

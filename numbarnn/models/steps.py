@@ -8,9 +8,10 @@ import numpy as np
 
 from .. import graph, losses, metrics, ops, tree
 from ..graph import Spec
-from ..layers.masks import get_mask
+from ..layers.masks import get_mask, set_mask
 from ..layers.tracking import structure_clock
 from ..random import SeedGenerator
+from .data import arrays_of, cut_padding, has_padded, with_masks
 from .outputs import leaves_or_nothing, match_outputs, names_of_outputs, resolve_losses, resolve_metrics
 
 __all__ = ["BatchSteps", "State", "Step"]
@@ -93,6 +94,21 @@ def _signature(nest):
 
 def _specs(nest):
     return tree.map_structure(lambda x: None if x is None else Spec(x.shape, x.dtype), nest)
+
+
+def _hand_masks_over(y, predictions, y_pred):
+    """Give outputs that have lost the mask of their timesteps that of their targets."""
+    if y is None:
+        return
+    for target, output in zip(match_outputs(y, len(predictions), y_pred, "y"), predictions, strict=True):
+        mask = None if target is None else get_mask(target)
+        if mask is not None and get_mask(output) is None:
+            if tuple(output.shape[:2]) != tuple(mask.shape):
+                raise ValueError(
+                    "Ragged targets need outputs at every timestep of the inputs. Received: an output of shape "
+                    f"{tuple(output.shape)} for targets of {mask.shape[1]} timesteps"
+                )
+            set_mask(output, mask)
 
 
 def _put_back(before):
@@ -199,11 +215,17 @@ class BatchSteps:
     def _trace_step(self, kind, x, y, w):
         training = kind == "train"
         shown = {}
+        flat = all(a is None or type(a) is np.ndarray for a in (x, y, w))
+        ragged = not flat and has_padded((x, y, w))
 
         def step(x, y, w):
+            if ragged:
+                x, y, w = with_masks(x), with_masks(y), arrays_of(w)
             y_pred = self(x, training=training)
             shown["y_pred"] = y_pred
             predictions = leaves_or_nothing(y_pred)
+            if ragged:
+                _hand_masks_over(y, predictions, y_pred)
             masks = [get_mask(p) for p in predictions]
             if type(self).compute_loss is not BatchSteps.compute_loss:
                 total = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=w, training=training)
@@ -215,7 +237,10 @@ class BatchSteps:
         if kind == "predict":
             # One more replay of the layers' `call`; nothing but the predictions comes out.
             def step(x, y, w):
-                return self(x, training=False)
+                if not ragged:
+                    return self(x, training=False)
+                outputs = self(with_masks(x), training=False)
+                return outputs, [get_mask(output) for output in leaves_or_nothing(outputs)]
 
         try:
             program = graph.trace(step, (_specs(x), _specs(y), _specs(w)), name=f"{self.name}.{kind}")
@@ -223,8 +248,7 @@ class BatchSteps:
             # What `add_loss` collected are symbols of a trace that has ended.
             self._clear_losses()
         if kind != "predict":
-            self._resolve_metrics(y, leaves_or_nothing(shown["y_pred"]), shown["y_pred"])
-        flat = all(a is None or type(a) is np.ndarray for a in (x, y, w))
+            self._resolve_metrics(arrays_of(y), leaves_or_nothing(shown["y_pred"]), shown["y_pred"])
         if not training:
             return Step(program, flat)
         self._warn_of_strangers(program)
@@ -301,15 +325,18 @@ class BatchSteps:
         return self._account(x, total, parts)
 
     def _predict_batch(self, x):
+        ragged = type(x) is not np.ndarray and has_padded(x)
         if self._training.run_eagerly:
-            return self(x, training=False)
+            outputs = self(with_masks(x) if ragged else x, training=False)
+            return cut_padding(outputs, [get_mask(y) for y in leaves_or_nothing(outputs)], x) if ragged else outputs
         step = self._step("predict", x, None, None)
         before = [(v, v.data.copy()) for v in step.touched]
         try:
-            return step.run(*self._arrays(step, x, None, None))
+            outputs = step.run(*self._arrays(step, x, None, None))
         except BaseException:
             _put_back(before)
             raise
+        return cut_padding(*outputs, x) if ragged else outputs
 
     def _account(self, x, total, parts):
         """Take a batch's loss into the running means, weighted by the batch size; return it."""
@@ -324,6 +351,9 @@ class BatchSteps:
         return loss
 
     def _update_metrics(self, y, predictions, masks, w):
+        ragged = type(y) is not np.ndarray and has_padded(y)
+        if ragged or type(w) is not np.ndarray:
+            y, w = arrays_of(y), arrays_of(w)
         single = len(predictions) == 1
         targets = [y] if single and type(y) is np.ndarray else leaves_or_nothing(y)
         weights = (
@@ -334,12 +364,21 @@ class BatchSteps:
         for metric, number, weighted in self._training.entries:
             weight = weights[number] if weighted else None
             mask = masks[number]
+            target, prediction = targets[number], predictions[number]
             if mask is not None:
                 weight = metrics.combine_weight(weight, mask)
+                if ragged and mask.shape == prediction.shape[: mask.ndim] == target.shape[: mask.ndim]:
+                    # Every timestep counts once, however many are padding in its batch.
+                    counts = mask.astype(bool, copy=False)
+                    target, prediction, weight = (
+                        target[counts],
+                        prediction[counts],
+                        weight[counts] if weighted else None,
+                    )
             if weight is None:
-                metric.update_state(targets[number], predictions[number])
+                metric.update_state(target, prediction)
             else:
-                metric.update_state(targets[number], predictions[number], sample_weight=weight)
+                metric.update_state(target, prediction, sample_weight=weight)
 
     def _results(self):
         """Running means by name: dict of float, in the order of `metrics_names`."""

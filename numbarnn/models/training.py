@@ -16,7 +16,17 @@ import numpy as np
 from .. import backend, optimizers, tree
 from ..callbacks import CallbackList
 from ..random import SeedGenerator
-from .data import ArrayBatches, check_batch, check_cardinality, standardize, train_validation_split
+from ..utils.sequence import Ragged
+from .data import (
+    ArrayBatches,
+    Collected,
+    check_batch,
+    check_cardinality,
+    check_lengths,
+    padded,
+    standardize,
+    train_validation_split,
+)
 from .outputs import check_loss, check_metrics
 from .steps import BatchSteps, State
 
@@ -172,9 +182,9 @@ class Trainer(BatchSteps):
 
         Parameters
         ----------
-        x, y : array or nest of arrays
+        x, y : array, Ragged, or nest of these
             One batch.
-        sample_weight : array, optional
+        sample_weight : array or Ragged, optional
             Shape (batch,) or (batch, timesteps).
         return_dict : bool
 
@@ -189,7 +199,7 @@ class Trainer(BatchSteps):
         x, y, sample_weight = self._standardize(x, y, sample_weight)
         check_batch(x, y, sample_weight)
         state.reset()
-        self._train_batch(x, y, sample_weight)
+        self._train_batch(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
@@ -198,7 +208,7 @@ class Trainer(BatchSteps):
         x, y, sample_weight = self._standardize(x, y, sample_weight)
         check_batch(x, y, sample_weight)
         self._training.reset()
-        self._test_batch(x, y, sample_weight)
+        self._test_batch(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
     def predict_on_batch(self, x):
@@ -206,15 +216,15 @@ class Trainer(BatchSteps):
 
         Parameters
         ----------
-        x : array or nest of arrays
+        x : array, Ragged, or nest of these
 
         Returns
         -------
-        ndarray or nest of ndarray
+        ndarray, Ragged (as `predict` does), or nest of these
         """
         if type(x) is not np.ndarray or x.dtype.kind not in "iub":
             x = standardize(x, self._float_dtype(), "x")
-        return self._predict_batch(x)
+        return self._predict_batch(padded(x))
 
     # ------------------------------------------------------------------------------------------------ loops
 
@@ -235,12 +245,13 @@ class Trainer(BatchSteps):
         validation_batch_size=None,
         validation_freq=1,
     ):
-        """Train on arrays.
+        """Train on arrays, or on sequences of different lengths.
 
         Parameters
         ----------
-        x, y : array or nest of arrays
-            Samples along the first axis.
+        x, y : array, `numbarnn.utils.Ragged`, or nest of these
+            Samples along the first axis. Sequences of different lengths are padded batch by batch, and masked; Ragged
+            targets have the lengths of a Ragged input.
         batch_size : int
             32 by default; the last batch may be smaller.
         epochs : int
@@ -255,7 +266,7 @@ class Trainer(BatchSteps):
         shuffle : bool or "batch"
             A new order in every epoch, drawn from the global seed (`utils.set_random_seed`); "batch" shuffles whole
             batches.
-        sample_weight : array, optional
+        sample_weight : array or Ragged, optional
             Shape (samples,) or (samples, timesteps).
         initial_epoch : int
         validation_batch_size : int, optional
@@ -271,7 +282,8 @@ class Trainer(BatchSteps):
         Raises
         ------
         ValueError
-            If the model is not compiled or the arrays do not have the same number of samples.
+            If the model is not compiled, or the arrays do not have the same number of samples, or the sequences of
+            targets and inputs not the same lengths.
         """
         self._require_compiled()
         epochs = _positive("epochs", epochs)
@@ -291,6 +303,7 @@ class Trainer(BatchSteps):
             )
         data = self._standardize(x, y, sample_weight)
         samples = check_cardinality(*zip(("x", "y", "sample_weight"), data, strict=True))
+        check_lengths(*data)
         validation = None
         if validation_data is not None:
             validation = self._unpack_validation(validation_data)
@@ -298,6 +311,7 @@ class Trainer(BatchSteps):
             data, validation = train_validation_split(data, validation_split)
         if validation is not None:
             held_out = check_cardinality(*zip(("x", "y", "sample_weight"), validation, strict=True))
+            check_lengths(*validation)
             validation = ArrayBatches(validation, held_out, validation_batch_size)
             samples = check_cardinality(*zip(("x", "y", "sample_weight"), data, strict=True))
         if not samples:
@@ -391,6 +405,7 @@ class Trainer(BatchSteps):
         _check_verbose(verbose)
         data = self._standardize(x, y, sample_weight)
         samples = check_cardinality(*zip(("x", "y", "sample_weight"), data, strict=True))
+        check_lengths(*data)
         if not samples:
             raise ValueError("`x` holds no samples.")
         batches = ArrayBatches(data, samples, batch_size)
@@ -405,7 +420,7 @@ class Trainer(BatchSteps):
 
         Parameters
         ----------
-        x : array or nest of arrays
+        x : array, `numbarnn.utils.Ragged`, or nest of these
         batch_size : int
             32 by default; it changes nothing but speed and memory.
         verbose : {"auto", 0, 1, 2}
@@ -413,8 +428,9 @@ class Trainer(BatchSteps):
 
         Returns
         -------
-        ndarray or nest of ndarray
-            As the model returns them, all samples along the first axis.
+        ndarray, Ragged, or nest of these
+            As the model returns them, all samples along the first axis. For Ragged inputs, an output that comes with
+            the mask of their timesteps is a Ragged, of the same lengths.
         """
         batch_size = 32 if batch_size is None else _positive("batch_size", batch_size)
         _check_verbose(verbose)
@@ -434,26 +450,22 @@ class Trainer(BatchSteps):
                 callbacks.on_predict_batch_begin(number)
             found = self._predict_batch(part)
             if outputs is None:
-                single = isinstance(found, np.ndarray)
+                single = isinstance(found, (np.ndarray, Ragged))
                 leaves, treedef = ([found], None) if single else tree.flatten(found)
                 if any(leaf.shape[:1] != (size,) for leaf in leaves):
                     raise ValueError(
                         "`predict` needs outputs with the samples along the first axis. "
                         f"Received: shapes {[leaf.shape for leaf in leaves]} for a batch of {size}"
                     )
-                outputs = [np.empty((samples, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+                outputs = [Collected(samples, leaf) for leaf in leaves]
             for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
-                if piece.shape[1:] != whole.shape[1:]:
-                    raise ValueError(
-                        "The outputs of all batches must have one shape. "
-                        f"Received: {piece.shape[1:]} after {whole.shape[1:]}"
-                    )
-                whole[start : start + size] = piece
+                whole.take(piece, start)
             start += size
             if each:
                 callbacks.on_predict_batch_end(number, {"outputs": found})
         callbacks.on_predict_end()
-        return outputs[0] if single else tree.unflatten(treedef, outputs)
+        results = [output.result() for output in outputs]
+        return results[0] if single else tree.unflatten(treedef, results)
 
 
 def _check_verbose(verbose):

@@ -1,7 +1,7 @@
-"""Helpers around training: seeds, one-hot labels, padding."""
+"""Helpers around training: seeds, one-hot labels, sequences of different lengths."""
 
 from .numerical import to_categorical
 from .seeds import set_random_seed
-from .sequence import pad_sequences
+from .sequence import Ragged, pad, pad_sequences
 
-__all__ = ["pad_sequences", "set_random_seed", "to_categorical"]
+__all__ = ["Ragged", "pad", "pad_sequences", "set_random_seed", "to_categorical"]
