@@ -3,12 +3,13 @@
 import copy
 import json
 import pickle
+import threading
 
 import numpy as np
 import pytest
 from parity import as_list, make_mask
 
-from numbarnn import backend, graph, layers, models, ops, serialization
+from numbarnn import backend, graph, layers, models, ops, recurrence, serialization
 from numbarnn.graph import Spec
 from numbarnn.jit import set_num_threads
 from numbarnn.layers import Bidirectional, get_mask
@@ -238,6 +239,24 @@ def test_both_directions_are_one_operation():
     mixed = Bidirectional(layers.LSTM(U), backward_layer=layers.RNN(Decay(U), go_backwards=True))
     assert passes(mixed) == 1
     assert mixed.kernel_path == "program"
+
+
+def test_both_directions_of_one_row_run_at_once(monkeypatch, rng):
+    """Each waits for the other: on one thread neither would come to an end."""
+    set_num_threads(2)
+    layer = Bidirectional(layers.GRU(96, return_sequences=True))
+    x = rng.standard_normal((1, 50, 64)).astype("float32")
+    expected = layer(x)
+    barrier, run_parts = threading.Barrier(2, timeout=60), recurrence._run_parts
+
+    def meet(start, stop, parts):
+        assert stop - start == 1
+        barrier.wait()
+        run_parts(start, stop, parts)
+
+    monkeypatch.setattr(recurrence, "_run_parts", meet)
+    same(layer(x), expected)
+    assert not barrier.broken
 
 
 @pytest.mark.parametrize("cell", CELLS)
