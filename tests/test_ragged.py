@@ -8,7 +8,7 @@ import pytest
 
 from numbarnn import backend, layers, losses, models, ops, optimizers
 from numbarnn.layers import get_mask, set_mask
-from numbarnn.models.data import Padded
+from numbarnn.models.ragged import Padded
 from numbarnn.testing import assert_close
 from numbarnn.utils import Ragged, pad, pad_sequences
 

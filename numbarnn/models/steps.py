@@ -11,8 +11,8 @@ from ..graph import Spec
 from ..layers.masks import get_mask, set_mask
 from ..layers.tracking import structure_clock
 from ..random import SeedGenerator
-from .data import arrays_of, cut_padding, has_padded, with_masks
 from .outputs import leaves_or_nothing, match_outputs, names_of_outputs, resolve_losses, resolve_metrics
+from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
 __all__ = ["BatchSteps", "State", "Step"]
 

@@ -17,17 +17,9 @@ from .. import backend, optimizers, tree
 from ..callbacks import CallbackList
 from ..random import SeedGenerator
 from ..utils.sequence import Ragged
-from .data import (
-    ArrayBatches,
-    Collected,
-    check_batch,
-    check_cardinality,
-    check_lengths,
-    padded,
-    standardize,
-    train_validation_split,
-)
+from .data import ArrayBatches, Collected, check_batch, check_cardinality, standardize, train_validation_split
 from .outputs import check_loss, check_metrics
+from .ragged import check_lengths, padded
 from .steps import BatchSteps, State
 
 __all__ = ["Trainer"]
