@@ -158,7 +158,8 @@ def _check(name, array, shape, dtype):
 def _check_factors(name, factors, gates, shape, dtype):
     copies = len(factors) if np.ndim(factors) == 3 else -1
     if copies not in (1, gates):
-        raise ValueError(f"{name} must have shape (1 or {gates}, {shape[0]}, {shape[1]}); got {np.shape(factors)}")
+        counts = "1" if gates == 1 else f"1 or {gates}"
+        raise ValueError(f"{name} must have shape ({counts}, {shape[0]}, {shape[1]}); got {np.shape(factors)}")
     return _check(name, factors, (copies, *shape), dtype)
 
 

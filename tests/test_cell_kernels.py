@@ -902,6 +902,29 @@ def test_what_does_not_fit_is_refused_before_a_kernel_starts(changes, error, mes
 
 
 @pytest.mark.parametrize(
+    ("cell", "changes", "message"),
+    [
+        ("GRU", {"bias": np.zeros(18)}, r"bias must have shape \(2, 18\); got \(18,\)"),
+        ("GRU_RESET_BEFORE", {"bias": np.zeros((2, 18))}, r"bias must have shape \(18,\); got \(2, 18\)"),
+        ("GRU", {"x_factors": np.ones((4, 3, 5))}, r"x_factors must have shape \(1 or 3, 3, 5\); got \(4, 3, 5\)"),
+        ("SIMPLE_RNN", {"h_factors": np.ones((2, 3, 6))}, r"h_factors must have shape \(1, 3, 6\); got \(2, 3, 6\)"),
+        ("SIMPLE_RNN", {"h": np.ones((3, 5))}, r"initial_states\[0\] must have shape \(3, 6\); got \(3, 5\)"),
+        ("SIMPLE_RNN", {"recurrent_activation": "mish"}, "recurrent_activation must be one of .* got 'mish'"),
+    ],
+)
+def test_every_cell_knows_its_shapes(cell, changes, message):
+    kernel_calls.clear()
+    with pytest.raises(ValueError, match=message):
+        run(replace(problem(cell, (3, 4, 5, 6)), **changes), save=True)
+    assert not kernel_calls
+
+
+def test_a_cell_without_gates_has_no_use_for_their_activation():
+    p = problem("SIMPLE_RNN", activation="gelu")
+    assert_same_bits(answer(replace(p, recurrent_activation="relu")), answer(p))
+
+
+@pytest.mark.parametrize(
     ("gradients", "error", "message"),
     [
         ({"d_out": P.d_out[:, 1:]}, ValueError, r"d_out must have shape \(3, 4, 6\); got \(3, 3, 6\)"),
