@@ -561,7 +561,7 @@ def scaled(x):
     [
         lambda: layers.RNN(Decay(U)),
         lambda: layers.RNN([Decay(U), layers.GRUCell(3)]),
-        lambda: layers.LSTM(U, activation=scaled, kernel_initializer=lambda_free),
+        lambda: layers.LSTM(U, activation=scaled, kernel_initializer=tenths),
     ],
     ids=["cell", "stack", "functions"],
 )
@@ -571,9 +571,15 @@ def test_what_is_the_users_own_needs_no_registration(make):
     ways = [one.cell for one in (layer.forward_layer, layer.backward_layer)]
     assert ways[0] is not ways[1]
     same(copy.deepcopy(layer)(X), layer(X))
+    again = Bidirectional.from_config(
+        layer.get_config(), custom_objects={"Decay": Decay, "scaled": scaled, "tenths": tenths}
+    )
+    again.build(X.shape)
+    again.set_weights(layer.get_weights())
+    same(again(X), layer(X))
 
 
-def lambda_free(shape, dtype=None):
+def tenths(shape, dtype=None):
     return np.full(shape, 0.1, dtype)
 
 
@@ -749,6 +755,11 @@ def test_other_layers():
             lambda: Bidirectional(layers.LSTM(U), backward_layer=layers.LSTM(U, go_backwards=True, stateful=True)),
             ValueError,
             'attribute "stateful", got "False"',
+        ),
+        (
+            lambda: Bidirectional(layers.LSTM(U), backward_layer=layers.LSTM(U, go_backwards=True, time_major=True)),
+            ValueError,
+            'attribute "time_major", got "False"',
         ),
         (lambda: Bidirectional(layers.Dense(3)), ValueError, "needs a layer with the attributes"),
         (lambda: Bidirectional(layers.LSTM(U), foo=1), ValueError, "Unrecognized keyword arguments"),

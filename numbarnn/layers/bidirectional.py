@@ -104,7 +104,7 @@ class Bidirectional(Wrapper):
                 f"forward_layer.go_backwards={forward.go_backwards}, "
                 f"backward_layer.go_backwards={backward.go_backwards}"
             )
-        for name in ("stateful", "return_sequences", "return_state"):
+        for name in ("stateful", "return_sequences", "return_state", "time_major"):
             values = [getattr(layer, name, False) for layer in self._both]
             if values[0] != values[1]:
                 raise ValueError(
