@@ -284,6 +284,32 @@ def test_the_mask_reaches_the_layers_behind(rng, stack):
     same(model.predict(x, verbose=0), np.stack(one_by_one(model, x)))
 
 
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lambda: [layers.Bidirectional(layers.LSTM(U, return_sequences=True)), layers.Bidirectional(layers.GRU(U))],
+        lambda: [layers.RNN([layers.GRUCell(U), layers.LSTMCell(U)])],
+        lambda: [layers.SimpleRNN(U, return_sequences=True), layers.SimpleRNN(U, go_backwards=True)],
+        lambda: [layers.GRU(U, return_sequences=True, zero_output_for_mask=True), layers.GlobalAveragePooling1D()],
+        lambda: [layers.LayerNormalization(), layers.SpatialDropout1D(0.5), layers.LSTM(U)],
+        lambda: [layers.TimeDistributed(layers.Dense(U)), layers.Activation("tanh"), layers.LSTM(U)],
+    ],
+    ids=["Bidirectional", "stacked", "SimpleRNN", "pooling", "normalization", "TimeDistributed"],
+)
+def test_every_layer_skips_the_padding(rng, stack):
+    model = models.Sequential(stack())
+    x = Ragged([s for s in sequences(rng, F) if len(s)])
+    for one, two in zip(model.predict(x, verbose=0), one_by_one(model, x), strict=True):
+        assert_close(one, two, 1e-6)
+
+
+def test_sequences_of_sequences(rng):
+    # Documents of different lengths, of sentences of one length: a sentence that is padding is masked whole.
+    model = models.Sequential([layers.TimeDistributed(layers.LSTM(U)), layers.LSTM(U)])
+    x = Ragged([s for s in sequences(rng, 4, F) if len(s)])
+    same(model.predict(x, verbose=0), np.stack(one_by_one(model, x)))
+
+
 def test_the_mask_is_that_of_the_padding(rng):
     class Spy(layers.Layer):
         def __init__(self):

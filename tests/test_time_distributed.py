@@ -9,6 +9,7 @@ import pytest
 from numbarnn import graph, layers, models, ops, optimizers, serialization
 from numbarnn.graph import Spec
 from numbarnn.layers import TimeDistributed, get_mask, set_mask
+from numbarnn.recurrence import kernel_calls
 from numbarnn.testing import assert_close, check_gradients
 
 B, T, N, F = 3, 4, 5, 2
@@ -61,7 +62,17 @@ class Scale(layers.Layer):
         (layers.Masking(), SEQUENCES),
         (layers.LSTM(3), SEQUENCES),
         (layers.LSTM(3, return_sequences=True, go_backwards=True), SEQUENCES),
-        (layers.RNN(layers.LSTMCell(3)), SEQUENCES),
+        (layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)]), SEQUENCES),
+        (layers.GRU(3), SEQUENCES),
+        (layers.SimpleRNN(3, return_sequences=True), SEQUENCES),
+        (layers.Bidirectional(layers.LSTM(3)), SEQUENCES),
+        (layers.GlobalAveragePooling1D(), SEQUENCES),
+        (layers.GlobalMaxPooling1D(), SEQUENCES),
+        (layers.Flatten(), SEQUENCES),
+        (layers.Permute((2, 1)), SEQUENCES),
+        (layers.RepeatVector(2), X),
+        (layers.LayerNormalization(), SEQUENCES),
+        (layers.SpatialDropout1D(0.5), SEQUENCES),
         (models.Sequential([layers.Dense(4, "relu"), layers.LSTM(3)]), SEQUENCES),
         (TimeDistributed(layers.Dense(3)), SEQUENCES),
         (layers.Lambda(lambda x: x * 2.0), SEQUENCES),
@@ -102,6 +113,14 @@ def test_masked_timesteps_have_no_part_in_the_moments():
     y = layer(x, training=True, mask=MASK)
     assert_close(layer.layer.moving_mean.numpy(), X[MASK].mean(0), 1e-5)
     assert np.isfinite(y[MASK]).all()
+
+
+def test_all_timesteps_are_one_run_of_the_kernel():
+    layer = TimeDistributed(layers.LSTM(3))
+    layer(SEQUENCES)
+    kernel_calls.clear()
+    layer(SEQUENCES, mask=INNER_MASK)
+    assert kernel_calls == {("LSTM", "forward"): 1}
 
 
 def test_nested_inputs_and_outputs():
@@ -241,6 +260,20 @@ def test_a_masked_timestep_is_masked_whole():
     y = layer(SEQUENCES, mask=MASK)
     same(y, layer(SEQUENCES, mask=np.repeat(MASK[:, :, None], N, axis=2)))
     assert not y[~MASK].any()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Bidirectional(layers.GRU(3, return_sequences=True)),
+        layers.RNN([layers.LSTMCell(3), layers.SimpleRNNCell(2)], return_sequences=True),
+        layers.GlobalAveragePooling1D(),
+        TimeDistributed(layers.Dense(3)),
+    ],
+)
+def test_layers_that_take_masks_get_them(layer):
+    inner_mask = INNER_MASK | (np.arange(N) == 2)
+    same(TimeDistributed(layer)(SEQUENCES, mask=inner_mask), each_step(layer, SEQUENCES, inner_mask))
 
 
 @pytest.mark.parametrize(
