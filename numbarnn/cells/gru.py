@@ -19,10 +19,11 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.products import multiply_back
+from numbarnn.cells.products import back_to_h_and_x
 from numbarnn.cells.rows import (
     carry_rows,
     counting_end,
+    cut_rows,
     emit_rows,
     operand_of_h,
     operand_of_x,
@@ -58,6 +59,31 @@ def step_back(dh, kz, kr, kg, m, h0, activation, recurrent_activation):
         dg * r,
         dh * z,
     )
+
+
+@device
+def inputs_of_z_and_r(
+    kernel, recurrent, bias, x, x_row, x_step, h, h_row, h_step, count, first_unit, columns, z, z_row
+):  # fmt: skip
+    """Products of `count` rows for the gates z and r of `columns` units from `first_unit` on, a vector each in turns.
+
+    `x` and `h` are pointers to the left operands, with steps of 2 where each gate has a row of its own.
+    """
+    inputs, units, width = kernel.shape[1], recurrent.shape[1], kernel.shape[2]
+    for half in range(0, 2 * columns, width):
+        panel = (2 * first_unit + half) // width
+        b_here, z_here = advance(pointer(bias), panel * width), advance(z, half)
+        w_here = advance(pointer(kernel), panel * inputs * width)
+        r_here = advance(pointer(recurrent), panel * units * width)
+        valid = min(width, 2 * columns - half)
+        if x_step > 1:
+            two_gates_product(x, x_row, 2, count, w_here, width, inputs, b_here, 0, z_here, z_row, width)
+        else:
+            rows_product(x, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, valid)
+        if h_step > 1:
+            two_gates_product(h, h_row, 2, count, r_here, width, units, z_here, z_row, z_here, z_row, width)
+        else:
+            rows_product(h, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid)
 
 
 @njit
@@ -108,28 +134,10 @@ def forward(
                 xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
                 for first_unit in range(0, units, width):
                     columns = min(width, -(-(units - first_unit) // vector) * vector)
-                    for half in range(0, 2 * columns, width):
-                        panel = (2 * first_unit + half) // width
-                        b_here, z_here = advance(pointer(bias), panel * width), advance(z, half)
-                        w_here = advance(pointer(kernel), panel * inputs * width)
-                        r_here = advance(pointer(recurrent), panel * units * width)
-                        valid = min(width, 2 * columns - half)
-                        if x_step > 1:
-                            two_gates_product(
-                                x_here, x_row, 2, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
-                            )  # fmt: skip
-                        else:
-                            rows_product(
-                                x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, valid
-                            )  # fmt: skip
-                        if h_step > 1:
-                            two_gates_product(
-                                h_here, h_row, 2, count, r_here, width, units, z_here, z_row, z_here, z_row, width
-                            )  # fmt: skip
-                        else:
-                            rows_product(
-                                h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid
-                            )  # fmt: skip
+                    inputs_of_z_and_r(
+                        kernel, recurrent, bias, x_here, x_row, x_step, h_here, h_row, h_step, count, first_unit,
+                        columns, z, z_row,
+                    )  # fmt: skip
                     panel = zr_panels + first_unit // width
                     w_here = advance(pointer(kernel), panel * inputs * width)
                     r_here = advance(pointer(recurrent), panel * units * width)
@@ -181,7 +189,7 @@ def backward(
 
     `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
     """
-    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]
     vector = lanes(states)
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
@@ -222,27 +230,11 @@ def backward(
         end = counting_end(flags, s, start, stop)
         if end > start:
             t = timesteps - 1 - s if backwards else s
-            dz = advance(kept, (s * batch + start) * 4 * units)
-            for back_to_x in range(2 if timesteps else 1):
-                # The gradient of m stands in for that of the candidate's input on the way to h.
-                weights, factors, rows, joint = recurrent, h_factors, order[:0], 2
-                target, target_row = dh, units
-                if back_to_x:
-                    weights, factors, rows, joint = kernel, x_factors, order, 3
-                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
-                gates = 1 if factors.shape[0] > 1 else joint  # that share their factors
-                g = 0
-                while g < 3:
-                    plane = 3 if g == 2 and not back_to_x else g
-                    multiply_back(
-                        advance(dz, plane * units), 4 * units, end - start, weights, g * units,
-                        min(gates, 3 - g) * units, factors, g, flags, s, start, rows, pointer(scratch), product,
-                        target, target_row,
-                    )  # fmt: skip
-                    g += gates
-        for r in range(start, stop):
-            if flags[s, r] & CUT:
-                clear(dh, r * units, units)
+            back_to_h_and_x(
+                d_states, d_x, kernel, recurrent, tape, PRODUCT, flags, order, x_factors, h_factors, s, t, start, end,
+                pointer(scratch), product,
+            )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop)
     hold(scratch)
 
 

@@ -20,17 +20,19 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, OPERAND, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.products import multiply_back
+from numbarnn.cells.gru import inputs_of_z_and_r
+from numbarnn.cells.products import back_to_h_and_x, multiply_back
 from numbarnn.cells.rows import (
     ROW_BLOCK,
     carry_rows,
     counting_end,
+    cut_rows,
     emit_rows,
     operand_of_h,
     operand_of_x,
     row_of,
 )
-from numbarnn.gemm import rows_product, two_gates_product
+from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
 from numbarnn.simd import advance, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
 
@@ -116,28 +118,10 @@ def forward(
                 xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
                 for first_unit in range(0, units, width):
                     columns = min(width, -(-(units - first_unit) // vector) * vector)
-                    for half in range(0, 2 * columns, width):
-                        panel = (2 * first_unit + half) // width
-                        b_here, z_here = advance(pointer(bias), panel * width), advance(z, half)
-                        w_here = advance(pointer(kernel), panel * inputs * width)
-                        r_here = advance(pointer(recurrent), panel * units * width)
-                        valid = min(width, 2 * columns - half)
-                        if x_step > 1:
-                            two_gates_product(
-                                x_here, x_row, 2, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
-                            )  # fmt: skip
-                        else:
-                            rows_product(
-                                x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, valid
-                            )  # fmt: skip
-                        if h_step > 1:
-                            two_gates_product(
-                                h_here, h_row, 2, count, r_here, width, units, z_here, z_row, z_here, z_row, width
-                            )  # fmt: skip
-                        else:
-                            rows_product(
-                                h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid
-                            )  # fmt: skip
+                    inputs_of_z_and_r(
+                        kernel, recurrent, bias, x_here, x_row, x_step, h_here, h_row, h_step, count, first_unit,
+                        columns, z, z_row,
+                    )  # fmt: skip
                     for k in range(count):
                         r = row + k
                         if not flags[s, r] & COUNTS:
@@ -198,7 +182,7 @@ def backward(
 
     `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
     """
-    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]
     vector = lanes(states)
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
@@ -264,22 +248,11 @@ def backward(
                     dr, dh0 = reset_step_back(load_n(d_rh, here, n), load_n(kept, there, n), h0, recurrent_activation)
                     store_n(kept, there, n, dr)
                     store_n(dh, here, n, fma(dh0, factor, load_n(dh, here, n)))
-            for back_to_x in range(2 if timesteps else 1):
-                # The candidate's way back to h is done.
-                weights, factors, rows, gates = recurrent, h_factors, order[:0], 2
-                target, target_row = dh, units
-                if back_to_x:
-                    weights, factors, rows, gates = kernel, x_factors, order, 3
-                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
-                together = 1 if factors.shape[0] > 1 else gates  # that share their factors
-                for g in range(0, gates, together):
-                    multiply_back(
-                        advance(dz, g * units), 4 * units, end - start, weights, g * units, together * units, factors,
-                        g, flags, s, start, rows, pointer(scratch), product, target, target_row,
-                    )  # fmt: skip
-        for r in range(start, stop):
-            if flags[s, r] & CUT:
-                clear(dh, r * units, units)
+            back_to_h_and_x(
+                d_states, d_x, kernel, recurrent, tape, OPERAND, flags, order, x_factors, h_factors, s, t, start, end,
+                pointer(scratch), product,
+            )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop)
     hold(scratch)
 
 

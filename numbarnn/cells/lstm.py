@@ -18,11 +18,12 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.products import multiply_back
+from numbarnn.cells.products import back_to_h_and_x
 from numbarnn.cells.rows import (
     ROW_BLOCK,
     carry_rows,
     counting_end,
+    cut_rows,
     emit_rows,
     operand_of_h,
     operand_of_x,
@@ -165,7 +166,7 @@ def backward(
 
     `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
     """
-    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    timesteps = d_x.shape[1]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
     vector = lanes(states)
     memory, kept = pointer(states), pointer(tape)
@@ -214,23 +215,11 @@ def backward(
         end = counting_end(flags, s, start, stop)
         if end > start:
             t = timesteps - 1 - s if backwards else s
-            dz = advance(kept, (s * batch + start) * 4 * units)
-            for back_to_x in range(2 if timesteps else 1):
-                weights, factors, rows = recurrent, h_factors, order[:0]
-                target, target_row = dh, units
-                if back_to_x:
-                    weights, factors, rows = kernel, x_factors, order
-                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
-                gates = 1 if factors.shape[0] > 1 else 4  # that share their factors
-                for g in range(0, 4, gates):
-                    multiply_back(
-                        advance(dz, g * units), 4 * units, end - start, weights, g * units, gates * units, factors, g,
-                        flags, s, start, rows, pointer(scratch), product, target, target_row,
-                    )  # fmt: skip
-        for r in range(start, stop):
-            if flags[s, r] & CUT:
-                clear(dh, r * units, units)
-                clear(dc, r * units, units)
+            back_to_h_and_x(
+                d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, t, start, end,
+                pointer(scratch), product,
+            )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop)
     hold(scratch)
 
 

@@ -77,6 +77,49 @@ def multiply_back(
 
 
 @device
+def back_to_h_and_x(
+    d_states, d_x, kernel, recurrent, tape, apart, flags, order, x_factors, h_factors, s, t, start, end, zeros, product
+):  # fmt: skip
+    """Take the gradients of the gates' inputs at step s back to the first state and to timestep t of the inputs.
+
+    Parameters
+    ----------
+    d_states, d_x, kernel, recurrent, tape, flags, order, x_factors, h_factors
+        As `Cell.backward` has them, with the step's gradients in the tape.
+    apart : int
+        `Cell.apart`. With PRODUCT the last plane of the tape is the last gate's gradient on the way to h; with OPERAND
+        that gate takes no part in it.
+    start, end : int
+        The kernel's rows.
+    zeros, product : pointer
+        See `multiply_back`.
+    """
+    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    batch, units = d_states.shape[1], d_states.shape[2]
+    row = tape.shape[2]
+    gates = row // units if apart == NOTHING else row // units - 1
+    dz = advance(pointer(tape), (s * batch + start) * row)
+    for back_to_x in range(2 if timesteps else 1):  # a loop, for one copy of the code
+        weights, factors, rows = recurrent, h_factors, order[:0]
+        target, target_row = pointer(d_states), units
+        count, joint = gates - (apart == OPERAND), gates - (apart != NOTHING)
+        if back_to_x:
+            weights, factors, rows = kernel, x_factors, order
+            target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
+            count, joint = gates, gates
+        together = 1 if factors.shape[0] > 1 else joint  # gates that share their factors
+        g = 0
+        while g < count:
+            plane = g if g < joint else gates
+            length = min(together, count - g) * units
+            multiply_back(
+                advance(dz, plane * units), row, end - start, weights, g * units, length, factors, g, flags, s, start,
+                rows, zeros, product, target, target_row,
+            )  # fmt: skip
+            g += together
+
+
+@device
 def _head(columns, units, apart, x_copies, h_copies):
     """How many of the first columns of a weight gradient are one product.
 

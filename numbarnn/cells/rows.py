@@ -166,6 +166,16 @@ def carry_rows(states, slot, new_slot, flags, s, first, start, stop):
 
 
 @device
+def cut_rows(d_states, flags, s, start, stop):
+    """Let no gradient through to the states that were cut before step s."""
+    planes, batch, units = d_states.shape
+    for r in range(start, stop):
+        if flags[s, r] & CUT:
+            for plane in range(planes):
+                clear(pointer(d_states), (plane * batch + r) * units, units)
+
+
+@device
 def emit_rows(states, slot, out, flags, s, start, stop, order):
     """Write what rows start..stop emit at step s: their first state, or zeros where the SILENT bit is set."""
     memory, goal = pointer(states), pointer(out)

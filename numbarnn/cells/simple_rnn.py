@@ -14,13 +14,14 @@ of `numbarnn.cells.contract`; the recurrent activation is not used.
 
 import numpy as np
 
-from numbarnn.cells.contract import COUNTS, CUT, NOTHING, SILENT, Cell
+from numbarnn.cells.contract import COUNTS, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import keep, squash, squash_slope
-from numbarnn.cells.products import multiply_back
+from numbarnn.cells.products import back_to_h_and_x
 from numbarnn.cells.rows import (
     ROW_BLOCK,
     carry_rows,
     counting_end,
+    cut_rows,
     emit_rows,
     operand_of_h,
     operand_of_x,
@@ -106,7 +107,7 @@ def backward(
 
     `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
     """
-    timesteps, inputs = d_x.shape[1], d_x.shape[2]
+    timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]
     vector = lanes(states)
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
@@ -142,20 +143,11 @@ def backward(
         end = counting_end(flags, s, start, stop)
         if end > start:
             t = timesteps - 1 - s if backwards else s
-            dz = advance(kept, (s * batch + start) * units)
-            for back_to_x in range(2 if timesteps else 1):
-                weights, factors, rows = recurrent, h_factors, order[:0]
-                target, target_row = dh, units
-                if back_to_x:
-                    weights, factors, rows = kernel, x_factors, order
-                    target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
-                multiply_back(
-                    dz, units, end - start, weights, 0, units, factors, 0, flags, s, start, rows,
-                    pointer(scratch), product, target, target_row,
-                )  # fmt: skip
-        for r in range(start, stop):
-            if flags[s, r] & CUT:
-                clear(dh, r * units, units)
+            back_to_h_and_x(
+                d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, t, start, end,
+                pointer(scratch), product,
+            )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop)
     hold(scratch)
 
 
