@@ -12,7 +12,7 @@ from ..simd_math import ACTIVATIONS
 from .base import Layer
 from .fused import CellRun, PackedCache, run_cells
 
-__all__ = ["KernelCell", "argument_kind", "arguments"]
+__all__ = ["KernelCell", "argument_kind", "arguments", "one_sequence"]
 
 #: Who understands and serializes the arguments whose names end like this.
 _KINDS = {
@@ -40,13 +40,29 @@ def _kernel_name(activation):
     return name if name in ACTIVATIONS and getattr(activations, name, None) is activation else None
 
 
-class _Sequence(threading.local):
-    """Dropout factors of the sequences that this thread is in the midst of, by the id of the cell that steps."""
+class _Steps(threading.local):
+    """Dropout factors of the sequence whose steps this thread is in the midst of, by the id of the cell."""
 
-    factors = {}
+    drawn = None
 
 
-_sequence = _Sequence()
+_steps = _Steps()
+
+
+@contextmanager
+def one_sequence():
+    """Within the block, the steps of each cell, however deep within other cells, share their dropout factors."""
+    before, _steps.drawn = _steps.drawn, {}
+    try:
+        yield
+    finally:
+        _steps.drawn = before
+
+
+class _OneStep(CellRun):
+    """A step of a sequence that is gone through in Python."""
+
+    __slots__ = ()
 
 
 class KernelCell(Layer):
@@ -146,16 +162,16 @@ class KernelCell(Layer):
             draw(self.recurrent_dropout, self.units) if self.recurrent_dropout else None,
         )
 
-    @contextmanager
-    def one_sequence(self, sequences, training):
-        """Draw the dropout factors that the steps within share; `RNN` enters it where there are no kernels."""
-        before = _sequence.factors
-        factors = self._dropout_factors(self._working(sequences[:, 0])) if training else (None, None)
-        _sequence.factors = {**before, id(self): factors}
-        try:
-            yield
-        finally:
-            _sequence.factors = before
+    def _shared_factors(self, x, training):
+        """Return the factors that the steps of one sequence share; without `one_sequence` a step has its own."""
+        if not training or not (self.dropout or self.recurrent_dropout):
+            return None, None
+        drawn = _steps.drawn
+        if drawn is None:
+            return self._dropout_factors(x)
+        if id(self) not in drawn:
+            drawn[id(self)] = self._dropout_factors(x)
+        return drawn[id(self)]
 
     # -- kernels ------------------------------------------------------------------------------------------------
 
@@ -172,9 +188,12 @@ class KernelCell(Layer):
         kernel, recurrent_kernel, bias = self._weights()
         given = (run.sequences, *(run.states or ()))
         x, *states = (a if a.dtype == kernel.dtype else ops.cast(a, kernel.dtype) for a in given)
-        x_factors, h_factors = None, None
-        if run.training and (self.dropout or self.recurrent_dropout):
+        if isinstance(run, _OneStep):
+            x_factors, h_factors = self._shared_factors(x[:, 0], run.training)
+        elif run.training:
             x_factors, h_factors = self._dropout_factors(x[:, 0])
+        else:
+            x_factors, h_factors = None, None
         return [x, kernel, recurrent_kernel, bias, x_factors, h_factors, *states], {
             "cell": self.kernels,
             "cache": self._packed,
@@ -210,7 +229,7 @@ class KernelCell(Layer):
             )
         inputs, *states = (self._working(a if hasattr(a, "dtype") else np.asarray(a)) for a in (inputs, *states))
         if self.fused_cell is not None:
-            run = CellRun(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
+            run = _OneStep(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
             out, states = run_cells([run])[0]
         else:
             out, *rest = self._by_operations(inputs, states, training)
@@ -218,9 +237,7 @@ class KernelCell(Layer):
         return out, states if listed else states[0]
 
     def _by_operations(self, inputs, states, training):
-        drawn = _sequence.factors.get(id(self))
-        if drawn is None:
-            drawn = self._dropout_factors(inputs) if training else (None, None)
+        x_factors, h_factors = self._shared_factors(inputs, training)
         kernel, recurrent_kernel, bias = self._weights()
         biases = (bias, None) if bias is None or len(bias.shape) == 1 else (bias[0], bias[1])
 
@@ -232,8 +249,8 @@ class KernelCell(Layer):
             return z if bias is None else z + bias[columns]
 
         return self.one_step(
-            partial(product, inputs, drawn[0], kernel, biases[0]),
-            partial(product, states[0], drawn[1], recurrent_kernel, biases[1]),
+            partial(product, inputs, x_factors, kernel, biases[0]),
+            partial(product, states[0], h_factors, recurrent_kernel, biases[1]),
             states,
         )
 

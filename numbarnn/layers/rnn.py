@@ -5,7 +5,6 @@ masks, states, dropout and options.  A stack of such cells does so cell by cell.
 timestep (``"program"``).
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..variable import Variable
 from .base import InputSpec, Layer
 from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
 from .fused import CellRun, run_abreast
-from .kernel_cell import KernelCell
+from .kernel_cell import KernelCell, one_sequence
 from .nests import leaves_of, map_nest
 from .stacked import StackedRNNCells
 
@@ -366,8 +365,7 @@ class RNN(Layer):
             sequences = ops.where(counts, sequences, ops.zeros_like(sequences))
         timesteps = sequences.shape[1]
         emitted, last = [], None
-        built_in = hasattr(self.cell, "one_sequence")
-        with self.cell.one_sequence(sequences, run.training) if built_in else nullcontext():
+        with one_sequence():
             for s in range(timesteps):
                 t = timesteps - 1 - s if run.backwards else s
                 if reset is not None:

@@ -1,7 +1,5 @@
 """`StackedRNNCells`: cells on top of each other as one cell."""
 
-from contextlib import ExitStack, contextmanager
-
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
 from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
@@ -50,7 +48,7 @@ class StackedRNNCells(Layer):
     """
 
     def __init__(self, cells, *, reverse_state_order=False, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})  # each cell brings its inputs into its own type
         if not isinstance(cells, (list, tuple)) or not cells:
             raise ValueError(f"Argument `cells` must be a list of one cell at least. Received: cells={cells}")
         for cell in cells:
@@ -124,15 +122,6 @@ class StackedRNNCells(Layer):
             inputs, new = call_cell(cell, inputs, own, training)
             parts.append(new)
         return inputs, nest_states(sizes, self.join_states(parts))
-
-    @contextmanager
-    def one_sequence(self, sequences, training):
-        """Let each cell draw what its steps within share."""
-        with ExitStack() as stack:
-            for cell in self.cells:
-                if hasattr(cell, "one_sequence"):
-                    stack.enter_context(cell.one_sequence(sequences, training))
-            yield
 
     def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
         """Return the states that a sequence starts from, those of each cell.
