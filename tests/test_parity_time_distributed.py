@@ -34,6 +34,10 @@ def sequences(package):
     return package.layers.LSTM(3, return_sequences=True, go_backwards=True)
 
 
+def both_ways(package):
+    return package.layers.Bidirectional(package.layers.GRU(3, return_sequences=True), merge_mode="sum")
+
+
 def embedding(package):
     return package.layers.Embedding(6, 3)
 
@@ -77,6 +81,8 @@ def pair(make, x):
         (lstm, SEQUENCES, INNER_MASK),
         (sequences, SEQUENCES, None),
         (sequences, SEQUENCES, INNER_MASK),
+        (both_ways, SEQUENCES, None),
+        (both_ways, SEQUENCES, INNER_MASK),
         (embedding, IDS, None),
         (normalization, X, None),
         (nested, SEQUENCES, None),

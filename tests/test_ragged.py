@@ -420,6 +420,32 @@ def test_a_step_is_that_of_the_padded_batch(rng):
         assert_close(one, two, 1e-5)
 
 
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_training_is_that_of_keras_on_the_padded_batch(rng):
+    keras = pytest.importorskip("keras")
+    x, y = Ragged([s for s in sequences(rng, F) if len(s)]), Ragged([s for s in sequences(rng, 2) if len(s)])
+    ours = tagger()
+    theirs = keras.Sequential(
+        [
+            keras.layers.Masking(-9.0),
+            keras.layers.LSTM(U, return_sequences=True),
+            keras.layers.TimeDistributed(keras.layers.Dense(2)),
+        ]
+    )
+    ours.build((None, None, F))
+    array, _ = pad(x, value=-9.0)
+    theirs(array)
+    theirs.set_weights(ours.get_weights())
+    ours.compile(optimizers.SGD(0.1), "mse", metrics=["mae"])
+    theirs.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
+    for _ in range(5):
+        expected = theirs.train_on_batch(array, pad(y)[0])
+        assert ours.train_on_batch(x, y) == pytest.approx([float(value) for value in expected], rel=1e-5)
+    for one, two in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        assert_close(one, np.asarray(two), 1e-5)
+
+
 def test_longer_padding_changes_nothing(rng):
     # What `fit` rounds lengths up for must not be seen in the weights.
     x, y = Ragged(sequences(rng, F)), Ragged(sequences(rng, 2))

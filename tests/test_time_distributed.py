@@ -200,6 +200,21 @@ def test_gradients_by_differences(rng, make, shape, with_mask):
     check_gradients(value, arrays, backward(residuals, d), tolerance=1e-6)
 
 
+@pytest.mark.parametrize("lengths", [(None, T), (B, None), (None, None)])
+def test_a_program_for_any_lengths(rng, lengths):
+    layer = TimeDistributed(layers.Dense(3, "tanh"))
+    d = rng.standard_normal((B, T, 3)).astype("float32")
+    found = []
+    for shape in ((B, T), lengths):
+        program = graph.trace(lambda x: layer(x), [Spec((*shape, F), "float32")])
+        layer.build((None, None, F))
+        forward, backward = program.linearize(0, [*program.inputs, *layer.trainable_weights])
+        y, residuals = forward(X)
+        found.append([y, *backward(residuals, d)])
+    for one, two in zip(*found, strict=True):
+        same(one, two)
+
+
 def test_nan_in_masked_timesteps_reaches_nothing():
     layer = TimeDistributed(layers.LSTM(3))
     layer.build(SEQUENCES.shape)
