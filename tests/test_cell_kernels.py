@@ -16,7 +16,7 @@ from numbarnn import cells, gemm, jit, recurrence
 from numbarnn.cells import gru, gru_reset_before, lstm, simple_rnn
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
-from numbarnn.cells.rows import ROW_BLOCK
+from numbarnn.cells.rows import ROW_BLOCK, measure_rows
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
 from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
@@ -1082,6 +1082,17 @@ def test_flags():
     assert flags(mask=mask, reset=reset)[0] == [silent, counts, cut, counts]
     assert flags(mask=mask[:, ::-1], reset=reset[:, ::-1], backwards=True) == flags(mask=mask, reset=reset)
     assert flags(mask=mask[:, ::-1], zero_output=True, backwards=True) == zeros
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_how_many_steps_there_are_from_the_first_to_the_last_that_counts(backwards, mask, rng):
+    given = make_mask(mask, 9, 12, rng)
+    flags = recurrence.step_flags(9, 12, given, rng.random((9, 12)) < 0.3, backwards=backwards)
+    lengths = np.full(9, -1)
+    measure_rows(flags, lengths)
+    counting = [np.flatnonzero(row) for row in (given if given is not None else np.ones((9, 12)))]
+    assert lengths.tolist() == [int(np.ptp(steps)) + 1 if steps.size else 0 for steps in counting]
 
 
 @pytest.mark.parametrize("name", ["mask", "reset"])
