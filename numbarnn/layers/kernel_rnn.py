@@ -15,12 +15,13 @@ class KernelRNN(RNN):
     Parameters
     ----------
     use_cudnn : bool or "auto", optional
-        Keras's; True raises ValueError. An attribute where it is given.
+        Keras's, for layers that `knows_cudnn`; True raises ValueError.
     **given
         The arguments of the cell, by name, and those of `RNN`.
     """
 
     cell_type = None
+    knows_cudnn = True
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -29,7 +30,7 @@ class KernelRNN(RNN):
                 setattr(cls, name, _of_cell(cls.cell_type, name))
 
     def __init__(self, *, implementation=2, **given):
-        if "use_cudnn" in given:
+        if self.knows_cudnn:
             use_cudnn = given.pop("use_cudnn")
             if use_cudnn not in ("auto", True, False):
                 raise ValueError(

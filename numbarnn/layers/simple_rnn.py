@@ -102,6 +102,7 @@ recurrent_regularizer, bias_regularizer
     """
 
     cell_type = SimpleRNNCell
+    knows_cudnn = False
 
     def __init__(
         self,
