@@ -484,13 +484,14 @@ def test_a_refused_call_leaves_the_states_of_both(monkeypatch):
     layer(X)
     before = layer.states
     assert all(np.abs(state).max() > 0 for state in before)
+    others = [2 * state for state in before[:2]]
     refusals = [
         lambda: layer(X[:2]),
         lambda: layer(X, mask=MASK[:, :2]),
         lambda: layer(X, initial_state=[*states_for(2), np.zeros((B, U + 1), "float32"), np.zeros((B, 1), "float32")]),
-        lambda: layer.reset_states([*before[:2], np.zeros((B, U + 1), "float32")]),
-        lambda: layer.reset_states([before[0], before[1], before[2].astype("complex64")]),
-        lambda: layer.reset_states([before[0], before[1]]),
+        lambda: layer.reset_states([*others, np.zeros((B, U + 1), "float32")]),
+        lambda: layer.reset_states([*others, before[2].astype("complex64")]),
+        lambda: layer.reset_states(others),
         lambda: layer.reset_states(mask=np.ones(B + 1, bool)),
         lambda: layer.reset_states(7),
     ]
