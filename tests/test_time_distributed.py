@@ -383,9 +383,29 @@ def test_weights_are_those_of_the_layer():
     assert layer.count_params() == F * 3 + 3
     layer.trainable = False
     assert layer.trainable_weights == inner.trainable_weights == []
-    frozen = models.Sequential([TimeDistributed(layers.Dense(3), trainable=False, input_shape=(T, F))])
-    assert frozen.trainable_weights == []
-    assert len(frozen.non_trainable_weights) == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: TimeDistributed(layers.Dense(3), **options),
+        lambda **options: layers.Bidirectional(layers.LSTM(3, return_sequences=True), **options),
+        lambda **options: layers.RNN(layers.GRUCell(3), return_sequences=True, **options),
+    ],
+)
+def test_a_layer_around_others_that_is_not_trained(make):
+    model = models.Sequential([make(trainable=False, input_shape=(T, F)), layers.Dense(1)])
+    outer, head = model.layers
+    assert outer.trainable_weights == []
+    assert [w.path for w in model.trainable_weights] == [w.path for w in head.weights]
+    assert [w.path for w in model.non_trainable_weights] == [w.path for w in outer.weights]
+    model.compile("sgd", "mse")
+    before = outer.get_weights()
+    model.fit(X, np.ones((B, T, 1)), verbose=0)
+    for one, two in zip(outer.get_weights(), before, strict=True):
+        same(one, two)
+    outer.trainable = True
+    assert len(model.trainable_weights) == len(model.weights)
 
 
 def test_penalties_count():

@@ -47,8 +47,6 @@ class TimeDistributed(Wrapper):
     def __init__(self, layer, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(layer, **kwargs)
-        if not self.trainable:
-            layer.trainable = False
         self.supports_masking = True
 
     @property

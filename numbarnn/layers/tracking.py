@@ -72,6 +72,11 @@ def _is_metric(x):
     return hasattr(x, "update_state") and hasattr(x, "reset_state") and not isinstance(x, (Tracked, type))
 
 
+def _without(variables, others):
+    others = {id(v) for v in others}
+    return [v for v in variables if id(v) not in others]
+
+
 # Attributes whose contents are not the layer's members, or are found otherwise.
 _NOT_MEMBERS = frozenset(
     (
@@ -223,15 +228,17 @@ class Tracked:
         seen = {id(v) for v in own}
         return own + [v for v in self._members(_is_variable) if id(v) not in seen]
 
-    def _collect(self, with_seeds):
+    def _collect(self, with_seeds, trainable=False):
         found, seen = [], set()
 
         def visit(layer):
+            if trainable and not getattr(layer, "_trainable", True):
+                return
             mine = layer._own_variables()
             if with_seeds:
                 mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
             for variable in mine:
-                if id(variable) not in seen:
+                if id(variable) not in seen and (variable.trainable or not trainable):
                     seen.add(id(variable))
                     found.append(variable)
             for inner in layer._sublayers:
@@ -252,23 +259,23 @@ class Tracked:
 
     @property
     def trainable_weights(self):
-        """The weights that the optimizer changes; none if the layer is not trainable."""
-        return [v for v in self.weights if v.trainable] if self.trainable else []
+        """The weights that the optimizer changes; none of this or an inner layer that is not trainable."""
+        return self._collect(with_seeds=False, trainable=True)
 
     @property
     def non_trainable_weights(self):
         """The weights that the optimizer leaves alone."""
-        return [v for v in self.weights if not v.trainable] if self.trainable else self.weights
+        return _without(self.weights, self.trainable_weights)
 
     @property
     def trainable_variables(self):
         """The same as `trainable_weights`."""
-        return [v for v in self.variables if v.trainable] if self.trainable else []
+        return self._collect(with_seeds=True, trainable=True)
 
     @property
     def non_trainable_variables(self):
         """`non_trainable_weights` and the states of random generators."""
-        return [v for v in self.variables if not v.trainable] if self.trainable else self.variables
+        return _without(self.variables, self.trainable_variables)
 
     @property
     def trainable(self):
