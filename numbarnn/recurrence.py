@@ -226,6 +226,7 @@ def _launch(jobs):
         parallel_for(job.kernel, job.n, job.grain, *job.args)
         return
     parts = [(job, *part) for job in jobs for part in chunks(job.n, job.grain)]
+    parts.sort(key=lambda part: part[1] / part[0].n)  # first chunks first: each thread gets its share of every job
     for job, _, _ in parts:
         kernel_calls[job.name] += 1
     # A job smaller than its grain is not worth a thread of its own.
