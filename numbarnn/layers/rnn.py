@@ -15,7 +15,7 @@ from ..serialization import deserialize_keras_object, export, serialize_keras_ob
 from ..variable import Variable
 from .base import InputSpec, Layer
 from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
-from .fused import CellRun, run_abreast
+from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell, one_sequence
 from .nests import leaves_of, map_nest
 from .stacked import StackedRNNCells
@@ -171,9 +171,12 @@ class RNN(Layer):
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
-        if kwargs.get("initial_state") is not None:
-            kwargs["initial_state"] = self._check_initial_state(kwargs["initial_state"], sequences)
         return super().__call__(sequences, **kwargs)
+
+    def _call_functional(self, first, args, kwargs, training):
+        if kwargs.get("initial_state") is not None:
+            kwargs["initial_state"] = self._check_initial_state(kwargs["initial_state"], first)
+        return super()._call_functional(first, args, kwargs, training)
 
     def _check_initial_state(self, initial_state, sequences):
         """Return a given `initial_state` as a flat list of arrays that fit."""
@@ -185,14 +188,15 @@ class RNN(Layer):
                 f"{len(sizes)} states but was passed {len(states)} initial states."
             )
         states = [s if hasattr(s, "shape") else np.asarray(s) for s in states]
-        batch = self._batch_major(tuple(np.shape(sequences) if not hasattr(sequences, "shape") else sequences.shape))[0]
+        batch = self._batch_major(tuple(sequences.shape))[0]
         for state, size in zip(states, sizes, strict=True):
             shape = tuple(state.shape)
             fits = len(shape) == 2 and shape[1] == size and (batch is None or shape[0] in (None, batch))
             if not fits:
+                spec = [tuple(s.shape) for s in states]
                 raise ValueError(
-                    "An `initial_state` was passed that is not compatible with `cell.state_size`. Received state of "
-                    f"shape {shape}; however `cell.state_size` is {nest} and the batch size is {batch}"
+                    "An `initial_state` was passed that is not compatible with `cell.state_size`. Received "
+                    f"`state_spec`={spec}; however `cell.state_size` is {nest} and the batch size is {batch}"
                 )
         return states
 
@@ -221,7 +225,10 @@ class RNN(Layer):
             For no timesteps, a mask of another shape, or another batch size than a stateful layer has.
         """
         run = self._begin(sequences, initial_state, mask, training, reset)
-        out, states = run_abreast([self._passes(run)])[0]
+        if getattr(self.cell, "fused_cell", None) is not None:  # as `_passes` would say, but soon
+            out, states = run_cells([run])[0]
+        else:
+            out, states = run_abreast([self._passes(run)])[0]
         return self._end(out, states)
 
     # A call in three parts, for `Bidirectional` to begin two layers, run both at once and end both: what is wrong comes
@@ -333,11 +340,13 @@ class RNN(Layer):
 
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
-        makers = [cell.get_initial_state for cell in self._fused_cells or ()]
-        redefined = type(self).get_initial_state is not RNN.get_initial_state or any(
-            getattr(make, "__func__", None) is not KernelCell.get_initial_state for make in makers
+        cells = self._fused_cells
+        if cells is None or type(self).get_initial_state is not RNN.get_initial_state:
+            return False
+        return all(
+            type(cell).get_initial_state is KernelCell.get_initial_state and "get_initial_state" not in vars(cell)
+            for cell in cells
         )
-        return bool(makers) and not redefined
 
     def _made_states(self, sequences):
         batch = sequences.shape[0]
