@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops
-from ..graph import Op, Spec
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
-from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
+from .cell_protocol import first_states, flatten_states, nest_states, output_size_of, sizes_of
 from .fused import CellRun, run_abreast, run_cells
-from .kernel_cell import KernelCell, one_sequence
+from .kernel_cell import KernelCell
 from .nests import leaves_of, map_nest
 from .stacked import StackedRNNCells
+from .stepwise import step_by_step
 
 __all__ = ["RNN", "call_arguments"]
 
@@ -268,7 +268,7 @@ class RNN(Layer):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
         if cells is None:
-            out, states = self._step_by_step(run)
+            out, states = step_by_step(run, self.name)
             if self.stateful:
                 self._check_last(states)
             return out, states
@@ -282,7 +282,6 @@ class RNN(Layer):
                 cell=cell,
                 states=parts[level],
                 return_sequences=run.return_sequences or level < top,
-                zero_output=run.zero_output and level == top,
             )
             if level == 0 and run.backwards:
                 # The outputs of the lowest cell come in the order of the steps, in which the others go on.
@@ -360,36 +359,6 @@ class RNN(Layer):
         # As many rows as the inputs will have.
         column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 2), slice(1))])
         return [state + column for state in states]
-
-    def _step_by_step(self, run):
-        """Call the cell at each timestep; return output and last states, as kernels do."""
-        sequences, states, mask, reset = run.sequences, run.states, run.mask, run.reset
-        if sequences.shape[1] is None:
-            run = replace(run, sequences=_one_timestep(sequences, layer=self.name), mask=None, reset=None)
-            out, states = self._step_by_step(run)
-            return _all_timesteps(out, sequences) if run.return_sequences else out, states
-        if mask is not None:
-            # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite.
-            counts = ops.expand_dims(mask, tuple(range(2, len(sequences.shape))))
-            sequences = ops.where(counts, sequences, ops.zeros_like(sequences))
-        timesteps = sequences.shape[1]
-        emitted, last = [], None
-        with one_sequence():
-            for s in range(timesteps):
-                t = timesteps - 1 - s if run.backwards else s
-                if reset is not None:
-                    keep = ops.expand_dims(ops.logical_not(reset[:, t]), -1)
-                    states = [ops.where(keep, state, ops.zeros_like(state)) for state in states]
-                    last = None if last is None else ops.where(keep, last, ops.zeros_like(last))
-                out, new = call_cell(self.cell, sequences[:, t], states, run.training)
-                if mask is not None:
-                    counts = ops.expand_dims(mask[:, t], -1)
-                    before = ops.zeros_like(out) if last is None or run.zero_output else last
-                    out = ops.where(counts, out, before)
-                    new = [ops.where(counts, a, b) for a, b in zip(new, states, strict=True)]
-                states, last = new, out
-                emitted.append(out)
-        return ops.stack(emitted, axis=1) if run.return_sequences else last, states
 
     # -- states -------------------------------------------------------------------------------------------------
 
@@ -579,20 +548,6 @@ def call_arguments(layer, sequences, args, kwargs):
     elif isinstance(mask, list):
         kwargs["mask"] = np.asarray(mask)
     return sequences, kwargs
-
-
-def _no_steps(x, *, layer):
-    raise ValueError(
-        f"Layer '{layer}' runs its cell step by step: to compute more than shapes it must be traced with a known "
-        "number of timesteps"
-    )
-
-
-# Where a sequence of unknown length is asked for its shapes, one timestep stands for all.
-_one_timestep = Op("one_timestep", _no_steps, lambda x, *, layer: Spec((x.shape[0], 1, *x.shape[2:]), x.dtype))
-_all_timesteps = Op(
-    "all_timesteps", lambda out, x: out, lambda out, x: Spec((*x.shape[:2], *out.shape[2:]), out.dtype)
-)  # fmt: skip
 
 
 def _frozen(variable):
