@@ -189,6 +189,16 @@ def test_a_custom_start_counts_once():
     same(layer.get_initial_state(B), [start])
 
 
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_custom_start_that_does_not_fit(stateful):
+    class Begun(layers.GRUCell):
+        def get_initial_state(self, batch_size=None):
+            return np.zeros((batch_size, self.units + 1), "float32")
+
+    with pytest.raises(ValueError, match=r"`state_spec`=\[\(4, 6\)\]; however `cell.state_size` is \[5\]"):
+        layers.RNN(Begun(U), stateful=stateful)(X)
+
+
 def test_masked_steps_change_no_recorded_state(make):
     layer = make(stateful=True)
     layer(X)

@@ -156,7 +156,7 @@ class RNN(Layer):
                 raise ValueError(_BATCH_SIZE.format(expected, batch))
             return
         variables = []
-        for value in flatten_states(sizes_of(self.cell), self.get_initial_state(batch_size=batch)):
+        for value in self._fitting_start(self.get_initial_state(batch_size=batch), batch):
             variable = Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
             variable.path = f"{self.name}/rnn_state"
             variables.append(variable)
@@ -175,11 +175,11 @@ class RNN(Layer):
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
-            kwargs["initial_state"] = self._check_initial_state(kwargs["initial_state"], first)
+            kwargs["initial_state"] = self._fitting_start(kwargs["initial_state"], self._batch_major(first.shape)[0])
         return super()._call_functional(first, args, kwargs, training)
 
-    def _check_initial_state(self, initial_state, sequences):
-        """Return a given `initial_state` as a flat list of arrays that fit."""
+    def _fitting_start(self, initial_state, batch):
+        """Return states to start from as a flat list of arrays; refuse those that do not fit."""
         nest = sizes_of(self.cell)
         sizes, states = leaves_of(nest), flatten_states(nest, initial_state)
         if len(states) != len(sizes):
@@ -188,7 +188,6 @@ class RNN(Layer):
                 f"{len(sizes)} states but was passed {len(states)} initial states."
             )
         states = [s if hasattr(s, "shape") else np.asarray(s) for s in states]
-        batch = self._batch_major(tuple(sequences.shape))[0]
         for state, size in zip(states, sizes, strict=True):
             shape = tuple(state.shape)
             fits = len(shape) == 2 and shape[1] == size and (batch is None or shape[0] in (None, batch))
@@ -225,7 +224,7 @@ class RNN(Layer):
             For no timesteps, a mask of another shape, or another batch size than a stateful layer has.
         """
         run = self._begin(sequences, initial_state, mask, training, reset)
-        if getattr(self.cell, "fused_cell", None) is not None:  # as `_passes` would say, but soon
+        if getattr(self.cell, "fused_cell", None) is not None:  # what `_passes` would come to, the short way
             out, states = run_cells([run])[0]
         else:
             out, states = run_abreast([self._passes(run)])[0]
@@ -247,7 +246,7 @@ class RNN(Layer):
                 f"`Input(shape=(timesteps, features))`. Received input with shape {sequences.shape}"
             )
         if initial_state is not None:
-            initial_state = self._check_initial_state(initial_state, sequences)
+            initial_state = self._fitting_start(initial_state, self._batch_major(sequences.shape)[0])
         sequences = self._working(sequences)
         mask, reset = self._flags("mask", mask, sequences), self._flags("reset", reset, sequences)
         if self.time_major:
@@ -349,11 +348,8 @@ class RNN(Layer):
 
     def _made_states(self, sequences):
         batch = sequences.shape[0]
-        states = self.get_initial_state(batch_size=1 if batch is None else batch)
-        states = [
-            self._working(s if hasattr(s, "dtype") else np.asarray(s))
-            for s in flatten_states(sizes_of(self.cell), states)
-        ]
+        states = self._fitting_start(self.get_initial_state(batch_size=1 if batch is None else batch), batch)
+        states = [self._working(state) for state in states]
         if batch is not None:
             return states
         # As many rows as the inputs will have.
