@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbarnn import gemm
-from numbarnn.cells.contract import COUNTS, SILENT
+from numbarnn.cells.contract import COUNTS, SILENT, check_array
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
@@ -145,22 +145,12 @@ def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backw
     return flags
 
 
-def _check(name, array, shape, dtype):
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
-    return kernel_array(array)
-
-
 def _check_factors(name, factors, gates, shape, dtype):
     copies = len(factors) if np.ndim(factors) == 3 else -1
     if copies not in (1, gates):
         counts = "1" if gates == 1 else f"1 or {gates}"
         raise ValueError(f"{name} must have shape ({counts}, {shape[0]}, {shape[1]}); got {np.shape(factors)}")
-    return _check(name, factors, (copies, *shape), dtype)
+    return check_array(name, factors, (copies, *shape), dtype)
 
 
 def _codes(cell, activation, recurrent_activation):
@@ -329,34 +319,35 @@ class _Pass:
             raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
         if x.ndim != 3:
             raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
+        if not isinstance(weights, PackedWeights):
+            raise TypeError(f"weights must be PackedWeights; got {type(weights).__name__}")
         if weights.cell is not cell:
             raise ValueError(f"weights must be packed for the cell {cell.name}; got those of {weights.cell.name}")
         batch, timesteps, inputs = x.shape
         if timesteps == 0:
             raise ValueError("x must have at least one timestep; got 0")
         dtype = x.dtype
+        self.packed = weights.forward()  # refused here where they do not fit each other
         units = weights.recurrent_kernel.shape[0]
         columns = cell.gates * units
-        _check("kernel", weights.kernel, (inputs, columns), dtype)
-        _check("recurrent_kernel", weights.recurrent_kernel, (units, columns), dtype)
-        if weights.bias is not None:
-            _check("bias", weights.bias, cell.bias_shape(units), dtype)
+        check_array("kernel", weights.kernel, (inputs, columns), dtype)
         self.codes = _codes(cell, activation, recurrent_activation)
         if initial_states is not None:
             if len(initial_states) != cell.states:
                 raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
             initial_states = [
-                _check(f"initial_states[{n}]", state, (batch, units), dtype) for n, state in enumerate(initial_states)
+                check_array(f"initial_states[{n}]", state, (batch, units), dtype)
+                for n, state in enumerate(initial_states)
             ]
         given = {}
         if flags is not None:
-            given["flags"] = _check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+            given["flags"] = check_array("flags", flags, (timesteps, batch), np.dtype(np.uint8))
         if x_factors is not None:
             given["x_factors"] = _check_factors("x_factors", x_factors, cell.gates, (batch, inputs), dtype)
         if h_factors is not None:
             given["h_factors"] = _check_factors("h_factors", h_factors, cell.gates, (batch, units), dtype)
         self.grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
-        self.order = None if flags is None else _order(flags, self.grain)
+        self.order = None if flags is None else _order(given["flags"], self.grain)
         if self.order is not None:
             given = {name: np.take(array, self.order, axis=1) for name, array in given.items()}
             given["order"] = self.order
@@ -366,13 +357,13 @@ class _Pass:
         for n, state in enumerate(initial_states or ()):
             self.work.states[n, 0] = state if self.order is None else state[self.order]
         self.cell, self.x, self.weights, self.save = cell, kernel_array(x), weights, save
-        self.backwards, self.return_sequences = backwards, return_sequences
+        self.backwards, self.return_sequences = bool(backwards), return_sequences
         # Rows whose last output is zeros.
         self.silent = None if flags is None else flags[-1] & SILENT != 0
 
     def job(self):
         batch, timesteps, _ = self.x.shape
-        args = self.x, *self.weights.forward(), *self.work, 0, timesteps, self.backwards, *self.codes
+        args = self.x, *self.packed, *self.work, 0, timesteps, self.backwards, *self.codes
         return _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
 
     def result(self):
@@ -398,7 +389,8 @@ class _Pass:
 class Pullback:
     """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call.
 
-    It reads the weights' arrays again: what is assigned to them between `run` and here is not undone.
+    It reads the arrays that `run` was given again: what is assigned to weights, inputs, flags or factors between `run`
+    and here is not undone.
     """
 
     def __init__(self, forward):
@@ -481,16 +473,16 @@ class _BackwardPass:
         if d_states is not None and len(d_states) != cell.states:
             raise ValueError(f"d_states must hold {cell.states} arrays; got {len(d_states)}")
         d_last = np.zeros((cell.states, batch, units), dtype)
-        for n, gradient in enumerate(d_states or ()):
+        for n, gradient in enumerate(() if d_states is None else d_states):
             if gradient is not None:
-                d_last[n] = _check(f"d_states[{n}]", gradient, (batch, units), dtype)
+                d_last[n] = check_array(f"d_states[{n}]", gradient, (batch, units), dtype)
         self.d_out = np.empty((batch, 0, units), dtype)
         if d_out is not None:
             if forward.return_sequences:
-                self.d_out = _check("d_out", d_out, (batch, timesteps, units), dtype)
+                self.d_out = check_array("d_out", d_out, (batch, timesteps, units), dtype)
             else:
                 heard = slice(None) if forward.silent is None else ~forward.silent
-                d_last[0][heard] += _check("d_out", d_out, (batch, units), dtype)[heard]
+                d_last[0][heard] += check_array("d_out", d_out, (batch, units), dtype)[heard]
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
         self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)

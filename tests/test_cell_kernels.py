@@ -16,7 +16,7 @@ from numbarnn import cells, gemm, jit, recurrence
 from numbarnn.cells import gru, gru_reset_before, lstm, simple_rnn
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
-from numbarnn.cells.rows import ROW_BLOCK, measure_rows
+from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
 from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
@@ -31,12 +31,7 @@ NAIVE = {
     "GRU_RESET_BEFORE": partial(reference.gru, reset_after=False),
 }
 EACH = pytest.mark.parametrize("cell", CELLS)
-KERNELS = (
-    *(kernel for cell in CELLS.values() for kernel in (cell.forward, cell.backward)),
-    weight_gradients,
-    gemm._pack_cell,
-    gemm._pack_cell_transposed,
-)
+SHARED_KERNELS = weight_gradients, mark_steps, measure_rows, gemm._pack_cell, gemm._pack_cell_transposed
 PASSES = ("forward", "backward", "weight_gradients")
 WEIGHTS = ("d_kernel", "d_recurrent", "d_bias")
 
@@ -767,11 +762,18 @@ def test_inputs_of_any_memory_order_and_read_only(cell):
     def turned(name, array):
         return array[::-1].copy()[::-1]
 
+    def given(change):
+        q = p.changed(change)
+        out, states, pullback = run(q, save=True, flags=change("flags", flags_of(q)), backwards=int(q.backwards))
+        return named(out, states, *pullback(q.d_out, np.array(q.d_states)))
+
     for change in (lambda name, array: np.asfortranarray(array), strided, turned, read_only):
-        assert_same_bits(answer(p.changed(change)), whole)
-    for kernel in KERNELS:
+        assert_same_bits(given(change), whole)
+    for kernel in (p.cell.forward, p.cell.backward, *SHARED_KERNELS):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
+    for kernel in (p.cell.forward, p.cell.backward):
+        assert all(signature[-3] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
 
 
 @EACH
@@ -884,6 +886,7 @@ def weights(**changes):
         ({"initial_states": [P.h, P.c.tolist()]}, TypeError, r"initial_states\[1\] must be a NumPy array; got list"),
         ({"flags": FLAGS.T}, ValueError, r"flags must have shape \(4, 3\); got \(3, 4\)"),
         ({"flags": FLAGS.astype(bool)}, TypeError, "flags must be uint8"),
+        ({"weights": (P.kernel, P.recurrent, P.bias)}, TypeError, "weights must be PackedWeights; got tuple"),
         ({"cell": replace(cells.LSTM, name="Other")}, ValueError, "packed for the cell Other; got those of LSTM"),
         ({"x_factors": P.x_factors[0]}, ValueError, r"x_factors must have shape \(1 or 4, 3, 5\); got \(3, 5\)"),
         ({"x_factors": P.x_factors.tolist()}, TypeError, "x_factors must be a NumPy array; got list"),
@@ -899,6 +902,29 @@ def test_what_does_not_fit_is_refused_before_a_kernel_starts(changes, error, mes
     with pytest.raises(error, match=message):
         run(P, save=True, **changes)
     assert not kernel_calls
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"kernel": P.kernel.tolist()}, TypeError, "kernel must be a float32 or float64 NumPy array; got list"),
+        ({"kernel": P.kernel.astype("float16")}, TypeError, "kernel must be a float32 or float64 .* got float16"),
+        ({"recurrent_kernel": None}, TypeError, "recurrent_kernel must be a .* NumPy array; got NoneType"),
+        ({"kernel": P.kernel[0]}, ValueError, r"kernel must have two axes; got shape \(24,\)"),
+        ({"recurrent_kernel": P.recurrent[:0]}, ValueError, r"at least one row; got shape \(0, 24\)"),
+        ({"kernel": P.kernel[:, :20]}, ValueError, r"kernel must have shape \(5, 24\); got \(5, 20\)"),
+        ({"recurrent_kernel": P.recurrent.astype("float32")}, TypeError, "recurrent_kernel must be float64; got fl"),
+        ({"bias": P.bias.tolist()}, TypeError, "bias must be a NumPy array; got list"),
+        ({"bias": P.bias[:12]}, ValueError, r"bias must have shape \(24,\); got \(12,\)"),
+    ],
+)
+def test_weights_that_do_not_fit_each_other_are_not_packed(changes, error, message):
+    """Kernels trust the sizes of what is packed: they would read behind its end."""
+    given = {"kernel": P.kernel, "recurrent_kernel": P.recurrent, "bias": P.bias, **changes}
+    with pytest.raises(error, match=message):
+        P.cell.pack(**given)
+    with pytest.raises(error, match=message):
+        run(P, save=False, weights=weights(**changes))
 
 
 @pytest.mark.parametrize(

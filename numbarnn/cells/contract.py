@@ -38,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbarnn import gemm
+from numbarnn.jit import kernel_array
 
 COUNTS = 1
 CUT = 2
@@ -47,6 +48,17 @@ SILENT = 4
 NOTHING = 0
 PRODUCT = 1
 OPERAND = 2
+
+
+def check_array(name, array, shape, dtype):
+    """Return an array as kernels take it, or refuse one of another type, dtype or shape."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+    return kernel_array(array)
 
 
 class Workspace(NamedTuple):
@@ -120,10 +132,26 @@ class Cell:
         Returns
         -------
         kernel, recurrent, bias : ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a weight whose type, dtype or shape does not fit the others.
         """
-        units = recurrent_kernel.shape[0]
+        for name, matrix in (("kernel", kernel), ("recurrent_kernel", recurrent_kernel)):
+            if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float64):
+                came = getattr(matrix, "dtype", type(matrix).__name__)
+                raise TypeError(f"{name} must be a float32 or float64 NumPy array; got {came}")
+            if matrix.ndim != 2:
+                raise ValueError(f"{name} must have two axes; got shape {matrix.shape}")
+        dtype, units = kernel.dtype, recurrent_kernel.shape[0]
+        if units == 0:
+            raise ValueError(f"recurrent_kernel must have at least one row; got shape {recurrent_kernel.shape}")
+        check_array("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype)
+        check_array("kernel", kernel, (kernel.shape[0], self.gates * units), dtype)
         if bias is None:
-            bias = np.zeros(self.bias_shape(units), kernel.dtype)
+            bias = np.zeros(self.bias_shape(units), dtype)
+        check_array("bias", bias, self.bias_shape(units), dtype)
         if self.apart == PRODUCT:
             # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
             joint = (self.gates - 1) * units
