@@ -20,6 +20,7 @@ from numbarnn import (
     tree,
     utils,
 )
+from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
 from numbarnn.models import Model, Sequential
@@ -53,4 +54,5 @@ __all__ = [
     "set_num_threads",
     "tree",
     "utils",
+    "value_and_grad",
 ]

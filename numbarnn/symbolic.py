@@ -186,6 +186,7 @@ class Trace:
         self.variables = {}  # Variable -> the Tensor that it reads as now
         self.leaves = {}  # Variable -> the Tensor of its value at the start
         self.assigned = set()
+        self.layers = {}  # id -> layer: those that it passed through, whose changes make it stale
         self.known = {}  # only in a gradient: call -> its node
         self.generators = None  # the states of the global random generators at the start
         self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)

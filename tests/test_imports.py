@@ -47,6 +47,7 @@ FLOORS = {
     "constraints": 2,
     "activations": 2,
     "layers": 3,
+    "gradients": 3,
     "models": 4,
     "datasets": 4,
     "utils": 4,

@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import backend, constraints, graph, initializers, ops, regularizers
 from ..graph import Spec, Tensor, suspended
-from ..protocols import ArrayLike
+from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
@@ -588,6 +588,8 @@ class Layer(Tracked):
                     self._maybe_build(args, kwargs)
         if not stack and _losses_added:
             self._clear_losses()
+        if local.trace is not None:
+            local.trace.layers[id(self)] = self
 
         # training: as given > as in the call around this one > as by default
         if training is None and stack:
