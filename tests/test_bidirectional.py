@@ -425,6 +425,21 @@ def test_stateful():
     same(layer(X), twin(X, initial_state=states)[0])
 
 
+def test_states_that_do_not_fit():
+    layer = Bidirectional(layers.GRU(U, stateful=True))
+    layer(X)
+    before = layer.states
+    for states, message in (
+        (before[0], "Unrecognized value for `states`. Expected `states` to be list or tuple."),
+        (np.stack(before), "Unrecognized value for `states`. Expected `states` to be list or tuple."),
+        (before[:1], "Layer forward_gru.* expects 1 states, but it received 0 state values."),
+        ([before[0] + 1, before[1][:1]], "State 0 is incompatible with layer backward_gru"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer.reset_states(states)
+    same(layer.states, before)
+
+
 def test_a_given_first_state_counts_at_the_start_only():
     layer = Bidirectional(layers.GRU(U, stateful=True, return_sequences=True))
     states = states_for(2)

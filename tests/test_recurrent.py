@@ -679,6 +679,9 @@ class NoStates:
         (lambda: lstm(use_cudnn=True), ValueError, "use_cudnn=True was specified, but cuDNN is not supported"),
         (lambda: lstm(use_cudnn="no"), ValueError, "Invalid valid received for argument `use_cudnn`"),
         (lambda: lstm(implementation=3), ValueError, "Argument `implementation` must be 0, 1 or 2"),
+        (lambda: lstm(dropout=None), ValueError, "Argument `dropout` must be a number in .* Received: dropout=None"),
+        (lambda: lstm(dropout=np.nan), ValueError, "Argument `dropout` must be a number in .* Received: dropout=nan"),
+        (lambda: lstm(recurrent_dropout="a"), ValueError, "Argument `recurrent_dropout` must be a number .*='a'"),
         (lambda: lstm(activation="foo"), ValueError, "Could not interpret activation function identifier: foo"),
         (lambda: lstm(recurrent_initializer="foo"), ValueError, "foo"),
         (lambda: lstm(unknown=1), (TypeError, ValueError), "unknown"),
@@ -724,6 +727,40 @@ def test_refusals(make, error, message):
     assert not kernel_calls
 
 
+def given_tanh(x):
+    return ops.tanh(x)
+
+
+@pytest.mark.parametrize("activation", ["tanh", given_tanh])
+@pytest.mark.parametrize(
+    ("x", "states"),
+    [
+        (X[:, 0, :2], STATES),
+        (X, STATES),  # more axes, which would broadcast
+        (X[0, 0], STATES),
+        (X[:, 0], [STATES[0], STATES[1][:1]]),  # one row, which would broadcast
+        (X[:, 0], [STATES[0][:, 1:], STATES[1]]),
+        (X[:, 0], [STATES[0], STATES[1][0]]),
+    ],
+)
+def test_a_step_that_does_not_fit(activation, x, states):
+    cell = layers.LSTMCell(U, activation=activation, name="c")
+    cell.build((None, F))
+    with pytest.raises(ValueError, match=r"Cell 'c' takes inputs of shape \(batch, 3\) and states of .*\(batch, 5\)"):
+        cell(x, states)
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [("tanh", "expected ndim=3, found ndim=4"), (given_tanh, "Cell 'gru_cell' takes inputs of shape")],
+)
+def test_sequences_of_more_than_vectors(activation, message):
+    for make in (lambda cell: cell, lambda cell: [cell, layers.LSTMCell(2)]):
+        backend.clear_session()
+        with pytest.raises(ValueError, match=message):
+            layers.RNN(make(layers.GRUCell(U, activation=activation)))(np.zeros((B, T, B, F), "float32"))
+
+
 def test_the_number_of_features_is_fixed_by_the_first_call():
     layer = lstm(name="l")
     layer(X)
@@ -738,7 +775,8 @@ def test_python_lists_are_no_sequences_but_may_be_masks(rng):
     with pytest.raises(TypeError, match="np.asarray"):
         layer(x.tolist())
     mask = [[True, True, False], [True, False, False]]
-    np.testing.assert_array_equal(layer(x, mask=mask), layer(x, mask=np.array(mask)))
+    for form in (mask, tuple(mask), (np.array(mask), None, None)):
+        np.testing.assert_array_equal(layer(x, mask=form), layer(x, mask=np.array(mask)))
 
 
 def test_a_layer_may_draw_in_the_shape_of_its_input():

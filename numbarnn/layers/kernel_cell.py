@@ -1,6 +1,7 @@
 """`KernelCell`: what the cells that have kernels share: weights, dropout, one step, arguments of the kernels."""
 
 import inspect
+import numbers
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -100,6 +101,9 @@ class KernelCell(Layer):
             )
         if implementation not in (0, 1, 2):
             raise ValueError(f"Argument `implementation` must be 0, 1 or 2. Received: implementation={implementation}")
+        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
+            if not isinstance(rate, numbers.Real) or rate != rate:
+                raise ValueError(f"Argument `{name}` must be a number in [0, 1]. Received: {name}={rate!r}")
         own = {name: given.pop(name) for name in self.argument_names if name in given}
         super().__init__(**given)
         self.units = int(units)
@@ -220,6 +224,11 @@ class KernelCell(Layer):
             The first of the new states.
         states : list
             The new states; bare where they came bare.
+
+        Raises
+        ------
+        ValueError
+            If inputs or states do not fit in number or shape.
         """
         listed = isinstance(states, (list, tuple))
         states = list(states) if listed else [states]
@@ -228,6 +237,7 @@ class KernelCell(Layer):
                 f"Cell '{self.name}' has {self.kernels.states} states, but it was called with {len(states)} of them"
             )
         inputs, *states = (self._working(a if hasattr(a, "dtype") else np.asarray(a)) for a in (inputs, *states))
+        self._check_step(inputs, states)
         if self.fused_cell is not None:
             run = _OneStep(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
             out, states = run_cells([run])[0]
@@ -235,6 +245,20 @@ class KernelCell(Layer):
             out, *rest = self._by_operations(inputs, states, training)
             states = [out, *rest]
         return out, states if listed else states[0]
+
+    def _check_step(self, inputs, states):
+        """Refuse what operations would stretch, or refuse in words of their own."""
+        batch, features = inputs.shape[0] if inputs.shape else None, self.kernel.shape[0]
+        fits = len(inputs.shape) == 2 and inputs.shape[1] == features
+        for state in states:
+            fits = fits and len(state.shape) == 2 and state.shape[1] == self.units
+            fits = fits and (state.shape[0] == batch or None in (state.shape[0], batch))
+        if not fits:
+            raise ValueError(
+                f"Cell '{self.name}' takes inputs of shape (batch, {features}) and states of shape (batch, "
+                f"{self.units}). Received: inputs of shape {tuple(inputs.shape)}, states of shapes "
+                f"{[tuple(state.shape) for state in states]}"
+            )
 
     def _by_operations(self, inputs, states, training):
         x_factors, h_factors = self._shared_factors(inputs, training)

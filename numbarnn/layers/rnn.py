@@ -112,7 +112,8 @@ class RNN(Layer):
         self.zero_output_for_mask = bool(zero_output_for_mask)
         self.time_major = bool(time_major)
         self.supports_masking = True
-        self.input_spec = InputSpec(min_ndim=3)
+        # A cell of the user's may take inputs with more axes.
+        self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
         # Of a stateful layer: its states, flat, and for each row whether it is at its start, where a given
         # `initial_state` counts.
         self._set_untracked("_state_variables", None)
@@ -539,9 +540,9 @@ def call_arguments(layer, sequences, args, kwargs):
             )
         kwargs["initial_state"] = states
     mask = kwargs.get("mask")
-    if isinstance(mask, list) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
+    if isinstance(mask, (list, tuple)) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
         kwargs["mask"] = mask[0]  # Keras: one mask for each of [inputs, *initial_state]
-    elif isinstance(mask, list):
+    elif isinstance(mask, (list, tuple)):
         kwargs["mask"] = np.asarray(mask)
     return sequences, kwargs
 
