@@ -17,6 +17,7 @@ from numbarnn.testing.reference import ACTIVATIONS
 
 MASKS = ("none", "right", "left", "scattered", "empty_row")
 BOUNDED = {"tanh", "sigmoid", "hard_sigmoid", "softsign"}
+KINKED = {"hard_sigmoid", "relu", "selu"}
 GROWING = {"exponential", "softplus"}  # of zero, they give more than hardly anything
 # Kind of cell: its class, gates, states, and the loop that defines it.
 KINDS = {
@@ -205,8 +206,16 @@ def draw(index, seed=1997):
     def chance(probability):
         return bool(rng.random() < probability)
 
+    def size(usual, largest, may_be_large=True):
+        """Draw a size: mostly a small one, for what small ones bring out is found soonest in them."""
+        return int(rng.integers(usual + 1, largest + 1) if chance(0.2) and may_be_large else rng.integers(1, usual + 1))
+
     other = [name for name in ACTIVATIONS if name not in ("tanh", "sigmoid")]
     defaults = chance(0.5)
+    dtype = str(rng.choice(["float32", "float64"]))
+    sizes = [2, 3, 5, 7, 8, 11, 16, 17, 24, 33, 70]
+    if dtype == "float64":
+        sizes.append(1)  # a gradient of one number may be a small remainder of large terms, to few of float32's digits
 
     def cell(kind=None, units=None):
         kind = kind or str(rng.choice(list(KINDS)))
@@ -221,10 +230,10 @@ def draw(index, seed=1997):
             activation = str(rng.choice(sorted(BOUNDED)))
         return Cell(
             kind=kind,
-            units=units or int(rng.choice([1, 2, 3, 5, 7, 8, 11, 16, 17, 24, 33])),
+            units=units or int(rng.choice(sizes)),
             activation=activation,
             recurrent_activation=None if kind == "simple_rnn" else recurrent_activation,
-            use_bias=chance(0.75),
+            use_bias=chance(0.75) or recurrent_activation == "exponential",  # see `make_data`
             unit_forget_bias=chance(0.6),
         )
 
@@ -238,14 +247,17 @@ def draw(index, seed=1997):
     if bidirectional and chance(0.25):
         # Given states are split in the middle: both directions must have as many.
         kinds = [one.kind if initial_state else None for one in cells]
-        sizes = [None] * (count - 1) + [None if merge_mode in ("concat", None) else cells[-1].units]
-        backward_cells = tuple(cell(kind, units) for kind, units in zip(kinds, sizes, strict=True))
+        units = [None] * (count - 1) + [None if merge_mode in ("concat", None) else cells[-1].units]
+        backward_cells = tuple(map(cell, kinds, units))
     stateful = chance(0.25)
+    names = set().union(*(one.activations for one in (*cells, *(backward_cells or ()))))
+    # In float32, of very many values one will lie so near a kink that rounding decides what its slope is.
+    smooth = dtype == "float64" or not names & KINKED
     return Config(
-        batch=int(rng.integers(1, 8)),
-        steps=int(rng.integers(1, 10)),
-        inputs=int(rng.integers(1, 10)),
-        dtype=str(rng.choice(["float32", "float64"])),
+        batch=size(7, 40, may_be_large=smooth),
+        steps=size(9, 25, may_be_large=smooth and names <= BOUNDED),
+        inputs=size(9, 40),
+        dtype=dtype,
         form=form,
         cells=cells,
         bidirectional=bidirectional,
@@ -311,7 +323,9 @@ def make_data(config, index, seed=1998):
             kernel, recurrent_kernel, *bias = cell.weight_shapes(inputs)
             weights.append(normal(*kernel, factor=scale / np.sqrt(inputs)))
             weights.append(normal(*recurrent_kernel, factor=scale / np.sqrt(cell.units)))
-            weights += [normal(*shape, factor=0.5 * scale) for shape in bias]
+            # Gates above one let states grow, and larger states open them further: e^-1 is a gate that lets go.
+            mean = -1 if cell.recurrent_activation == "exponential" else 0
+            weights += [mean + normal(*shape, factor=0.5 * scale) for shape in bias]
             states += [normal(b, cell.units, factor=factor) for factor in (0.5, 1.0)[: cell.state_count]]
             inputs = cell.units
     last = [cells[-1].units for cells, _ in config.directions]
