@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -292,6 +293,12 @@ def _interactive():
     return bool(getattr(sys.stdout, "isatty", lambda: False)())
 
 
+def _size_of_terminal():
+    """Say how large a terminal is that does not know it (in containers, under recorders): tqdm would show nothing."""
+    unknown = sys.stdout.isatty() and 0 in os.get_terminal_size(sys.stdout.fileno())
+    return {"ncols": 80, "nrows": 24} if unknown else {}
+
+
 class ProgbarLogger(Callback):
     """Shows progress: a bar per epoch (``verbose=1``, by tqdm, in terminals and notebooks), or a line per epoch (2).
 
@@ -329,6 +336,7 @@ class ProgbarLogger(Callback):
 
             self._bar = tqdm(
                 total=self.steps,
+                **_size_of_terminal(),
                 file=sys.stdout,
                 ascii=" >=",
                 bar_format="{n_fmt}/{total_fmt} [{bar:30}] - {desc}",

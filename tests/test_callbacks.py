@@ -14,7 +14,7 @@ COLUMNS = 60
 
 
 @contextlib.contextmanager
-def terminal():
+def terminal(rows=24, columns=COLUMNS):
     """Print to a pseudo-terminal; the list yielded holds, afterwards, what came out."""
     import fcntl
     import pty
@@ -25,7 +25,7 @@ def terminal():
     shown = []
     try:
         with os.fdopen(writer, "w") as screen:
-            fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+            fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             with contextlib.redirect_stdout(screen):
                 yield shown
             screen.flush()
@@ -54,6 +54,12 @@ def test_last_drawing_of_a_bar_shows_every_value_on_a_narrow_terminal(model):
         assert f" - {name}: {history[name][0]:.4f}" in last
     assert drawn
     assert all(len(line) <= COLUMNS for line in drawn)
+
+
+def test_a_terminal_that_does_not_know_its_size_shows_the_loss(model):
+    with terminal(0, 0) as shown:
+        history = model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=1).history
+    assert f"loss: {history['loss'][0]:.4f}" in shown[0]
 
 
 def test_bar_after_an_error_draws_on_its_own_line(model):

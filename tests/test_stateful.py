@@ -189,6 +189,14 @@ def test_a_custom_start_counts_once():
     same(layer.get_initial_state(B), [start])
 
 
+def test_a_custom_start_may_take_any_arguments():
+    class Begun(layers.GRUCell):
+        def get_initial_state(self, **given):
+            return np.full((given["batch_size"], self.units), 0.25, given["dtype"])
+
+    same(layers.RNN(Begun(U)).get_initial_state(B), [np.full((B, U), 0.25, "float32")])
+
+
 @pytest.mark.parametrize("stateful", [False, True])
 def test_a_custom_start_that_does_not_fit(stateful):
     class Begun(layers.GRUCell):
@@ -351,7 +359,8 @@ def test_stateful_layers_need_one_batch_size():
     for wrong in (lambda: layer(X[:3]), lambda: layer.build((3, T, F))):
         with pytest.raises(ValueError) as error:
             wrong()
-        assert str(error.value) == message
+        assert str(error.value).startswith(message)
+        assert "want `batch_size` to be that size" in str(error.value)
     same(layer.states, before)
     layer.build((B, T, F))
     same(layer.states, before)

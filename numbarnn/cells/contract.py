@@ -171,6 +171,8 @@ class Cell:
     ):
         """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
 
+        A pass leaves other states behind: set ``states[:, 0]`` before the workspace serves another one.
+
         Parameters
         ----------
         batch, timesteps, inputs, units : int

@@ -16,7 +16,8 @@ class GRUCell(KernelCell):
     units : int
         Size of the output and of the state.
     activation, recurrent_activation : str or callable
-        Of the candidate; of the gates. A callable that is none of numbarnn's own runs step by step.
+        Of the candidate; of the gates. By kernels: elu, exponential, gelu, hard_sigmoid, linear, relu,
+        selu, sigmoid, silu, softplus, softsign, tanh. Others run step by step.
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str, callable or array
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str or callable, optional

@@ -18,7 +18,8 @@ class LSTMCell(KernelCell):
     units : int
         Size of the output and of both states, h and c.
     activation, recurrent_activation : str or callable
-        Of the candidate and the output; of the gates. A callable that is none of numbarnn's own runs step by step.
+        Of the candidate and the output; of the gates. By kernels: elu, exponential, gelu, hard_sigmoid, linear, relu,
+        selu, sigmoid, silu, softplus, softsign, tanh. Others run step by step.
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str, callable or array
     unit_forget_bias : bool

@@ -24,7 +24,9 @@ __all__ = ["RNN", "call_arguments"]
 
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
-    "state. \n- Expected batch size: {}\n- Received batch size: {}"
+    "state. \n- Expected batch size: {}\n- Received batch size: {}\n"
+    "`fit`, `evaluate` and `predict` of a model with a stateful layer want `batch_size` to be that size, and a multiple "
+    "of it as the number of samples."
 )
 _STATEFUL_BATCH = (
     "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must "

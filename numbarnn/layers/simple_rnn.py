@@ -16,7 +16,8 @@ class SimpleRNNCell(KernelCell):
     units : int
         Size of the output and of the state.
     activation : str or callable
-        A callable that is none of numbarnn's own runs step by step.
+        By kernels: elu, exponential, gelu, hard_sigmoid, linear, relu, selu, sigmoid, silu, softplus, softsign, tanh.
+        Others run step by step.
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str, callable or array
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str or callable, optional

@@ -320,6 +320,7 @@ class Tracked:
             raise ValueError(
                 f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(values)}, "
                 f"but the layer was expecting {len(own)} weights."
+                + ("" if self.built else " It is not built yet: call it, or give it its input shape, first.")
             )
         for variable, value in zip(own, values, strict=True):
             if variable.shape != value.shape:
