@@ -30,8 +30,8 @@ A batch of 2 sequences, 5 timesteps of 3 features, 4 units, inside the user's ow
 >>> mean_output(x, weights, work) == mean_output(x, weights, work)
 True
 
-The last states are in ``states[:, timesteps % 2]``; copied to ``states[:, 0]`` they are where the next piece of the sequences
-begins.
+The last states are in ``states[:, timesteps % 2]``; copied to ``states[:, 0]`` they are where the next piece of the
+sequences begins.
 
 The same from Python, checked and with threads, is `numbarnn.recurrence.run`. One step on numbers or arrays, for reading
 and for tests, is ``lstm.step``:
