@@ -17,12 +17,12 @@ import warnings
 from . import tree
 from .operation import KernelOp, Op
 from .program import Program
-from .protocols import TracedValueError, user_line
+from .protocols import TracedValueError, local, user_line
 from .symbolic import Node, Spec, Tensor, Trace, global_generators, is_tracing, suspended, tracing
 
 __all__ = [
     "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract",
-    "evaluate", "is_tracing", "record", "suspended", "trace", "user_line",
+    "evaluate", "is_tracing", "record", "suspended", "trace", "trace_within", "user_line",
 ]  # fmt: skip
 
 
@@ -53,9 +53,30 @@ def trace(fn, args, kwargs=None, *, name=None):
     return Program(name or getattr(fn, "__name__", type(fn).__name__), recorded, inputs, result)
 
 
-def _run(fn, args, kwargs):
+def trace_within(fn, args):
+    """Run a function on symbols within the active trace, whose Tensors it may use; for operations that repeat it.
+
+    Parameters
+    ----------
+    fn : callable
+    args : tuple
+        Nests of Specs.
+
+    Returns
+    -------
+    recorded : Trace
+        Its ``captures`` are the Tensors of the active trace that were used.
+    inputs : list of Tensor
+        One for each Spec.
+    result : nest
+        What ``fn`` returned.
+    """
+    return _run(fn, args, None, outer=local.trace)
+
+
+def _run(fn, args, kwargs, outer=None):
     """Run a function on symbols; return the trace, its inputs, and the result with Tensors in it."""
-    recorded, inputs = Trace(), []
+    recorded, inputs = Trace(outer=outer), []
 
     def symbol(x):
         if not isinstance(x, Spec):
@@ -147,21 +168,23 @@ class FunctionalGraph:
                 raise TypeError(f"the inputs and outputs of a graph are symbolic tensors, got {x!r}")
         known = {id(x) for x in self.inputs}
         self.nodes, placed = [], set()
-        stack = [(x, False) for x in reversed(self.outputs)]
+        stack = [(x, None, False) for x in reversed(self.outputs)]
         while stack:  # depth first without recursion: graphs may be deep
-            x, expanded = stack.pop()
+            x, taker, expanded = stack.pop()
             if id(x) in known or x.node in placed:
                 continue
             if x.node is None:
+                where = "" if taker is None else f" at operation '{taker.name}'"
                 raise ValueError(
-                    f"the graph is disconnected: an output depends on {x!r}, which is not among the inputs"
+                    f"Graph disconnected: cannot find parent for tensor {x!r}{where}. It is not among the inputs. The "
+                    f"following previous operations were accessed without issue: {[node.name for node in self.nodes]}"
                 )
             if expanded:
                 placed.add(x.node)
                 self.nodes.append(x.node)
             else:
-                stack.append((x, True))
-                stack.extend((y, False) for y in reversed(x.node.inputs))
+                stack.append((x, taker, True))
+                stack.extend((y, x.node, False) for y in reversed(x.node.inputs))
 
     def __call__(self, *values, call=None):
         """Run the nodes on values for the inputs: arrays, or Tensors to connect the graph anew or to trace it.

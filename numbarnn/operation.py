@@ -11,6 +11,10 @@ else (arrays, numbers, Variables)               computes at once, returns arrays
 ==============================================  ==================================================================
 """
 
+import pickle
+import pkgutil
+import sys
+
 import numpy as np
 
 from .protocols import ArrayLike, local, user_line
@@ -57,6 +61,14 @@ class _Operation:
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}>"
+
+    def __reduce__(self):
+        # There is one of each: a copy is the operation itself, a pickle says where it is found.
+        for module, contents in [(name, vars(module)) for name, module in list(sys.modules.items()) if module]:
+            for name, value in contents.items():
+                if value is self:
+                    return pkgutil.resolve_name, (f"{module}:{name}",)
+        raise pickle.PicklingError(f"{self!r} cannot be copied or pickled: it is no attribute of any module")
 
 
 def _arrays(inputs):

@@ -84,3 +84,96 @@ def test_nested_models():
 def test_unbuilt():
     model = models.Sequential([layers.Dense(4)])
     assert "?" in lines(model)[4] and "0 (unbuilt)" in lines(model)[4]
+
+
+TRANSLATOR = """Model: "model"
+__________________________________________________________________________________________________
+Layer (type)                    Output Shape         Param #     Connected to                     
+==================================================================================================
+input_1 (InputLayer)            [(None, None)]       0                                            
+__________________________________________________________________________________________________
+input_2 (InputLayer)            [(None, None)]       0                                            
+__________________________________________________________________________________________________
+embedding_2 (Embedding)         (None, None, 64)     64000       input_1[0][0]                    
+__________________________________________________________________________________________________
+embedding_3 (Embedding)         (None, None, 64)     128000      input_2[0][0]                    
+__________________________________________________________________________________________________
+encoder (LSTM)                  [(None, 64), (None,  33024       embedding_2[0][0]                
+__________________________________________________________________________________________________
+decoder (LSTM)                  (None, 64)           33024       embedding_3[0][0]                
+                                                                 encoder[0][1]                    
+                                                                 encoder[0][2]                    
+__________________________________________________________________________________________________
+dense_2 (Dense)                 (None, 10)           650         decoder[0][0]                    
+==================================================================================================
+Total params: 258,698
+Trainable params: 258,698
+Non-trainable params: 0
+__________________________________________________________________________________________________"""  # noqa: W291
+
+
+def translator():
+    """The guide's third model; its two before it take the first names."""
+    for _ in range(2):
+        models.Sequential([layers.Embedding(1000, 64), layers.Dense(10)])
+    encoder_input = layers.Input(shape=(None,))
+    embedded = layers.Embedding(input_dim=1000, output_dim=64)(encoder_input)
+    _, state_h, state_c = layers.LSTM(64, return_state=True, name="encoder")(embedded)
+    decoder_input = layers.Input(shape=(None,))
+    embedded = layers.Embedding(input_dim=2000, output_dim=64)(decoder_input)
+    decoded = layers.LSTM(64, name="decoder")(embedded, initial_state=[state_h, state_c])
+    return models.Model([encoder_input, decoder_input], layers.Dense(10)(decoded))
+
+
+def test_the_guide_s_encoder_and_decoder():
+    model = translator()
+    assert "\n".join(lines(model)) == TRANSLATOR
+    shown = lines(model, show_trainable=True, line_length=120)
+    assert all(len(line) == 120 for line in shown[1:-4])
+    assert shown[2].split() == "Layer (type) Output Shape Param # Connected to Trainable".split()
+    assert any("encoder[0][2]" in line for line in shown) and shown[-4] == "Total params: 258,698"
+    with pytest.raises(ValueError, match="each of 4 columns"):
+        lines(model, positions=[0.3, 0.5, 1.0])
+
+
+def test_a_functional_chain_needs_no_connections():
+    x = layers.Input((3,), name="x")
+    found = lines(models.Model(x, layers.Dense(2)(layers.Dense(4)(x))))
+    assert len(found[1]) == 65 and not any("Connected" in line for line in found)
+    assert [line.split()[0] for line in found[4:-4:2]] == ["x", "dense_1", "dense"]
+    assert found[4].split()[1:] == ["(InputLayer)", "[(None,", "3)]", "0"]
+
+
+def connections(found):
+    """The last column, rows by rows."""
+    return [line[65:].strip() for line in found[4:-4] if set(line) - set("_=")]
+
+
+def test_shared_layers_and_operations_say_which_call():
+    a, b = layers.Input((3,), name="a"), layers.Input((3,), name="b")
+    shared = layers.Dense(3, name="shared")
+    shared(a)  # a call that is no part of the model
+    total = (shared(a) + shared(b)) + shared(shared(b))
+    found = lines(models.Model([a, b], total))
+    rows = [line.split()[:2] for line in found[4:-4] if set(line) - set("_=") and not line.startswith(" ")]
+    assert rows == [
+        ["a", "(InputLayer)"], ["b", "(InputLayer)"], ["shared", "(Dense)"], ["add", "(Operation)"],
+        ["add_1", "(Operation)"],
+    ]  # fmt: skip
+    assert connections(found)[2:6] == ["a[0][0]", "b[0][0]", "b[0][0]", "shared[3][0]"]
+    assert sorted(connections(found)[6:8]) == ["shared[1][0]", "shared[2][0]"]
+    assert connections(found)[8:] == ["add[0][0]", "shared[4][0]"]
+    assert found[-4] == "Total params: 12"
+
+
+def test_functional_models_within():
+    x, y = layers.Input((3,)), layers.Input((3,))
+    inner = models.Model([x, y], [layers.Dense(4, name="within")(layers.add([x, y])), y], name="inner")
+    model = models.Model([x, y], layers.concatenate(inner([x, y])))
+    plain, nested = lines(model), lines(model, expand_nested=True)
+    assert len(nested) == len(plain) + 2 * len(inner.layers) + 1 and len(plain[1]) == 98
+    row = next(line for line in plain if line.startswith("inner (Functional)"))
+    assert "[(None, 4), (None, 3" in row and row.endswith("input_1[0][0]".ljust(33))
+    assert next(line for line in nested if line.startswith("| within (Dense)"))[65:].strip() == "add[0][0]"
+    stacked = models.Sequential([layers.Input((3,)), models.Model(x, layers.Dense(2, name="below")(x), name="stack")])
+    assert any(line.startswith("| below (Dense)") for line in lines(stacked, expand_nested=True))

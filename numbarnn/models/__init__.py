@@ -1,6 +1,7 @@
 """Models: layers that can be trained, evaluated and asked for predictions."""
 
+from .functional import Functional
 from .model import Model
 from .sequential import Sequential
 
-__all__ = ["Model", "Sequential"]
+__all__ = ["Functional", "Model", "Sequential"]

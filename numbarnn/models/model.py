@@ -8,7 +8,7 @@ from ..layers import masks
 from ..layers.base import Layer
 from ..serialization import export
 from .steps import State
-from .summary import print_summary
+from .summary import Row, print_summary
 from .training import Trainer
 
 __all__ = ["Model"]
@@ -20,11 +20,14 @@ _NO_STRUCTURE = frozenset(("stop_training", "history", "run_eagerly"))
 class Model(Trainer, Layer):
     """A layer with `compile`, `fit`, `evaluate` and `predict`.
 
-    Subclass it like a layer: make layers in ``__init__``, use them in ``call(self, inputs, training=None)``. For a
-    plain stack of layers there is `Sequential`.
+    Subclass it like a layer: make layers in ``__init__``, use them in ``call(self, inputs, training=None)``. Or draw
+    it: call layers on what `Input` returns, and say ``Model(inputs, outputs)``; that makes a `Functional`. For a plain
+    stack of layers there is `Sequential`.
 
     Parameters
     ----------
+    inputs, outputs : nest of Tensor, optional
+        Both or neither: what the model goes from and to.
     **kwargs
         ``name``, ``trainable``, ``dtype`` and the other arguments of `Layer`.
 
@@ -43,9 +46,21 @@ class Model(Trainer, Layer):
     """
 
     def __new__(cls, *args, **kwargs):  # noqa: D102 - as Layer's
+        if cls is Model and _is_drawn(args, kwargs):
+            from .functional import Functional as cls
         self = super().__new__(cls, *args, **kwargs)
         self.__dict__["_training"] = State()
         return self
+
+    def __init__(self, *args, **kwargs):
+        if not _is_drawn(args, kwargs):
+            super().__init__(*args, **kwargs)
+            return
+        from .functional import Functional, functional_twin
+
+        # super().__init__(inputs, outputs) of a subclass
+        object.__setattr__(self, "__class__", functional_twin(type(self)))
+        Functional.__init__(self, *args, **kwargs)
 
     def __setattr__(self, name, value):
         if name in _NO_STRUCTURE:
@@ -160,8 +175,16 @@ class Model(Trainer, Layer):
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
     def _rows(self):
-        """What `summary` shows: list of (layer, output shape or None if it is not known)."""
-        return [(layer, None) for layer in self.layers]
+        """What `summary` shows: list of `Row`."""
+        return [Row(layer) for layer in self.layers]
+
+    # Whether each layer takes what the one before gives, and nothing else: `summary` needs no connections then.
+    _is_chain = True
+
+
+def _is_drawn(args, kwargs):
+    """Whether a model is made from inputs and outputs."""
+    return len(args) > 1 or (bool(args) and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
 
 
 def batch_shape_of(layer):

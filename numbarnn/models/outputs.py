@@ -18,6 +18,7 @@ __all__ = [
     "names_of_outputs",
     "resolve_losses",
     "resolve_metrics",
+    "unique_names",
 ]
 
 
@@ -49,6 +50,27 @@ def names_of_outputs(model, y_pred):
         return sorted(y_pred)
     names = getattr(model, "output_names", None)
     return names if names and len(names) == count else [f"output_{i + 1}" for i in range(count)]
+
+
+def unique_names(names):
+    """Number the names that come again: a, a_1, a_2.
+
+    Parameters
+    ----------
+    names : list of str
+
+    Returns
+    -------
+    list of str
+    """
+    found, copies = {}, {}
+    for name in names:
+        free = name
+        while free in found:
+            copies[name] = copies.get(name, 0) + 1
+            free = f"{name}_{copies[name]}"
+        found[free] = None
+    return list(found)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from ..layers.base import Layer
 from ..layers.core import InputLayer
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .model import Model, batch_shape_of, with_mask
+from .outputs import unique_names
+from .summary import Row
 
 __all__ = ["Sequential"]
 
@@ -145,8 +147,8 @@ class Sequential(Model):
     def _rows(self):
         self._draw()
         if self._symbols is None:
-            return [(layer, None) for layer in self._layers]
-        return [(layer, _shape(x)) for layer, x in zip(self._layers, self._symbols[1:], strict=True)]
+            return super()._rows()
+        return [Row(layer, _shape(x)) for layer, x in zip(self._layers, self._symbols[1:], strict=True)]
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -290,9 +292,8 @@ class Sequential(Model):
         """The names of the outputs: that of the last layer, numbered from the second on."""
         if not self._layers:
             return []
-        name = self._layers[-1].name
         count = len(_leaves(self._symbols[-1])) if self._symbols is not None else 1
-        return [name, *(f"{name}_{i}" for i in range(1, count))]
+        return unique_names([self._layers[-1].name] * count)
 
     # ------------------------------------------------------------------------------------------------ types, config
 

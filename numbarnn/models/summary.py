@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-__all__ = ["print_summary"]
+__all__ = ["Row", "print_summary"]
+
+
+class Row(NamedTuple):
+    """What the table shows of one layer.
+
+    Parameters
+    ----------
+    layer : Layer, or anything with a name
+    shape : tuple, or nest of tuples, or None
+        Of the output; None if it is not known, or not one.
+    connections : list of str
+        Where the inputs come from.
+    """
+
+    layer: object
+    shape: object = None
+    connections: tuple = ()
 
 
 def print_summary(
@@ -25,14 +43,19 @@ def print_summary(
     """
     print_fn = print if print_fn is None else print_fn
     titles = ["Layer (type)", "Output Shape", "Param #"]
-    default = [0.45, 0.85, 1.0]
+    rows = _select(_collect(model, expand_nested, show_trainable, model._is_chain, 0), layer_range)
+    if not model._is_chain:
+        titles.append("Connected to")
+        default, width = [0.33, 0.55, 0.67, 1.0], 98
+        if show_trainable:
+            default, width = [0.3, 0.5, 0.61, 0.9, 1.0], 109
+    elif show_trainable:
+        default, width = [0.38, 0.72, 0.86, 1.0], 75
+    else:  # room for the word
+        default, width = [0.45, 0.82 if any("unbuilt" in fields[2] for _, fields, _ in rows) else 0.85, 1.0], 65
     if show_trainable:
         titles.append("Trainable")
-        default = [0.38, 0.72, 0.86, 1.0]
-    line_length = line_length or (75 if show_trainable else 65)
-    rows = _select(_collect(model, expand_nested, show_trainable, 0), layer_range)
-    if not show_trainable and any("unbuilt" in fields[2] for _, fields in rows):
-        default = [0.45, 0.82, 1.0]  # room for the word
+    line_length = line_length or width
     positions = list(positions or default)
     if len(positions) < len(titles):
         raise ValueError(
@@ -45,8 +68,10 @@ def print_summary(
     print_fn("_" * line_length)
     print_fn(_row(titles, positions))
     print_fn("=" * line_length)
-    for number, (_, fields) in enumerate(rows):
+    for number, (_, fields, more) in enumerate(rows):
         print_fn(_row(fields, positions))
+        for connection in more:
+            print_fn(_row(["", "", "", connection, ""], positions))
         print_fn(("=" if number == len(rows) - 1 else "_") * line_length)
     trainable = _count(model.trainable_weights)
     other = _count(model.non_trainable_weights)
@@ -69,23 +94,26 @@ def _row(fields, positions):
     return line
 
 
-def _collect(model, expand_nested, show_trainable, depth):
-    """(name, columns) of every layer to show."""
+def _collect(model, expand_nested, show_trainable, is_chain, depth):
+    """(name, columns, connections below the first) of every layer to show."""
     found = []
-    for layer, shape in model._rows():
-        prefix = "| " * depth
-        own = layer.weights
+    for layer, shape, connections in model._rows():
+        kind = type(layer).__name__
+        built, own = True, ()
+        if hasattr(layer, "weights"):
+            built, own = layer.built, layer.weights
         if shape is None:
-            shown = "?" if not layer.built else "multiple"
+            shown = "multiple" if built else "?"
         else:
             shown = _shape_text(shape)
-        count = str(_count(own)) if layer.built else f"{_count(own)} (unbuilt)"
-        fields = [f"{prefix}{layer.name} ({type(layer).__name__})", shown, count]
+        fields = [f"{'| ' * depth}{layer.name} ({kind})", shown, f"{_count(own)}{'' if built else ' (unbuilt)'}"]
+        if not is_chain:
+            fields.append(connections[0] if connections else "")
         if show_trainable:
-            fields.append("Y" if layer.trainable else "N")
-        found.append((layer.name, fields))
+            fields.append("Y" if getattr(layer, "trainable", False) else "N")
+        found.append((layer.name, fields, () if is_chain else connections[1:]))
         if expand_nested and hasattr(layer, "_rows"):
-            found += _collect(layer, True, show_trainable, depth + 1)
+            found += _collect(layer, True, show_trainable, is_chain, depth + 1)
     return found
 
 
@@ -102,12 +130,12 @@ def _select(rows, layer_range):
         return rows
     if len(layer_range) != 2 or not all(isinstance(name, str) for name in layer_range):
         raise ValueError(f"`layer_range` must be a pair of strings. Received: layer_range={layer_range}")
-    first = [i for i, (name, _) in enumerate(rows) if re.match(layer_range[0], name)]
-    last = [i for i, (name, _) in enumerate(rows) if re.match(layer_range[1], name)]
+    first = [i for i, (name, *_) in enumerate(rows) if re.match(layer_range[0], name)]
+    last = [i for i, (name, *_) in enumerate(rows) if re.match(layer_range[1], name)]
     if not first or not last:
         raise ValueError(
             f"Passed layer_range does not match any layers. Received: layer_range={layer_range}, "
-            f"layers: {[name for name, _ in rows]}"
+            f"layers: {[name for name, *_ in rows]}"
         )
     bounds = sorted((min(first), max(last)))
     return rows[bounds[0] : bounds[1] + 1]

@@ -1,0 +1,456 @@
+"""`Functional`: what ``Model(inputs, outputs)`` makes, a model drawn as a graph of layers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import backend, graph, ops, tree
+from ..graph import Tensor
+from ..layers.base import Layer
+from ..layers.core import InputLayer
+from ..layers.input_spec import InputSpec
+from ..layers.masks import get_mask
+from ..serialization import export
+from .model import Model, with_mask
+from .outputs import unique_names
+from .summary import Row
+
+__all__ = ["Functional", "functional_twin"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a Tensor comes from, without the Tensor: an input (step -1), or an output of a step of a recipe."""
+
+    step: int
+    index: int
+
+
+class Functional(Model):
+    """The layers between symbolic inputs and outputs, as a model; made by ``Model(inputs, outputs)``.
+
+    Layers may be shared, have several inputs and outputs, and be models themselves. A Tensor that a layer is given as
+    a keyword argument (``initial_state=``) is an edge of the graph like any other. Masks go from layer to layer when
+    the model is called; they are no edges.
+
+    Parameters
+    ----------
+    inputs : nest of Tensor
+        What `Input` returned, or Tensors on the way, where data then enter. Calls take a nest like it, or a dict by
+        the names of the inputs.
+    outputs : nest of Tensor
+        Calls return a nest like it; a list of one is taken for what it holds.
+    name : str, optional
+        ``model``, ``model_1``, ... by default.
+    trainable : bool
+        False freezes all layers.
+
+    Raises
+    ------
+    ValueError
+        If something is no symbolic Tensor, an input comes twice, two layers have one name, or an output depends on a
+        Tensor that is not among the inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numbarnn import layers, models
+    >>> text, other = layers.Input((None,), name="text"), layers.Input((4,), name="other")
+    >>> read = layers.LSTM(8)(layers.Embedding(100, 5)(text))
+    >>> model = models.Model([text, other], layers.Dense(3)(layers.concatenate([read, other])))
+    >>> model([np.ones((2, 6)), np.ones((2, 4))]).shape
+    (2, 3)
+    >>> model({"text": np.ones((2, 6)), "other": np.ones((2, 4))}).shape
+    (2, 3)
+    """
+
+    def __init__(self, inputs, outputs, name=None, trainable=True):
+        # Inputs are cast one by one, each to the type of its `Input`.
+        super().__init__(name=name, autocast=False)
+        self.__dict__["_init_arguments"] = (), {}  # the graph keeps the symbols
+        for what, nest in (("inputs", inputs), ("outputs", outputs)):
+            for x in tree.leaves(nest):
+                if not isinstance(x, Tensor) or x.trace is not None:
+                    raise ValueError(
+                        f"All `{what}` values must be symbolic tensors, as `Input` returns and layers called on them. "
+                        f"Received: {what}={nest} including invalid value {x} of type {type(x)}"
+                    )
+            if not tree.leaves(nest):
+                raise ValueError(f"A model needs `{what}`. Received: {what}={nest}")
+        inputs, outputs = (nest[0] if type(nest) is list and len(nest) == 1 else nest for nest in (inputs, outputs))
+        flat = tree.leaves(inputs)
+        if len({id(x) for x in flat}) != len(flat):
+            raise ValueError(
+                "The list of inputs passed to the model contains the same input multiple times. All inputs should "
+                f"only appear once. Received inputs={inputs}"
+            )
+        self._set_untracked("_input_layers", [_input_layer(x) for x in flat])
+        self._connect(inputs, outputs)
+        self._graph_layers = [layer for layer in self._order.owners if isinstance(layer, Layer)]
+        names = [layer.name for layer in self._graph_layers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f'The name "{name}" is used {names.count(name)} times in the model. All layer names should be '
+                    "unique."
+                )
+        self.built = True
+        if not trainable:
+            self.trainable = False
+
+    def _default_name(self):
+        return backend.auto_name("Model" if type(self) is Functional else type(self).__name__)
+
+    # ------------------------------------------------------------------------------------------------ the graph
+
+    def _connect(self, inputs, outputs):
+        """Take the graph between two nests of Tensors for this model's."""
+        connected = graph.FunctionalGraph(inputs, outputs)
+        self._set_untracked("_inputs", inputs)
+        self._set_untracked("_graph", connected)
+        self._set_untracked("_order", _Order(connected, self._input_layers))
+
+    def __getstate__(self):
+        state = {key: value for key, value in super().__getstate__().items() if key not in _DRAWN}
+        return {**state, "_recipe": self._recipe()}
+
+    def __setstate__(self, state):
+        recipe = state.pop("_recipe")
+        self.__dict__.update(state)
+        self._draw(*recipe)
+
+    def _recipe(self):
+        """What a copy draws the graph from: the inputs, the calls one after the other, the outputs.
+
+        The graph itself leads from symbol to symbol, ever deeper, and to other models that the layers are in.
+        """
+        places = {id(x): _Place(-1, i) for i, x in enumerate(self._graph.inputs)}
+
+        def placed(nest):
+            return tree.map_structure(lambda x: places[id(x)] if isinstance(x, Tensor) else x, nest)
+
+        steps = []
+        for number, node in enumerate(self._graph.nodes):
+            steps.append((node.operation, placed(node.args), placed(node.kwargs)))
+            places.update((id(x), _Place(number, i)) for i, x in enumerate(node.outputs))
+        return placed(self._inputs), steps, placed(self._graph.result)
+
+    def _draw(self, inputs, steps, outputs):
+        """Draw the graph of a recipe, on new symbols."""
+        made = {-1: [layer.output for layer in self._input_layers]}
+
+        def symbols(nest):
+            return tree.map_structure(lambda x: made[x.step][x.index] if isinstance(x, _Place) else x, nest)
+
+        for number, (operation, args, kwargs) in enumerate(steps):
+            result = operation(*symbols(args), **symbols(kwargs))
+            made[number] = next(x for x in tree.leaves(result) if isinstance(x, Tensor)).node.outputs
+        self._connect(symbols(inputs), symbols(outputs))
+
+    @property
+    def layers(self):
+        """The layers of the graph, its inputs among them, those nearer to the inputs first."""
+        return list(self._graph_layers)
+
+    @property
+    def inputs(self):
+        """The symbolic inputs, in a list."""
+        return list(self._graph.inputs)
+
+    @property
+    def outputs(self):
+        """The symbolic outputs, in a list."""
+        return list(self._graph.outputs)
+
+    @property
+    def input(self):
+        """The symbolic inputs as they were given."""
+        return self._inputs
+
+    @property
+    def output(self):
+        """The symbolic outputs as they were given."""
+        return self._graph.result
+
+    @property
+    def input_shape(self):
+        """The shape of the input, batch included; of several, a nest of them."""
+        return _shapes(self._inputs)
+
+    @property
+    def output_shape(self):
+        """The shape of the output, batch included; of several, a nest of them."""
+        return _shapes(self._graph.result)
+
+    @property
+    def input_names(self):
+        """The names of the inputs."""
+        return [layer.name for layer in self._input_layers]
+
+    @property
+    def output_names(self):
+        """The names of the outputs: those of the layers that they come from, numbered where one comes again."""
+        return unique_names([self._order.source(x).name for x in self._graph.outputs])
+
+    # ------------------------------------------------------------------------------------------------ calling
+
+    def build(self, input_shape=None):
+        """Do nothing: the layers were built when they were called on the symbolic inputs."""
+        self.built = True
+
+    build._builds = True
+
+    def call(self, inputs, training=None, mask=None):
+        """Run data through the graph.
+
+        Parameters
+        ----------
+        inputs : nest of array or Tensor
+            Like the model's inputs, or a dict by their names. Each is cast to the type of its `Input`; a last axis of
+            length 1 may be missing or too many.
+        training : bool, optional
+            For all layers.
+        mask : nest of array, Tensor or None, optional
+            Of `inputs`.
+
+        Returns
+        -------
+        nest of array or Tensor
+            Like the model's outputs.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer inputs, or one has another shape.
+        """
+        values = self._by_input(inputs)
+        masks = [None] * len(values) if mask is None else self._by_input(mask)
+        return self._graph(*[self._enter(i, x, m) for i, (x, m) in enumerate(zip(values, masks, strict=True))])
+
+    def _by_input(self, given):
+        """The leaves of a nest of values (or masks), one per input."""
+        expected, count = self._inputs, len(self._graph.inputs)
+        if isinstance(given, dict):
+            keys = list(expected) if isinstance(expected, dict) else self.input_names
+            missing = [key for key in keys if key not in given]
+            if missing:
+                raise ValueError(
+                    f'Missing data for input "{missing[0]}". You passed a data dictionary with keys {list(given)}. '
+                    f"Expected the following keys: {keys}"
+                )
+            unknown = [key for key in given if key not in keys]
+            if unknown:
+                warnings.warn(
+                    f"Input dict contained keys {unknown} which did not match any model input. They will be ignored "
+                    "by the model.",
+                    stacklevel=5,
+                )
+            given = {key: given[key] for key in keys}
+            if not isinstance(expected, dict):
+                return list(given.values())
+        elif isinstance(expected, dict) and isinstance(given, (list, tuple)):
+            raise ValueError(
+                f'The inputs of model "{self.name}" are a dict with the keys {list(expected)}. '
+                f"Received: {type(given).__name__}"
+            )
+        leaves = tree.leaves(given)
+        if len(leaves) != count:
+            raise ValueError(
+                f'Layer "{self.name}" expects {count} input(s), but it received {len(leaves)} input tensors. Inputs '
+                f"received: {given}"
+            )
+        return leaves
+
+    def _enter(self, index, x, mask):
+        """One input in the type and rank of its `Input`, with its mask."""
+        layer, symbol = self._input_layers[index], self._graph.inputs[index]
+        if x is None:
+            if not layer.optional:
+                raise ValueError(
+                    f"The input '{layer.name}' is not optional, but None was passed. Please provide a valid tensor."
+                )
+            return None
+        shape = (None, *symbol.shape[1:]) if symbol.shape else ()
+        InputSpec(shape=shape, allow_last_axis_squeeze=True, name=layer.name).check(x, index, self.name)
+        mask = get_mask(x) if mask is None else mask
+        if x.dtype != symbol.dtype:
+            x = ops.cast(x, symbol.dtype)
+        if len(x.shape) > len(shape):
+            x = ops.squeeze(x, -1)
+        elif len(x.shape) < len(shape):
+            x = ops.expand_dims(x, -1)
+        return with_mask(x, mask)
+
+    # ------------------------------------------------------------------------------------------------ types, summary
+
+    def _float_dtype(self):
+        wide = any(x.dtype == np.float64 for x in (*self._graph.inputs, *self._graph.outputs))
+        return np.dtype(np.float64) if wide else super()._float_dtype()
+
+    @property
+    def _is_chain(self):
+        return self._order.is_chain
+
+    def _rows(self):
+        return self._order.rows()
+
+
+# What is drawn anew in a copy.
+_DRAWN = frozenset(("_inputs", "_graph", "_order"))
+
+
+class Operation:
+    """A call of an operation of `numbarnn.ops` in the graph, between the layers."""
+
+    def __init__(self, node):
+        self.node, self.name = node, node.name
+
+
+class _Order:
+    """The layers of a graph in Keras's order: by their distance from the outputs, then as they are met from there.
+
+    Parameters
+    ----------
+    graph : FunctionalGraph
+    input_layers : list of InputLayer
+
+    Attributes
+    ----------
+    owners : list of Layer and Operation
+        Whose calls the nodes are.
+    is_chain : bool
+        Whether each call takes what the one before gives, and nothing else.
+    """
+
+    def __init__(self, graph, input_layers):
+        self._entries = {id(x): layer for x, layer in zip(graph.inputs, input_layers, strict=True)}
+        self._operations = {}
+        met, calls = self._walk(graph.outputs)
+        operations = [self._operations[call] for call in calls if call in self._operations]
+        for operation, name in zip(operations, unique_names([x.node.name for x in operations]), strict=True):
+            operation.name = name
+        depths, owner_depths = {}, {}
+        for call in reversed(calls):
+            owner = self._owner(call)
+            depth = depths[call] = max(depths.get(call, 0), owner_depths.get(owner, 0))
+            owner_depths[owner] = depth
+            for x in self._inputs_of(call):
+                before = self._call(x)
+                depths[before] = max(depth + 1, depths.get(before, 0))
+        for layer in input_layers:  # those that no output depends on
+            if layer not in owner_depths:
+                depths[layer] = owner_depths[layer] = 0
+                met[layer] = -1
+        self.owners = sorted(owner_depths, key=lambda owner: (-owner_depths[owner], met[owner]))
+        self._calls = {owner: [] for owner in self.owners}
+        for call in calls:
+            self._calls[self._owner(call)].append(call)
+        at = list(depths.values())
+        self.is_chain = (
+            len(set(at)) == len(at)
+            and all(len(self._inputs_of(call)) < 2 for call in calls)
+            and all(len(calls) < 2 for calls in self._calls.values())
+        )
+
+    # A call is a Node, or an InputLayer: that is where data enter.
+
+    def _call(self, x):
+        return self._entries.get(id(x), x.node)
+
+    def _owner(self, call):
+        if isinstance(call, InputLayer):
+            return call
+        if isinstance(call.operation, Layer):
+            return call.operation
+        return self._operations.setdefault(call, Operation(call))
+
+    @staticmethod
+    def _inputs_of(call):
+        return [] if isinstance(call, InputLayer) else call.inputs
+
+    def source(self, x):
+        """Return the layer or operation that a Tensor comes from."""
+        return self._owner(self._call(x))
+
+    def _walk(self, outputs):
+        """Walk from the outputs to the inputs: owner -> when it was met first, and the calls after their inputs."""
+        met, calls, done = {}, [], set()
+        stack = [(self._call(x), False) for x in reversed(outputs)]
+        while stack:  # depth first without recursion: graphs may be deep
+            call, expanded = stack.pop()
+            if call in done:
+                continue
+            if expanded:
+                done.add(call)
+                calls.append(call)
+                continue
+            met.setdefault(self._owner(call), len(met))
+            stack.append((call, True))
+            stack.extend((self._call(x), False) for x in reversed(self._inputs_of(call)))
+        return met, calls
+
+    def rows(self):
+        """Return what `summary` shows: list of `Row`."""
+        return [self._row(owner) for owner in self.owners]
+
+    def _row(self, owner):
+        calls = self._calls[owner]
+        if isinstance(owner, InputLayer):
+            return Row(owner, [owner.batch_shape])
+        shapes = [_shapes(call.outputs if len(call.outputs) > 1 else call.outputs[0]) for call in calls]
+        shape = shapes[0] if all(other == shapes[0] for other in shapes) else None
+        return Row(owner, shape, [self._edge(x) for call in calls for x in call.inputs])
+
+    def _edge(self, x):
+        """Return ``name[call][output]`` of where a Tensor comes from."""
+        owner, call = self.source(x), self._call(x)
+        number = owner._inbound_nodes.index(call) if call in getattr(owner, "_inbound_nodes", ()) else 0
+        return f"{owner.name}[{number}][{x.index}]"
+
+
+def _input_layer(x):
+    """The layer of an input; a new one for a Tensor on the way."""
+    layer = getattr(x, "layer", None)
+    if isinstance(layer, InputLayer) and layer.output is x:
+        return layer
+    source = f"{x.node.name}_{x.index}" if x.index else x.node.name
+    return InputLayer(batch_shape=x.shape, dtype=x.dtype.name, name=f"{source}_input")
+
+
+def _shapes(nest):
+    return tree.map_structure(lambda x: tuple(x.shape), nest)
+
+
+def functional_twin(cls):
+    """The class of instances of `cls` that are made from inputs and outputs: `cls`, then `Functional`.
+
+    Not the class itself, because others of its instances may have a `call` of their own.
+
+    Parameters
+    ----------
+    cls : subclass of Model
+
+    Returns
+    -------
+    type
+    """
+    twin = cls.__dict__.get("_functional_twin")
+    if twin is None:
+        own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        twin = cls._functional_twin = type(cls.__name__, (cls, Functional), {**own, "__reduce__": _reduce_twin})
+    return twin
+
+
+def _reduce_twin(self):
+    return _new_twin, (type(self).__mro__[1],), self.__getstate__()
+
+
+def _new_twin(cls):
+    twin = functional_twin(cls)
+    return twin.__new__(twin)
+
+
+export("keras", Functional)
