@@ -777,6 +777,11 @@ def test_other_layers():
             ValueError,
             'attribute "time_major", got "False"',
         ),
+        (
+            lambda: Bidirectional(layers.LSTM(1), "ave", backward_layer=layers.LSTM(U, go_backwards=True))(X),
+            ValueError,
+            'With merge_mode="ave" both layers must have outputs of one size. Received: 1 of forward_layer, 5 of',
+        ),
         (lambda: Bidirectional(layers.Dense(3)), ValueError, "needs a layer with the attributes"),
         (lambda: Bidirectional(layers.LSTM(U), foo=1), ValueError, "Unrecognized keyword arguments"),
         (

@@ -388,6 +388,7 @@ def test_configurations():
         "seed",
     }
     assert {key: config[key] for key in plain} == {key: ARGUMENTS[key] for key in plain}
+    assert type(lstm(dropout=np.float32(0.5)).get_config()["dropout"]) is float  # as JSON takes it
     assert "time_major" not in lstm().get_config() and list(lstm().get_config()) == LSTM_KEYS
 
 

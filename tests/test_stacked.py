@@ -393,6 +393,12 @@ def test_states_that_do_not_fit():
     with pytest.raises(ValueError, match=r"`cell.state_size` is \[\[4, 4\], 3\] and the batch size is 4"):
         layer(X, initial_state=[[h, h], h])
 
+    stack = layers.StackedRNNCells([layers.LSTMCell(4), layers.GRUCell(4)], name="s")
+    stack.build((None, F))
+    for count in (2, 4):
+        with pytest.raises(ValueError, match=f"Cell 's' has 3 states, but it was called with {count} of them"):
+            stack(X[:, 0], [h] * count)
+
     class Odd(Minimal):
         def call(self, inputs, states):
             return super().call(inputs, states)[0], [states[0], states[0]]

@@ -7,7 +7,7 @@ import numpy as np
 from .. import ops
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
-from .cell_protocol import sizes_of
+from .cell_protocol import output_size_of, sizes_of
 from .fused import run_abreast
 from .masks import get_mask
 from .nests import map_nest
@@ -127,6 +127,12 @@ class Bidirectional(Wrapper):
         for layer in self._both:
             if not layer.built:
                 layer.build(sequences_shape)
+        sizes = [output_size_of(layer.cell) for layer in self._both if isinstance(layer, RNN)]
+        if self.merge_mode in ("sum", "mul", "ave") and len(set(sizes)) > 1:
+            raise ValueError(
+                f'With merge_mode="{self.merge_mode}" both layers must have outputs of one size. Received: '
+                f"{sizes[0]} of forward_layer, {sizes[1]} of backward_layer"
+            )
         self.input_spec = self.forward_layer.input_spec
 
     # -- calling ------------------------------------------------------------------------------------------------

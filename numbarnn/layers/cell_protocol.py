@@ -79,7 +79,9 @@ def first_states(cell, batch, dtype):
     # Keras 2 has (inputs, batch_size, dtype), Keras 3 (batch_size).
     known = {"inputs": None, "batch_size": batch, "dtype": np.dtype(dtype).name}
     taken = inspect.signature(make).parameters
-    return flatten_states(sizes, make(**{name: value for name, value in known.items() if name in taken}))
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        known = {name: value for name, value in known.items() if name in taken}
+    return flatten_states(sizes, make(**known))
 
 
 def call_cell(cell, inputs, states, training):

@@ -110,8 +110,8 @@ class KernelCell(Layer):
         for name, value in own.items():
             kind = argument_kind(name)
             setattr(self, name, bool(value) if kind is None else kind.get(value))
-        self.dropout = min(1.0, max(0.0, dropout))
-        self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))
+        self.dropout = min(1.0, max(0.0, float(dropout)))
+        self.recurrent_dropout = min(1.0, max(0.0, float(recurrent_dropout)))
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed)
         # With dropout of h, Keras computes gate by gate; that is where each gate gets factors of its own.

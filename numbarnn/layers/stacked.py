@@ -116,9 +116,19 @@ class StackedRNNCells(Layer):
         output : array or Tensor, shape (batch, output_size)
         states : list
             The new ones, nested like `state_size`.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer states than the cells have.
         """
         sizes, parts = sizes_of(self), []
-        for cell, own in zip(self.cells, self.split_states(flatten_states(sizes, states)), strict=True):
+        flat = flatten_states(sizes, states)
+        if len(flat) != len(leaves_of(sizes)):
+            raise ValueError(
+                f"Cell '{self.name}' has {len(leaves_of(sizes))} states, but it was called with {len(flat)} of them"
+            )
+        for cell, own in zip(self.cells, self.split_states(flat), strict=True):
             inputs, new = call_cell(cell, inputs, own, training)
             parts.append(new)
         return inputs, nest_states(sizes, self.join_states(parts))
