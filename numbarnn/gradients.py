@@ -103,7 +103,8 @@ class _Functions:
     def __reduce__(self):
         return _Functions, ()
 
-    def recorder(self, fn, owner, by_inputs):
+    def recorder(self, fn, owner, by_inputs=False, users=None):
+        """The `Recorder` of a function; `users` is the part of it that the user wrote, the whole by default."""
         held = []
         key = by_inputs, _identity(fn, held)
         found = self.known.get(key)
@@ -112,13 +113,14 @@ class _Functions:
             found.held = held
             while len(self.known) > _MAX_FUNCTIONS:
                 self.known.popitem(last=False)
-            code = getattr(fn, "__code__", None)
+            users = fn if users is None else users
+            code = getattr(users, "__code__", None)
             if code is not None:
                 self.misses[code] += 1
                 if self.misses[code] == _MANY:
                     names = ", ".join(code.co_freevars) or "other values"
                     warnings.warn(
-                        f"{_name(fn)} was traced anew {_MANY} times, which is slow: each time it was a new function "
+                        f"{_name(users)} was traced anew {_MANY} times, which is slow: each time it was a new function "
                         f"that closes over new values (of {names}). Pass what changes as arguments, "
                         "value_and_grad(fn, model)(x, y), or define the function once",
                         stacklevel=4,
@@ -428,14 +430,14 @@ def value_and_grad(fn, model):
         )
 
     def differentiated(*args, **kwargs):
-        found = recorder or _functions_of(model).recorder(fn, model, False)
+        found = recorder or _functions_of(model).recorder(fn, model)
         return found(args, kwargs)
 
     differentiated.__name__ = f"value_and_grad_of_{getattr(fn, '__name__', type(fn).__name__)}"
     return differentiated
 
 
-def input_gradients(fn, model, args):
+def input_gradients(fn, model, args, users=None):
     """The gradients of a scalar function by the floating point arrays among its arguments.
 
     Parameters
@@ -446,11 +448,13 @@ def input_gradients(fn, model, args):
         Keeps the programs. What the function assigns in it, as the states of stateful layers, is put back; random
         generators go on.
     args : tuple of nests of array
+    users : callable, optional
+        What `fn` calls that a user wrote.
 
     Returns
     -------
     list
         One array per leaf of `args`, None where a leaf is no floating point array.
     """
-    _, gradients = _functions_of(model).recorder(fn, model, True)(args, {})
+    _, gradients = _functions_of(model).recorder(fn, model, True, users or (lambda: None))(args, {})
     return gradients

@@ -11,6 +11,7 @@ from numbarnn import layers, losses, models, ops, optimizers, value_and_grad
 from numbarnn.graph import Spec, trace
 from numbarnn.layers import get_mask
 from numbarnn.testing import check_gradients
+from numbarnn.utils import Ragged
 from numbarnn.variable import Variable
 
 F8 = {"dtype": "float64"}
@@ -160,6 +161,88 @@ def test_draws_differ_and_statistics_move(rng):
     assert (model.layers[0].moving_mean.numpy() != 0).all()
 
 
+# -- by the inputs ----------------------------------------------------------------------------------------------------
+
+
+def test_input_gradients_by_differences(rng):
+    model, x, y = network(), rng.normal(size=(3, 5, 2)), rng.normal(size=(3, 2))
+    model.compile("sgd", "mse")
+    w = rng.uniform(size=3)
+    for options, function in (
+        ({}, lambda x: model(x).sum()),
+        ({"output": 1}, lambda x: model(x)[:, 1].sum()),
+        ({"output": lambda out: out[0, 1] * 3}, lambda x: 3 * model(x)[0, 1]),
+        ({"output": lambda out: out**2}, lambda x: (model(x) ** 2).sum()),
+        ({"y": y}, lambda x: ((model(x) - y) ** 2).mean()),
+        ({"y": y, "sample_weight": w}, lambda x: (((model(x) - y) ** 2).mean(1) * w).mean()),
+    ):
+        gradient = model.input_gradient(x, **options)
+        check_gradients(function, [x], [gradient])
+        np.testing.assert_array_equal(model.input_gradient(x, **options, training=True), gradient)
+
+
+def test_input_gradients_leave_the_model_as_it_was(rng):
+    model = models.Sequential(
+        [
+            layers.BatchNormalization(),
+            layers.LSTM(3, stateful=True, batch_input_shape=(2, None, 4)),
+            layers.Dropout(0.5),
+        ]
+    )
+    x = rng.normal(size=(2, 6, 4)).astype("float32")
+    model.predict(x, batch_size=2, verbose=0)
+    before = [np.array(v) for v in (*model.weights, *model.layers[1].states)]
+    first = model.input_gradient(x, training=True)
+    assert (first != model.input_gradient(x, training=True)).any()  # dropout goes on
+    np.testing.assert_array_equal(model.input_gradient(x), model.input_gradient(x))
+    for a, b in zip(before, (*model.weights, *model.layers[1].states), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_input_gradients_of_nests_and_other_types(rng):
+    class Two(models.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = layers.Embedding(5, 3), layers.Dense(1, use_bias=False)
+
+        def call(self, inputs):
+            return {"a": self.head(inputs["x"]), "b": self.head(self.embedding(inputs["ids"]))}
+
+    model, x, ids = Two(), rng.normal(size=(4, 3)), np.array([1, 2, 3, 4])
+    found = model.input_gradient({"x": x, "ids": ids})
+    assert found["ids"] is None and found["x"].dtype == np.float32
+    np.testing.assert_array_equal(found["x"], np.repeat(model.head.kernel.numpy().T, 4, 0))
+    np.testing.assert_array_equal(
+        model.input_gradient({"x": x, "ids": ids}, output=lambda out: 2 * out["a"])["x"], 2 * found["x"]
+    )
+    with pytest.raises(ValueError, match=r"one output, 'two' has 2"):
+        model.input_gradient({"x": x, "ids": ids}, output=0)
+    with pytest.raises(ValueError, match="depends on no floating point argument"):
+        model.input_gradient({"x": x, "ids": ids}, output=lambda out: out["b"])
+
+
+def test_input_gradients_of_sequences_of_different_lengths(rng):
+    rows = [rng.normal(size=(n, 3)).astype("float32") for n in (2, 5)]
+    model = models.Sequential([layers.LSTM(4)])
+    found = model.input_gradient(Ragged(rows))
+    assert isinstance(found, Ragged)
+    for row, gradient in zip(rows, found, strict=True):
+        np.testing.assert_allclose(gradient, model.input_gradient(row[None])[0], rtol=1e-4, atol=1e-6)
+
+
+def test_input_gradients_that_are_refused():
+    model = models.Sequential([layers.Embedding(5, 3), layers.LSTM(2)])
+    with pytest.raises(TypeError, match=r"floating point inputs.*int64.*call the Embedding first"):
+        model.input_gradient(np.array([[1, 2]]))
+    model = models.Sequential([layers.Dense(2)])
+    with pytest.raises(ValueError, match="either targets `y`"):
+        model.input_gradient(X, X[:, :2], output=0)
+    with pytest.raises(ValueError, match="must be an int or a function"):
+        model.input_gradient(X, output="a")
+    with pytest.raises(ValueError, match="compile"):
+        model.input_gradient(X, X[:, :2])
+
+
 # -- when it is traced ------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +312,15 @@ def test_closing_over_the_data_is_slow_and_said_so():
                 return loss_of
 
             assert value_and_grad(closing_over(X + i), layer)()[0] == 6 * (1 + i)
+    model = models.Sequential([layers.Dense(7)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(7):
+            np.testing.assert_array_equal(model.input_gradient(X, output=i)[1], model.layers[0].kernel[:, i])
+    with pytest.warns(UserWarning, match=r"lambda> was traced anew 6 times.*"):
+        for i in range(6):
+            factor = X[0] + i
+            model.input_gradient(X, output=lambda out, factor=factor: out[:, :3] * factor)
     layer = Counting()
     step = value_and_grad(lambda x, factor: ops.sum(layer(x)) * factor, layer)
     with pytest.warns(UserWarning, match="traced anew 6 times for arrays of the same shapes.*as arrays"):

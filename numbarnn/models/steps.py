@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 
 from .. import graph, losses, metrics, ops, tree
+from ..gradients import kept, put_back, touched
 from ..graph import Spec
 from ..layers.masks import get_mask, set_mask
 from ..layers.tracking import structure_clock
-from ..random import SeedGenerator
 from .outputs import leaves_or_nothing, match_outputs, names_of_outputs, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
@@ -39,16 +39,7 @@ class Step:
         self.run = program
         self.flat = flat  # whether the data are single arrays (or None), not nests
         self.backward = self.variables = self.views = self.layout = self.one = None
-        self.touched = _touched(program)
-
-
-def _touched(program):
-    found = {id(v): v for v in program.trace.assigned}
-    for node in program.nodes:
-        for value in (*node.inputs, *node.kwargs.values()):
-            if isinstance(value, SeedGenerator):
-                found[id(value.state)] = value.state
-    return list(found.values())
+        self.touched = touched(program)
 
 
 class State:
@@ -66,13 +57,17 @@ class State:
         """Drop what was derived from the settings: programs, resolved losses and metrics, running means."""
         self.steps = {}
         self.clock = self.version = None
+        self.strangers = []  # layers that the steps pass through and that are not the model's, as in a loss
         self.loss_objects = None  # per output: (Loss or None, weight)
         self.entries = None  # (metric, number of its output, weighted)
+        self.tracker = metrics.Mean(name="loss")  # for steps of the user's own
+        self.prepared = False  # whether these know their metrics and variables
         self.names = None  # of losses per output (only for several outputs)
         self.reset()
 
     def reset(self):
         """Start the running means anew."""
+        self.logs = None  # what a step of the user's own returned
         self.total = self.count = 0.0
         self.parts = None
         for metric, _, _ in self.entries or ():
@@ -109,12 +104,6 @@ def _hand_masks_over(y, predictions, y_pred):
                     f"{tuple(output.shape)} for targets of {mask.shape[1]} timesteps"
                 )
             set_mask(output, mask)
-
-
-def _put_back(before):
-    for variable, value in before:
-        variable.data[...] = value
-        variable.touch()
 
 
 class BatchSteps:
@@ -193,7 +182,7 @@ class BatchSteps:
         state = self._training
         clock = structure_clock()
         if clock != state.clock:
-            version = self.structure_version
+            version = self._structure()
             if version != state.version:
                 state.steps.clear()
             state.clock, state.version = clock, version
@@ -204,13 +193,17 @@ class BatchSteps:
         step = state.steps.get(key)
         if step is None or state.run_eagerly:
             step = self._trace_step(kind, x, y, w)
-            if self.structure_version != state.version:  # layers were built on the way
+            if self._structure() != state.version:  # layers were built on the way
                 state.steps.clear()
-            state.clock, state.version = structure_clock(), self.structure_version
+            state.clock, state.version = structure_clock(), self._structure()
             while len(state.steps) >= _MAX_STEPS:
                 state.steps.pop(next(iter(state.steps)))
             state.steps[key] = step
         return step
+
+    def _structure(self):
+        """When anything changed that the steps have baked in."""
+        return max(layer.structure_version for layer in (self, *self._training.strangers))
 
     def _trace_step(self, kind, x, y, w):
         training = kind == "train"
@@ -247,6 +240,8 @@ class BatchSteps:
         finally:
             # What `add_loss` collected are symbols of a trace that has ended.
             self._clear_losses()
+        own = {id(layer) for layer in (*self._flatten_layers(), *self._training.strangers)}
+        self._training.strangers += [layer for key, layer in program.trace.layers.items() if key not in own]
         if kind != "predict":
             self._resolve_metrics(arrays_of(y), leaves_or_nothing(shown["y_pred"]), shown["y_pred"])
         if not training:
@@ -290,7 +285,7 @@ class BatchSteps:
         step = self._step("train", x, y, w)
         state = self._training
         arrays = self._arrays(step, x, y, w)
-        before = [(v, v.data.copy()) for v in step.touched]
+        before = kept(step.touched)
         try:
             if step.backward is None:
                 total, parts, predictions, masks = step.run(*arrays)
@@ -308,19 +303,19 @@ class BatchSteps:
             if step.backward is not None:
                 optimizer.apply_views(step.variables)
         except BaseException:
-            _put_back(before)
+            put_back(before)
             raise
         return self._account(x, total, parts)
 
     def _test_batch(self, x, y, w):
         step = self._step("test", x, y, w)
-        before = [(v, v.data.copy()) for v in step.touched]
+        before = kept(step.touched)
         try:
             total, parts, predictions, masks = step.run(*self._arrays(step, x, y, w))
             if self._training.entries:
                 self._update_metrics(y, predictions, masks, w)
         except BaseException:
-            _put_back(before)
+            put_back(before)
             raise
         return self._account(x, total, parts)
 
@@ -330,11 +325,11 @@ class BatchSteps:
             outputs = self(with_masks(x) if ragged else x, training=False)
             return cut_padding(outputs, [get_mask(y) for y in leaves_or_nothing(outputs)], x) if ragged else outputs
         step = self._step("predict", x, None, None)
-        before = [(v, v.data.copy()) for v in step.touched]
+        before = kept(step.touched)
         try:
             outputs = step.run(*self._arrays(step, x, None, None))
         except BaseException:
-            _put_back(before)
+            put_back(before)
             raise
         return cut_padding(*outputs, x) if ragged else outputs
 
@@ -381,6 +376,11 @@ class BatchSteps:
                 metric.update_state(target, prediction, sample_weight=weight)
 
     def _results(self):
+        """What is reported, by name: what the user's own step returned last, else running means."""
+        logs = self._training.logs
+        return dict(logs) if logs is not None else self._running()
+
+    def _running(self):
         """Running means by name: dict of float, in the order of `metrics_names`."""
         state = self._training
         count = state.count or 1.0
@@ -399,6 +399,9 @@ class BatchSteps:
         state = self._training
         if return_dict:
             return self._results()
+        if state.logs is not None:
+            values = list(state.logs.values())
+            return values[0] if len(values) == 1 else values
         if not state.entries and not state.names:
             return state.total / (state.count or 1.0)
         return list(self._results().values())

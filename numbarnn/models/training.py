@@ -18,9 +18,11 @@ from ..callbacks import CallbackList
 from ..random import SeedGenerator
 from ..utils.sequence import Ragged
 from .data import ArrayBatches, Collected, check_batch, check_cardinality, standardize, train_validation_split
+from .input_gradient import InputGradient
 from .outputs import check_loss, check_metrics
+from .own_steps import OwnSteps
 from .ragged import check_lengths, padded
-from .steps import BatchSteps, State
+from .steps import State
 
 __all__ = ["Trainer"]
 
@@ -31,7 +33,7 @@ def _positive(name, value):
     return int(value)
 
 
-class Trainer(BatchSteps):
+class Trainer(InputGradient, OwnSteps):
     """What makes a layer trainable by itself; the other half of `Model`."""
 
     # ------------------------------------------------------------------------------------------------ compile
@@ -131,8 +133,11 @@ class Trainer(BatchSteps):
 
     @property
     def metrics(self):
-        """The metrics: those of `compile` (known once data have been seen), then those that layers own."""
-        found = [metric for metric, _, _ in self._training.entries or ()]
+        """The metrics: those of `compile` (known once data have been seen), then those that layers own.
+
+        Where `train_step` or `test_step` is the model's own, a running mean "loss" comes first.
+        """
+        found = [*self._own_trackers(), *[metric for metric, _, _ in self._training.entries or ()]]
         seen = {id(m) for m in found}
         return found + [m for m in super().metrics if id(m) not in seen]
 
@@ -146,6 +151,8 @@ class Trainer(BatchSteps):
     def reset_metrics(self):
         """Start all running means anew."""
         self._training.reset()
+        for metric in self.metrics:
+            metric.reset_state()
 
     # ------------------------------------------------------------------------------------------------ data
 
@@ -190,8 +197,10 @@ class Trainer(BatchSteps):
             self._require_compiled()
         x, y, sample_weight = self._standardize(x, y, sample_weight)
         check_batch(x, y, sample_weight)
+        if self._has_own("train_step"):
+            self.reset_metrics()
         state.reset()
-        self._train_batch(padded(x), padded(y), padded(sample_weight))
+        self._train(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
@@ -199,8 +208,8 @@ class Trainer(BatchSteps):
         self._require_compiled()
         x, y, sample_weight = self._standardize(x, y, sample_weight)
         check_batch(x, y, sample_weight)
-        self._training.reset()
-        self._test_batch(padded(x), padded(y), padded(sample_weight))
+        self.reset_metrics()
+        self._test(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
     def predict_on_batch(self, x):
@@ -216,7 +225,7 @@ class Trainer(BatchSteps):
         """
         if type(x) is not np.ndarray or x.dtype.kind not in "iub":
             x = standardize(x, self._float_dtype(), "x")
-        return self._predict_batch(padded(x))
+        return self._predict(padded(x))
 
     # ------------------------------------------------------------------------------------------------ loops
 
@@ -327,12 +336,12 @@ class Trainer(BatchSteps):
         each_begin = callbacks.listening("on_train_batch_begin")
         each_end = callbacks.listening("on_train_batch_end")
         for epoch in range(initial_epoch, epochs):
-            state.reset()
+            self.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             for number, (_, batch) in enumerate(batches):
                 if each_begin:
                     callbacks.on_train_batch_begin(number)
-                self._train_batch(*batch)
+                self._train(*batch)
                 if each_end:
                     callbacks.on_train_batch_end(number, self._results())
                 if state.stop_training:
@@ -357,8 +366,7 @@ class Trainer(BatchSteps):
         return self._standardize(*(*validation_data, None, None)[:3])
 
     def _evaluate(self, batches, callbacks):
-        state = self._training
-        state.reset()
+        self.reset_metrics()
         callbacks.on_test_begin()
         logs = {}
         each_begin = callbacks.listening("on_test_batch_begin")
@@ -366,7 +374,7 @@ class Trainer(BatchSteps):
         for number, (_, batch) in enumerate(batches):
             if each_begin:
                 callbacks.on_test_batch_begin(number)
-            self._test_batch(*batch)
+            self._test(*batch)
             if each_end:
                 callbacks.on_test_batch_end(number, self._results())
         logs = self._results()
@@ -440,7 +448,7 @@ class Trainer(BatchSteps):
         for number, (size, (part,)) in enumerate(batches):
             if each:
                 callbacks.on_predict_batch_begin(number)
-            found = self._predict_batch(part)
+            found = self._predict(part)
             if outputs is None:
                 single = isinstance(found, (np.ndarray, Ragged))
                 leaves, treedef = ([found], None) if single else tree.flatten(found)
