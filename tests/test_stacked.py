@@ -207,6 +207,28 @@ def test_nan_in_a_masked_timestep_reaches_nothing(make):
     assert all(np.isfinite(a).all() for a in (*results[0][0], *results[0][1]))
 
 
+class Direction(layers.Layer):
+    """A cell that divides by the size of its inputs."""
+
+    state_size = 3
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+
+    def call(self, inputs, states):
+        z = ops.matmul(inputs, self.kernel)
+        out = z / ops.sqrt(ops.sum(z * z, axis=-1, keepdims=True)) + 0.5 * states[0]
+        return out, [out]
+
+
+def test_finite_inputs_of_masked_timesteps_stay(rng):
+    """Zeros in their place would give such a cell slopes that are not finite."""
+    layer = layers.RNN(Direction(dtype="float64"), dtype="float64", return_sequences=True)
+    layer.build(X.shape)
+    _, gradients = slopes(layer, X.astype("float64"), [rng.normal(size=(B, T, 3))], mask=MASK)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
 def test_one_kernel_call_for_each_cell():
     layer = layers.RNN(BUILT_IN["LSTM, LSTM"](), stateful=True, go_backwards=True, zero_output_for_mask=True)
     layer.build(X.shape)

@@ -47,9 +47,11 @@ def step_by_step(run, layer):
         out, states = step_by_step(short, layer)
         return _all_timesteps(out, sequences) if run.return_sequences else out, states
     if mask is not None:
-        # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite.
+        # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite. Finite
+        # inputs stay: there are cells that divide by the size of their inputs.
         counts = ops.expand_dims(mask, tuple(range(2, len(sequences.shape))))
-        sequences = ops.where(counts, sequences, ops.zeros_like(sequences))
+        kept = ops.logical_or(counts, ops.isfinite(sequences))
+        sequences = ops.where(kept, sequences, ops.zeros_like(sequences))
     timesteps = sequences.shape[1]
     emitted, last = [], None
     with one_sequence():
