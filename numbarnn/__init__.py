@@ -20,10 +20,12 @@ from numbarnn import (
     tree,
     utils,
 )
+from numbarnn.backend import device
 from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
 from numbarnn.models import Model, Sequential
+from numbarnn.tensor_shape import TensorShape
 from numbarnn.variable import Variable
 
 __version__ = "0.1.0.dev0"
@@ -33,6 +35,7 @@ __all__ = [
     "Layer",
     "Model",
     "Sequential",
+    "TensorShape",
     "Variable",
     "activations",
     "backend",
@@ -40,6 +43,7 @@ __all__ = [
     "cells",
     "constraints",
     "datasets",
+    "device",
     "get_num_threads",
     "graph",
     "initializers",

@@ -24,6 +24,7 @@ FLOORS = {
     "kernel_cache": 0,
     "cuda": 0,
     "ptxops": 0,
+    "tensor_shape": 0,
     "tree": 0,
     "protocols": 0,
     "cells": 1,
