@@ -55,6 +55,7 @@ FLOORS = {
     "testing": 4,
     "plotting": 4,
     "interop": 5,
+    "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
