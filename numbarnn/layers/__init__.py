@@ -1,5 +1,6 @@
 """Layers under Keras's names."""
 
+from .attention import Attention
 from .base import InputSpec, Layer
 from .bidirectional import Bidirectional
 from .core import Activation, Dense, Dropout, Identity, Input, InputLayer, Lambda, SpatialDropout1D
@@ -41,6 +42,7 @@ __all__ = [
     "RNN",
     "Activation",
     "Add",
+    "Attention",
     "Average",
     "BatchNormalization",
     "Bidirectional",
