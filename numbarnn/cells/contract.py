@@ -19,7 +19,7 @@ order      [B] int64          row r of the kernel is row order[r] of x, out, d_o
 x_factors  [M, B, I]          dropout factors of the inputs: M = 0 (none), 1 (for all gates) or G (for each gate)
 h_factors  [M, B, H]          dropout factors of h before the recurrent product
 tape       [T, B, P*H]        what backward needs; [0, B, P*H] in inference.  `backward` turns its first planes into the
-                              gradients of the gates' inputs
+                              gradients of the gates' inputs, at the steps that count
 d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none
 d_states   [S, B, H]          in: gradient of the last states; out: of the first states
 d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks

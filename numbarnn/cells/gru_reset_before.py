@@ -220,8 +220,6 @@ def backward(
                     store_n(kept, there + 2 * units, n, dg)
                     store_n(d_rh, here, n, nothing)
                 store_n(dh, here, n, dh0)
-            if not counts:
-                clear(kept, (s * batch + r) * 4 * units, 4 * units)
         end = counting_end(flags, s, start, stop)
         if end > start:
             t = timesteps - 1 - s if backwards else s
