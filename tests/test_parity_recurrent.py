@@ -18,7 +18,7 @@ from numbarnn.testing import assert_close
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 SEED = 1997
-CONFIGURATIONS = 240
+CONFIGURATIONS = 200
 SWEEP_SEED = int(os.environ.get("NUMBARNN_SWEEP_SEED", 2026))
 SWEEP = int(os.environ.get("NUMBARNN_SWEEP", 1000))
 AT_A_TIME = 50
@@ -51,10 +51,10 @@ def test_sweep(start, tally):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("start", range(0, CONFIGURATIONS, 20))
+@pytest.mark.parametrize("start", range(0, CONFIGURATIONS, 40))
 def test_the_oracles_agree(start):
-    """Keras itself against the naive loops, wherever it is asked: each is a check of the other."""
-    for index in range(start, start + 20):
+    """Keras itself against the naive loops, in every other configuration where it is asked: each checks the other."""
+    for index in range(start, start + 40, 2):
         config, data = parity.draw(index, SEED), parity.make_data(parity.draw(index, SEED), index)
         if config.oracle == "Keras":
             parity.compare(parity.keras_answer(config, data), parity.reference_answer(config, data), config.dtype)
