@@ -4,6 +4,8 @@ One line per operation: the NumPy function, and the gradient with respect to eac
 the output's gradient. `unbroadcast` sums a gradient back to its input's shape.
 """
 
+import operator
+
 import numpy as np
 
 from ..operation import Op
@@ -13,13 +15,14 @@ from ..variable import Variable, default_float
 from ._inference import broadcast, like_first, promote, ufunc_spec
 
 __all__ = [
-    "abs", "absolute", "add", "arctan", "arctan2", "astype", "bitwise_and", "bitwise_or", "bitwise_xor", "cast",
-    "ceil", "clip", "convert_to_numpy", "convert_to_tensor", "copy", "cos", "cosh", "divide", "equal", "exp",
-    "exp2", "expm1", "floor", "floor_divide", "greater", "greater_equal", "identity", "invert", "isfinite", "isinf",
-    "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "negative", "not_equal", "power",
-    "reciprocal", "rint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "subtract", "tan", "tanh",
-    "true_divide", "where",
+    "abs", "absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "ceil", "clip", "convert_to_numpy", "convert_to_tensor",
+    "copy", "cos", "cosh", "divide", "equal", "exp", "exp2", "expm1", "floor", "floor_divide", "greater",
+    "greater_equal", "identity", "invert", "isclose", "isfinite", "isinf", "isnan", "less", "less_equal", "log",
+    "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum",
+    "minimum", "mod", "multiply", "nan_to_num", "negative", "not_equal", "power", "reciprocal", "rint", "round",
+    "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "subtract", "tan", "tanh", "true_divide",
+    "trunc", "where",
 ]  # fmt: skip
 
 LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
@@ -122,12 +125,18 @@ sin = _unary(np.sin, lambda d, x, y: d * cos(x))
 cos = _unary(np.cos, lambda d, x, y: -d * sin(x))
 tan = _unary(np.tan, lambda d, x, y: d * (1 + square(y)))
 arctan = _unary(np.arctan, lambda d, x, y: d / (1 + square(x)))
+arcsin = _unary(np.arcsin, lambda d, x, y: d / sqrt(1 - square(x)))
+arccos = _unary(np.arccos, lambda d, x, y: -d / sqrt(1 - square(x)))
+arcsinh = _unary(np.arcsinh, lambda d, x, y: d / sqrt(1 + square(x)))
+arccosh = _unary(np.arccosh, lambda d, x, y: d / sqrt(square(x) - 1))
+arctanh = _unary(np.arctanh, lambda d, x, y: d / (1 - square(x)))
 sinh = _unary(np.sinh, lambda d, x, y: d * cosh(x))
 cosh = _unary(np.cosh, lambda d, x, y: d * sinh(x))
 tanh = _unary(np.tanh, lambda d, x, y: d * (1 - square(y)))
 floor = _unary(np.floor)
 ceil = _unary(np.ceil)
 rint = _unary(np.rint)
+trunc = _unary(np.trunc)
 
 add = _binary(np.add, lambda d, a, b, y: d, lambda d, a, b, y: d)
 subtract = _binary(np.subtract, lambda d, a, b, y: d, lambda d, a, b, y: -d)
@@ -224,6 +233,44 @@ def clip(x, x_min=None, x_max=None):
     The gradient passes where ``x`` lies within, the limits included.
     """
     return x if x_min is None and x_max is None else _clip(x, x_min, x_max)
+
+
+_nan_to_num = Op(
+    "nan_to_num",
+    lambda x, *, nan, posinf, neginf: np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf),
+    like_first,
+    lambda node, d: where(isfinite(node.inputs[0]), d, np.zeros((), Spec.of(d).dtype)),
+)
+
+
+def nan_to_num(x, nan=0.0, posinf=None, neginf=None):
+    """Replace NaN and infinities by numbers (the greatest ones of the dtype for None); no gradient passes there."""
+    return _nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+_round = Op("round", lambda x, *, decimals: np.round(x, decimals), like_first)
+
+
+def round(x, decimals=0):
+    """Round to so many decimals, halves to even; the gradient is zero."""
+    return _round(x, decimals=operator.index(decimals))
+
+
+def rsqrt(x):
+    """Return ``1 / sqrt(x)``."""
+    return reciprocal(sqrt(x))
+
+
+_isclose = Op(
+    "isclose",
+    lambda a, b, *, rtol, atol, equal_nan: np.isclose(a, b, rtol, atol, equal_nan),
+    lambda a, b, **attrs: Spec(broadcast(a.shape, b.shape), bool),
+)
+
+
+def isclose(a, b, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Say where ``abs(a - b) <= atol + rtol * abs(b)``, or both are the same infinity (or NaN, if so asked)."""
+    return _isclose(a, b, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
 
 _cast = Op(

@@ -1,16 +1,18 @@
 """Elements by place: basic and advanced indexing, `take`, `one_hot`, and what scatters their gradients back."""
 
+import operator
+
 import numpy as np
 
 from ..operation import Op
-from ..protocols import ArrayLike, user_line
+from ..protocols import OPERATIONS, ArrayLike, user_line
 from ..symbolic import Spec
 from ..variable import default_float
 from ._inference import array_module, broadcast, one_axis
 
 __all__ = [
-    "arange", "eye", "full", "full_like", "getitem", "one_hot", "ones", "ones_like", "take", "take_along_axis",
-    "zeros", "zeros_like",
+    "arange", "eye", "full", "full_like", "getitem", "linspace", "one_hot", "ones", "ones_like", "slice_update",
+    "take", "take_along_axis", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -173,15 +175,72 @@ def take(x, indices, axis=None):
     return getitem(x, (slice(None),) * axis + (indices,))
 
 
+def _along_places(shape, indices, axis):
+    places = [np.arange(n).reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, n in enumerate(shape)]
+    places[axis] = indices
+    return tuple(places)
+
+
+def _put_along(d, x, indices, *, axis):
+    result = array_module(d).zeros(x.shape, d.dtype)
+    np.add.at(result, _along_places(x.shape, indices, axis), d)
+    return result
+
+
+_put_along_axis = Op("put_along_axis", _put_along, lambda d, x, indices, *, axis: Spec(x.shape, d.dtype))
+_take_along_axis = Op(
+    "take_along_axis",
+    lambda x, indices, *, axis: np.take_along_axis(x, indices, axis),
+    lambda x, indices, *, axis: Spec(
+        broadcast(indices.shape, [1 if i == axis else n for i, n in enumerate(x.shape)]), x.dtype
+    ),
+    lambda node, d: (_put_along_axis(d, *node.inputs, axis=node.attrs["axis"]), None),
+)
+
+
 def take_along_axis(x, indices, axis=-1):
     """Return ``x`` at ``indices``, which give one place along ``axis`` for every place along the others."""
-    x = x if hasattr(x, "dtype") else np.asarray(x)
-    axis = one_axis(axis, x.ndim)
-    if None in x.shape:
-        raise ValueError(f"{user_line()}: take_along_axis needs every length, got shape {x.shape}")
-    places = [np.arange(n).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
-    places[axis] = indices if hasattr(indices, "dtype") else np.asarray(indices)
-    return getitem(x, tuple(places))
+    x, indices = (v if hasattr(v, "dtype") else np.asarray(v) for v in (x, indices))
+    if indices.ndim != x.ndim:
+        raise ValueError(f"{user_line()}: take_along_axis: indices of shape {indices.shape} for shape {x.shape}")
+    return _take_along_axis(x, indices, axis=one_axis(axis, x.ndim))
+
+
+def _sliced_key(shape, start_indices, lengths):
+    starts = [operator.index(i) for i in start_indices]
+    if len(starts) != len(shape) or len(lengths) != len(shape):
+        raise ValueError(f"{user_line()}: slice: {len(starts)} starts and {len(lengths)} lengths for shape {shape}")
+    for start, length, n in zip(starts, lengths, shape, strict=True):
+        if start < 0 or (length is not None and n is not None and start + length > n):
+            raise IndexError(f"{user_line()}: slice: {length} elements from {start} of an axis of length {n}")
+    return tuple(
+        slice(start, None if length is None else start + length) for start, length in zip(starts, lengths, strict=True)
+    )
+
+
+def _update(x, updates, *, key):
+    result = np.array(x)
+    result[key] = updates
+    return result
+
+
+_slice_update = Op(
+    "slice_update",
+    _update,
+    lambda x, updates, *, key: Spec(x.shape, x.dtype),
+    lambda node, d: (_slice_update(d, np.zeros((), Spec.of(d).dtype), **node.attrs), getitem(d, node.attrs["key"])),
+)
+
+
+def slice_update(x, start_indices, updates):
+    """Return ``x`` with ``updates`` in the block that starts at the place ``start_indices``; ``x`` is not written to.
+
+    What stands for ``x[1:3, 2:5] = updates`` in a function that is traced.
+    """
+    x, updates = (v if hasattr(v, "dtype") else np.asarray(v) for v in (x, updates))
+    if x.dtype != updates.dtype:
+        updates = OPERATIONS["cast"](updates, x.dtype)
+    return _slice_update(x, updates, key=_sliced_key(x.shape, start_indices, updates.shape))
 
 
 def _one_hot_compute(x, *, num_classes, axis, dtype):
@@ -267,6 +326,11 @@ def arange(start, stop=None, step=1, dtype=None):
     """Return numbers from ``start`` up to ``stop``, as ``np.arange``; Python floats give `default_float`."""
     result = np.arange(start, stop, step) if stop is not None else np.arange(0, start, step)
     return result.astype(dtype or (default_float() if result.dtype.kind == "f" else np.int32))
+
+
+def linspace(start, stop, num=50, endpoint=True, dtype=None):
+    """Return ``num`` numbers at equal distances from ``start`` to ``stop``, as ``np.linspace``."""
+    return np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype or default_float())
 
 
 def eye(n, m=None, dtype=None):

@@ -11,10 +11,10 @@ from ..symbolic import Spec, Tensor
 from ._inference import broadcast, one_axis, product, promote
 from .elementwise import cast, unbroadcast
 from .reduction import sum
-from .shaping import expand_dims, reshape, shape, squeeze, swapaxes, transpose
+from .shaping import diagonal, expand_dims, reshape, shape, squeeze, swapaxes, transpose
 
 __all__ = [
-    "dot", "einsum", "matmul", "outer", "tensordot",
+    "dot", "einsum", "inner", "matmul", "outer", "tensordot", "trace", "vdot",
 ]  # fmt: skip
 
 
@@ -156,6 +156,23 @@ def tensordot(a, b, axes=2):
 def outer(a, b):
     """Return the products of all elements of ``a`` with all of ``b``."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
+
+
+def inner(a, b):
+    """Sum products over the last axes of both."""
+    if 0 in (len(shape(a)), len(shape(b))):
+        return a * b
+    return tensordot(a, b, axes=((-1,), (-1,)))
+
+
+def vdot(a, b):
+    """Sum the products of all elements of ``a`` and ``b``, which have the same number."""
+    return matmul(reshape(a, (-1,)), reshape(b, (-1,)))
+
+
+def trace(x, offset=0, axis1=0, axis2=1):
+    """Sum the diagonal ``offset`` places above the main one of two axes."""
+    return sum(diagonal(x, offset, axis1, axis2), axis=-1)
 
 
 def _parse(subscripts, operands):

@@ -16,6 +16,8 @@ _TABLE = {
     np.prod: (reduction.prod, "a=x axis keepdims"),
     np.max: (reduction.max, "a=x axis keepdims"),
     np.min: (reduction.min, "a=x axis keepdims"),
+    np.amax: (reduction.max, "a=x axis keepdims"),
+    np.amin: (reduction.min, "a=x axis keepdims"),
     np.any: (reduction.any, "a=x axis keepdims"),
     np.all: (reduction.all, "a=x axis keepdims"),
     np.var: (reduction.var, "a=x axis keepdims"),
@@ -23,6 +25,16 @@ _TABLE = {
     np.argmax: (reduction.argmax, "a=x axis keepdims"),
     np.argmin: (reduction.argmin, "a=x axis keepdims"),
     np.cumsum: (reduction.cumsum, "a=x axis"),
+    np.cumprod: (reduction.cumprod, "a=x axis"),
+    np.sort: (reduction.sort, "a=x axis"),
+    np.argsort: (reduction.argsort, "a=x axis"),
+    np.diff: (reduction.diff, "a=x n axis"),
+    np.average: (reduction.average, "a=x axis weights"),
+    np.count_nonzero: (reduction.count_nonzero, "a=x axis"),
+    np.linalg.norm: (reduction.norm, "x ord axis keepdims"),
+    np.round: (elementwise.round, "a=x decimals"),
+    np.nan_to_num: (elementwise.nan_to_num, "x nan posinf neginf"),
+    np.isclose: (elementwise.isclose, "a b rtol atol equal_nan"),
     np.transpose: (shaping.transpose, "a=x axes"),
     np.reshape: (shaping.reshape, "a=x shape=newshape newshape"),  # "newshape" before NumPy 2.1
     np.ravel: (shaping.ravel, "a=x"),
@@ -36,6 +48,10 @@ _TABLE = {
     np.split: (shaping.split, "ary=x indices_or_sections axis"),
     np.stack: (shaping.stack, "arrays=xs axis"),
     np.repeat: (shaping.repeat, "a=x repeats axis"),
+    np.tril: (shaping.tril, "m=x k"),
+    np.triu: (shaping.triu, "m=x k"),
+    np.diagonal: (shaping.diagonal, "a=x offset axis1 axis2"),
+    np.diag: (shaping.diag, "v=x k"),
     np.tile: (shaping.tile, "A=x reps=repeats"),
     np.shape: (shaping.shape, "a=x"),
     np.take: (indexing.take, "a=x indices axis"),
@@ -45,6 +61,7 @@ _TABLE = {
     np.full_like: (indexing.full_like, "a=x fill_value dtype"),
     np.tensordot: (linalg.tensordot, "a b axes"),
     np.outer: (linalg.outer, "a b"),
+    np.trace: (linalg.trace, "a=x offset axis1 axis2"),
 }
 
 
@@ -103,14 +120,6 @@ def _einsum(subscripts, *operands, optimize=False):
     return linalg.einsum(subscripts, *operands)
 
 
-def _vstack(arrays):
-    return shaping.concatenate([shaping.expand_dims(x, 0) if len(shaping.shape(x)) == 1 else x for x in arrays], 0)
-
-
-def _hstack(arrays):
-    return shaping.concatenate(arrays, 0 if len(shaping.shape(arrays[0])) == 1 else 1)
-
-
 def _size(a, axis=None):
     return shaping.size(a) if axis is None else shaping.shape(a)[axis]
 
@@ -119,13 +128,15 @@ _OTHERS = {
     np.concatenate: _concatenate,
     np.where: _where,
     np.dot: linalg.dot,
+    np.inner: linalg.inner,
+    np.vdot: linalg.vdot,
     np.clip: _clip,
     np.pad: _pad,
     np.einsum: _einsum,
-    np.vstack: _vstack,
-    np.hstack: _hstack,
+    np.vstack: shaping.vstack,
+    np.hstack: shaping.hstack,
     np.size: _size,
-    np.ndim: lambda a: len(shaping.shape(a)),
+    np.ndim: shaping.ndim,
     np.copy: lambda a: elementwise.identity(a),
     np.result_type: lambda *xs: np.result_type(*(x.dtype if isinstance(x, protocols.ArrayLike) else x for x in xs)),
 }

@@ -1,16 +1,20 @@
 """Over axes: sums, means, extremes, counts."""
 
+import operator
+
 import numpy as np
 
 from ..operation import Op
+from ..protocols import user_line
 from ..symbolic import Spec
 from ._inference import axes_of, like_first, one_axis, product, reduced
-from .elementwise import cast, divide, equal, exp, log, sqrt, square, stop_gradient
+from .elementwise import abs, cast, divide, equal, exp, log, not_equal, power, sqrt, square, stop_gradient
+from .indexing import take_along_axis
 from .shaping import broadcast_like, flip, reshape
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "moments", "prod", "std", "sum",
-    "var",
+    "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "average", "count_nonzero", "cumprod", "cumsum",
+    "diff", "logsumexp", "max", "mean", "min", "moments", "norm", "prod", "sort", "std", "sum", "top_k", "var",
 ]  # fmt: skip
 
 
@@ -191,6 +195,80 @@ def cumsum(x, axis=None):
     return _cumsum(reshape(x, (-1,)), axis=0) if axis is None else _cumsum(x, axis=axis)
 
 
+def _cumprod_back(d, x, *, axis):
+    """The gradient of a running product, also where factors are zero."""
+    d, x = np.moveaxis(d, axis, -1), np.moveaxis(x, axis, -1)
+    found, before = np.empty_like(x), np.ones_like(x[..., :1])
+    for i in range(x.shape[-1]):
+        # products up to each later place, without the factor at place i
+        without = np.cumprod(np.concatenate([before, x[..., i + 1 :]], -1), -1)
+        found[..., i] = np.add.reduce(d[..., i:] * without, axis=-1)
+        before = before * x[..., i : i + 1]
+    return np.moveaxis(found, -1, axis)
+
+
+_cumprod_gradient = Op("cumprod_gradient", _cumprod_back, like_first)
+_cumprod = Op(
+    "cumprod", np.cumprod, _infer_cumsum, lambda node, d: _cumprod_gradient(d, node.inputs[0], axis=node.attrs["axis"])
+)
+
+
+def cumprod(x, axis=None):
+    """Running product along ``axis`` (of the flattened array for None)."""
+    return _cumprod(reshape(x, (-1,)), axis=0) if axis is None else _cumprod(x, axis=axis)
+
+
+# -- order ---------------------------------------------------------------------------------------------------
+
+
+_argsort = Op(
+    "argsort",
+    lambda x, *, axis: np.argsort(x, axis, kind="stable"),
+    lambda x, *, axis: Spec(like_first(x).shape, np.intp),
+)
+_unsort = Op("unsort", lambda d, order, *, axis: np.take_along_axis(d, np.argsort(order, axis), axis), like_first)
+_sort = Op(
+    "sort",
+    lambda x, *, axis: np.sort(x, axis, kind="stable"),
+    like_first,
+    lambda node, d: _unsort(d, _argsort(node.inputs[0], **node.attrs), **node.attrs),
+)
+
+
+def _along(x, axis):
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    return (reshape(x, (-1,)), 0) if axis is None else (x, one_axis(axis, x.ndim))
+
+
+def argsort(x, axis=-1):
+    """Return the places of the elements in rising order along ``axis`` (of the flattened array for None).
+
+    Equal ones stay in their order.
+    """
+    x, axis = _along(x, axis)
+    return _argsort(x, axis=axis)
+
+
+def sort(x, axis=-1):
+    """Return the elements in rising order along ``axis`` (of the flattened array for None)."""
+    x, axis = _along(x, axis)
+    return _sort(x, axis=axis)
+
+
+def top_k(x, k, sorted=True):
+    """Return the ``k`` greatest elements along the last axis, the greatest first, and their places.
+
+    They come in order also with ``sorted=False``. Of equal ones the first counts as greater.
+    """
+    x, axis = _along(x, -1)
+    n = x.shape[axis]
+    if n is None or not 0 < operator.index(k) <= n:
+        raise ValueError(f"{user_line()}: top_k: k={k!r} for an axis of length {n}")
+    places = flip(_argsort(flip(x, axis), axis=axis), axis)[..., : operator.index(k)]
+    places = n - 1 - places  # of x, not of x reversed: among equals the first wins
+    return take_along_axis(x, places, axis), places
+
+
 # -- written in the others -----------------------------------------------------------------------------------
 
 
@@ -207,6 +285,67 @@ def std(x, axis=None, keepdims=False):
 def moments(x, axes, keepdims=False):
     """Return mean and biased variance over ``axes``."""
     return mean(x, axes, keepdims), var(x, axes, keepdims)
+
+
+amax, amin = max, min
+
+
+def average(x, axis=None, weights=None):
+    """Return the mean over ``axis`` (int, tuple, or None for all), weighted if ``weights`` are given.
+
+    The weights have the shape of ``x``, or are one-dimensional and belong to ``axis``.
+    """
+    if weights is None:
+        return mean(x, axis=axis)
+    x, weights = (v if hasattr(v, "dtype") else np.asarray(v) for v in (x, weights))
+    if len(weights.shape) != len(x.shape):
+        if len(weights.shape) != 1 or axis is None or isinstance(axis, (tuple, list)):
+            raise ValueError(
+                f"{user_line()}: average: weights of shape {weights.shape} for values of shape {x.shape}, axis {axis}"
+            )
+        weights = reshape(weights, [-1 if i == one_axis(axis, x.ndim) else 1 for i in range(x.ndim)])
+    weights = broadcast_like(weights, x)
+    return divide(sum(x * weights, axis=axis), sum(weights, axis=axis))
+
+
+def count_nonzero(x, axis=None):
+    """Count the elements that are not zero over ``axis`` (int, tuple, or None for all)."""
+    return sum(cast(not_equal(x, 0), np.intp), axis=axis)
+
+
+def diff(x, n=1, axis=-1):
+    """Return the differences of neighbours along ``axis``, taken ``n`` times."""
+    x, axis = _along(x, axis)
+    lead = (slice(None),) * axis
+    for _ in range(operator.index(n)):
+        x = x[(*lead, slice(1, None))] - x[(*lead, slice(None, -1))]
+    return x
+
+
+def norm(x, ord=None, axis=None, keepdims=False):
+    """Return the norm of vectors along ``axis``, by default the Euclidean one of all elements.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    ord : {None, "euclidean", "fro", 1, 2, inf, -inf} or float
+        Of matrices (two axes) None and "fro" alone; else the ``ord``-th root of the sum of powers.
+    axis : int, tuple or None
+    keepdims : bool
+    """
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = x if x.dtype.kind == "f" else cast(x, np.float64)
+    flat = ord in (None, "euclidean", "fro")
+    axes = axes_of(axis, x.ndim)
+    if not flat and len(axes) != 1:
+        raise ValueError(f"{user_line()}: norm: ord={ord!r} is for vectors, along one axis; got axis={axis}")
+    if flat or ord == 2:
+        return sqrt(sum(square(x), axis=axes, keepdims=keepdims))
+    if ord in (np.inf, -np.inf):
+        return (max if ord > 0 else min)(abs(x), axis=axes, keepdims=keepdims)
+    if ord == 1:
+        return sum(abs(x), axis=axes, keepdims=keepdims)
+    return power(sum(power(abs(x), ord), axis=axes, keepdims=keepdims), 1 / ord)
 
 
 def logsumexp(x, axis=None, keepdims=False):

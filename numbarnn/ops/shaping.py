@@ -8,12 +8,13 @@ from ..operation import Op
 from ..protocols import user_line
 from ..symbolic import Spec, Tensor
 from ._inference import axes_of, broadcast, like_first, one_axis, product, promote
-from .elementwise import cast, unbroadcast
+from .elementwise import cast, unbroadcast, where
 from .indexing import getitem
 
 __all__ = [
-    "broadcast_like", "broadcast_to", "concatenate", "expand_dims", "flip", "moveaxis", "pad", "ravel", "repeat",
-    "reshape", "roll", "shape", "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose",
+    "broadcast_like", "broadcast_to", "concatenate", "diag", "diagonal", "expand_dims", "flip", "hstack", "moveaxis",
+    "ndim", "pad", "ravel", "repeat", "reshape", "roll", "shape", "size", "split", "squeeze", "stack", "swapaxes",
+    "tile", "transpose", "tril", "triu", "unstack", "vstack",
 ]  # fmt: skip
 
 
@@ -25,6 +26,11 @@ def shape(x):
 def size(x):
     """Return the number of elements as an int; None where an axis has no known length."""
     return product(shape(x))
+
+
+def ndim(x):
+    """Return the number of axes."""
+    return len(shape(x))
 
 
 def _lengths(shape):
@@ -257,6 +263,26 @@ def stack(xs, axis=0):
     return concatenate([expand_dims(x, axis) for x in xs], axis)
 
 
+def vstack(xs):
+    """Join values along the first axis; vectors become rows."""
+    return concatenate([expand_dims(x, 0) if ndim(x) == 1 else x for x in xs], 0)
+
+
+def hstack(xs):
+    """Join values along the second axis, vectors along their only one."""
+    return concatenate(xs, 0 if ndim(xs[0]) == 1 else 1)
+
+
+def unstack(x, num=None, axis=0):
+    """Return the list of the values along an axis; ``num``, if given, is its length."""
+    lengths = shape(x)
+    axis = one_axis(axis, len(lengths))
+    if lengths[axis] is None or num not in (None, lengths[axis]):
+        raise ValueError(f"{user_line()}: unstack: an axis of length {lengths[axis]}, num={num}")
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    return [getitem(x, (slice(None),) * axis + (i,)) for i in range(lengths[axis])]
+
+
 def _cuts(n, sections):
     if isinstance(sections, int):
         if n is None or n % sections:
@@ -320,3 +346,47 @@ def tile(x, repeats):
         if count != 1:
             x = concatenate([x if len(shape(x)) == len(lengths) else reshape(x, lengths)] * count, axis)
     return x if len(shape(x)) == len(lengths) else reshape(x, lengths)
+
+
+# -- diagonals -----------------------------------------------------------------------------------------------
+
+
+def _triangle(name, function):
+    """An op that keeps one triangle of the last two axes."""
+    op = Op(name, lambda x, *, k: function(x, k), like_first, lambda node, d: op(d, k=node.attrs["k"]))
+    return op
+
+
+_tril, _triu = _triangle("tril", np.tril), _triangle("triu", np.triu)
+
+
+def tril(x, k=0):
+    """Set what is above the ``k``-th diagonal of the last two axes to zero."""
+    return _tril(x, k=operator.index(k))
+
+
+def triu(x, k=0):
+    """Set what is below the ``k``-th diagonal of the last two axes to zero."""
+    return _triu(x, k=operator.index(k))
+
+
+def diagonal(x, offset=0, axis1=0, axis2=1):
+    """Return the diagonal ``offset`` places above the main one of two axes, along a new last axis."""
+    x = moveaxis(x if hasattr(x, "dtype") else np.asarray(x), (axis1, axis2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    if None in (rows, columns):
+        raise ValueError(f"{user_line()}: diagonal needs the lengths of its axes, got shape {x.shape}")
+    places = np.arange(max(min(rows + min(offset, 0), columns - max(offset, 0)), 0))
+    return getitem(x, (..., places + max(-offset, 0), places + max(offset, 0)))
+
+
+def diag(x, k=0):
+    """Return the ``k``-th diagonal of a matrix, or the matrix that has a vector as its ``k``-th diagonal."""
+    if ndim(x) == 2:
+        return diagonal(x, k)
+    if ndim(x) != 1 or None in shape(x):
+        raise ValueError(f"{user_line()}: diag takes a vector or a matrix of known lengths, got shape {shape(x)}")
+    (count,) = shape(x)
+    width = count + abs(k)
+    block = where(np.eye(count, width, max(k, 0), dtype=bool), expand_dims(x, 1), 0)
+    return pad(block, ((max(-k, 0), max(k, 0)), (0, 0)))
