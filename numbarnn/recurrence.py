@@ -386,6 +386,9 @@ class _Pass:
         return result
 
 
+_SPENT = "a pullback can be called once: its tape has been overwritten by the first call"
+
+
 class Pullback:
     """The way back through one `run`: gradients of its results to gradients of its arguments.  Good for one call.
 
@@ -394,7 +397,7 @@ class Pullback:
     """
 
     def __init__(self, forward):
-        self._forward = forward
+        self._forward = [forward]  # a list, from which one of several threads takes it
 
     def __call__(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Gradients of the inputs, the weights and the initial states.
@@ -426,12 +429,15 @@ class Pullback:
 
     def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Check the gradients; a backward pass ready to run."""
-        if self._forward is None:
-            raise RuntimeError("a pullback can be called once: its tape has been overwritten by the first call")
-        return _BackwardPass(self._forward, d_out, d_states, need_x, need_weights)
+        for forward in self._forward:
+            return _BackwardPass(forward, d_out, d_states, need_x, need_weights)
+        raise RuntimeError(_SPENT)
 
     def _spend(self):
-        self._forward = None
+        try:
+            self._forward.pop()
+        except IndexError:
+            raise RuntimeError(_SPENT) from None
 
 
 def pull_together(calls):

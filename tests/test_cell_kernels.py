@@ -976,6 +976,22 @@ def test_a_pullback_is_good_for_one_call():
         pullback(P.d_out)
 
 
+def test_a_pullback_is_good_for_one_of_two_threads(monkeypatch):
+    """Its memory would come back twice, and two later passes would share it."""
+    _, _, pullback = run(P, save=True)
+    inner, answers = recurrence._BackwardPass, []
+
+    def interrupted(*given):
+        monkeypatch.setattr(recurrence, "_BackwardPass", inner)
+        answers.append(pullback(P.d_out, P.d_states))  # the other thread's call, as a whole
+        return inner(*given)
+
+    monkeypatch.setattr(recurrence, "_BackwardPass", interrupted)
+    with pytest.raises(RuntimeError, match="a pullback can be called once"):
+        pullback(P.d_out)
+    np.testing.assert_array_equal(answers[0][0], answer(P)["d_x"])
+
+
 # -------------------------------------------------------------------------------- the equations, and compiled callers
 
 PAIRS = [
