@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 
@@ -11,11 +12,10 @@ from .. import losses, metrics, tree
 from ..graph import Tensor
 
 __all__ = [
+    "Outputs",
     "check_loss",
     "check_metrics",
     "leaves_or_nothing",
-    "match_outputs",
-    "names_of_outputs",
     "resolve_losses",
     "resolve_metrics",
     "unique_names",
@@ -31,25 +31,73 @@ def leaves_or_nothing(nest):
     return tree.leaves(nest)
 
 
-def names_of_outputs(model, y_pred):
-    """The names of a model's outputs, in the order of the leaves of `y_pred`.
+class Outputs:
+    """What a model returns, as far as targets, losses and metrics are concerned.
 
     Parameters
     ----------
     model : Model
     y_pred : nest of array or Tensor
-        What the model returns.
+        What the model returned.
 
-    Returns
-    -------
-    list of str
-        The keys of a dict, else the model's `output_names` if it has that many, else "output_1" and so on.
+    Attributes
+    ----------
+    names : list of str
+        One per leaf of `y_pred`: the keys of a dict, else the model's `output_names` if it has that many, else
+        "output_1" and so on.
     """
-    count = len(leaves_or_nothing(y_pred))
-    if isinstance(y_pred, dict):
-        return sorted(y_pred)
-    names = getattr(model, "output_names", None)
-    return names if names and len(names) == count else [f"output_{i + 1}" for i in range(count)]
+
+    def __init__(self, model, y_pred):
+        count = len(leaves_or_nothing(y_pred))
+        self._parts = None  # key -> number of leaves there, if the outputs are a dict
+        if isinstance(y_pred, dict):
+            self._parts = {key: len(leaves_or_nothing(y_pred[key])) for key in sorted(y_pred)}
+            self.names = ["_".join(map(str, path)) for path, _ in tree.flatten_with_paths(y_pred)]
+        else:
+            names = getattr(model, "output_names", None)
+            self.names = names if names and len(names) == count else [f"output_{i + 1}" for i in range(count)]
+
+    def match(self, nest, what, share=False):
+        """The leaves of targets or weights, one per output.
+
+        Parameters
+        ----------
+        nest : nest of array or Tensor, or None
+            Like the outputs, or a dict by their names (by their keys, if they are a dict) without some of them.
+        what : str
+            The argument's name, for messages.
+        share : bool
+            Whether one array may do for all outputs.
+
+        Returns
+        -------
+        list of array, Tensor or None
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer, or keys that are no outputs.
+        """
+        count = len(self.names)
+        if nest is None:
+            return [None] * count
+        leaves = []
+        if isinstance(nest, dict):
+            parts = self._parts or dict.fromkeys(self.names, 1)
+            if not set(nest) <= set(parts):
+                raise ValueError(f"`{what}` has keys {sorted(nest)}, but the outputs are {list(parts)}.")
+            for key, size in parts.items():
+                part = nest.get(key)
+                leaves += [None] * size if part is None else leaves_or_nothing(part)
+        else:
+            leaves = leaves_or_nothing(nest)
+            if share and len(leaves) == 1:
+                return leaves * count
+        if len(leaves) != count:
+            raise ValueError(
+                f"`{what}` must hold one array for each of {count} outputs. Received: {len(leaves)} arrays"
+            )
+        return leaves
 
 
 def unique_names(names):
@@ -197,32 +245,39 @@ def resolve_metrics(plain, weighted, names, targets, predictions):
     ValueError
         If an output has metrics and no targets, or a dict names an output that there is not.
     """
-    count = len(predictions)
     entries, taken = [], set()
-    for argument, given, is_weighted in (("metrics", plain, False), ("weighted_metrics", weighted, True)):
-        if given:
-            for number, items in enumerate(_metrics_per_output(given, names, count, argument)):
-                for item in items:
-                    if item is None:
-                        continue
-                    if targets[number] is None:
-                        raise ValueError(f"`{argument}` were given for output number {number}, but no targets.")
-                    metric = metrics.resolve(item, targets[number].shape, predictions[number].shape)
-                    prefix = "" if count == 1 else f"{names[number]}_"
-                    metric.name = _free_name(prefix, metric.name, is_weighted, taken)
-                    taken.add(metric.name)
-                    entries.append((metric, number, is_weighted))
+    given = [
+        (argument, is_weighted, *_metrics_per_output(given, names, argument))
+        for argument, given, is_weighted in (("metrics", plain, False), ("weighted_metrics", weighted, True))
+        if given
+    ]
+    for number, name in enumerate(names):
+        prefix = f"{name}_" if len(names) > 1 else ""
+        for argument, is_weighted, for_all, items in given:
+            if for_all and targets[number] is None:
+                continue  # that is, for all that have targets
+            for item in items[number]:
+                if item is None:
+                    continue
+                if targets[number] is None:
+                    raise ValueError(f"`{argument}` were given for output '{name}', but no targets.")
+                metric = metrics.resolve(item, targets[number].shape, predictions[number].shape)
+                if for_all and metric is item:
+                    metric = copy.deepcopy(item)  # each output has its own
+                metric.name = _free_name(prefix, metric.name, is_weighted, taken)
+                taken.add(metric.name)
+                entries.append((metric, number, is_weighted))
     return entries
 
 
-def _metrics_per_output(given, names, count, argument):
-    if count == 1:
-        return [leaves_or_nothing(given)]
-    if isinstance(given, dict):
-        return [_as_list(item) for item in _per_output(given, names, count, argument)]
-    if len(given) == count and any(isinstance(item, (list, tuple)) or item is None for item in given):
-        return [_as_list(item) for item in given]
-    return [list(given)] * count
+def _metrics_per_output(given, names, argument):
+    """Whether the metrics are those of all outputs, and a list of them for each output."""
+    count = len(names)
+    if count == 1 and not isinstance(given, dict):
+        return False, [leaves_or_nothing(given)]
+    if isinstance(given, dict) or any(isinstance(item, (list, tuple, dict)) or item is None for item in given):
+        return False, [_as_list(item) for item in _per_output(given, names, count, argument)]
+    return True, [list(given)] * count
 
 
 def _free_name(prefix, own, weighted, taken):
@@ -256,45 +311,3 @@ def _per_output(given, names, count, argument):
             )
         return list(given)
     return [given] + [None] * (count - 1)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# targets and weights
-
-
-def match_outputs(nest, count, y_pred, what, share=False):
-    """The leaves of targets or weights, one per output.
-
-    Parameters
-    ----------
-    nest : nest of array or Tensor, or None
-    count : int
-        How many outputs there are.
-    y_pred : nest of array or Tensor, or None
-        The outputs; if they are a dict, a dict without some of its keys will do.
-    what : str
-        The argument's name, for messages.
-    share : bool
-        Whether one array may do for all outputs.
-
-    Returns
-    -------
-    list of array, Tensor or None
-
-    Raises
-    ------
-    ValueError
-        If there are more or fewer, or keys that are no outputs.
-    """
-    if nest is None:
-        return [None] * count
-    if isinstance(nest, dict) and isinstance(y_pred, dict) and set(nest) != set(y_pred):
-        if not set(nest) <= set(y_pred):
-            raise ValueError(f"`{what}` has keys {sorted(nest)}, but the outputs are {sorted(y_pred)}.")
-        return [nest.get(key) for key in sorted(y_pred)]
-    leaves = leaves_or_nothing(nest)
-    if share and len(leaves) == 1:
-        return leaves * count
-    if len(leaves) != count:
-        raise ValueError(f"`{what}` must hold one array for each of {count} outputs. Received: {len(leaves)} arrays")
-    return leaves

@@ -11,7 +11,7 @@ from ..gradients import kept, put_back, touched
 from ..graph import Spec
 from ..layers.masks import get_mask, set_mask
 from ..layers.tracking import structure_clock
-from .outputs import leaves_or_nothing, match_outputs, names_of_outputs, resolve_losses, resolve_metrics
+from .outputs import Outputs, leaves_or_nothing, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
 __all__ = ["BatchSteps", "State", "Step"]
@@ -59,6 +59,7 @@ class State:
         self.clock = self.version = None
         self.strangers = []  # layers that the steps pass through and that are not the model's, as in a loss
         self.loss_objects = None  # per output: (Loss or None, weight)
+        self.outputs = None  # an `Outputs`
         self.entries = None  # (metric, number of its output, weighted)
         self.tracker = metrics.Mean(name="loss")  # for steps of the user's own
         self.prepared = False  # whether these know their metrics and variables
@@ -91,11 +92,11 @@ def _specs(nest):
     return tree.map_structure(lambda x: None if x is None else Spec(x.shape, x.dtype), nest)
 
 
-def _hand_masks_over(y, predictions, y_pred):
+def _hand_masks_over(y, predictions, outputs):
     """Give outputs that have lost the mask of their timesteps that of their targets."""
     if y is None:
         return
-    for target, output in zip(match_outputs(y, len(predictions), y_pred, "y"), predictions, strict=True):
+    for target, output in zip(outputs.match(y, "y"), predictions, strict=True):
         mask = None if target is None else get_mask(target)
         if mask is not None and get_mask(output) is None:
             if tuple(output.shape[:2]) != tuple(mask.shape):
@@ -129,17 +130,18 @@ class BatchSteps:
         """The loss, penalties included, and the losses of the outputs if there are several."""
         state = self._training
         predictions = leaves_or_nothing(y_pred)
+        outputs = Outputs(self, y_pred)
+        targets = outputs.match(y, "y")
+        weights = outputs.match(sample_weight, "sample_weight", share=True)
         if state.loss_objects is None:
-            self._resolve_losses(leaves_or_nothing(y), y_pred)
+            self._resolve_losses(targets, predictions, outputs.names)
         objects = state.loss_objects
-        targets = match_outputs(y, len(predictions), y_pred, "y") if y is not None else [None] * len(predictions)
-        weights = match_outputs(sample_weight, len(predictions), y_pred, "sample_weight", share=True)
         total, parts = None, []
         for number, (loss, factor) in enumerate(objects):
             if loss is None:
                 continue
             if targets[number] is None:
-                raise ValueError(f"Output number {number} has a loss, but no targets were given for it.")
+                raise ValueError(f"Output '{outputs.names[number]}' has a loss, but no targets were given for it.")
             value = loss(targets[number], predictions[number], sample_weight=weights[number])
             if len(value.shape):
                 raise ValueError(
@@ -158,9 +160,8 @@ class BatchSteps:
             raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
         return total, (parts if len(predictions) > 1 else [])
 
-    def _resolve_losses(self, targets, y_pred):
+    def _resolve_losses(self, targets, predictions, names):
         state = self._training
-        names, predictions = names_of_outputs(self, y_pred), leaves_or_nothing(y_pred)
         objects = resolve_losses(state.loss, state.loss_weights, names, targets, predictions)
         state.loss_objects = objects
         state.names = None
@@ -169,11 +170,11 @@ class BatchSteps:
 
     def _resolve_metrics(self, y, predictions, y_pred):
         state = self._training
+        state.outputs = outputs = Outputs(self, y_pred)
         if state.entries is not None or not state.compiled:
             return
-        names = names_of_outputs(self, y_pred)
-        targets = match_outputs(y, len(predictions), y_pred, "y")
-        state.entries = resolve_metrics(state.metrics, state.weighted_metrics, names, targets, predictions)
+        targets = outputs.match(y, "y")
+        state.entries = resolve_metrics(state.metrics, state.weighted_metrics, outputs.names, targets, predictions)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -218,7 +219,7 @@ class BatchSteps:
             shown["y_pred"] = y_pred
             predictions = leaves_or_nothing(y_pred)
             if ragged:
-                _hand_masks_over(y, predictions, y_pred)
+                _hand_masks_over(y, predictions, Outputs(self, y_pred))
             masks = [get_mask(p) for p in predictions]
             if type(self).compute_loss is not BatchSteps.compute_loss:
                 total = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=w, training=training)
@@ -350,12 +351,9 @@ class BatchSteps:
         if ragged or type(w) is not np.ndarray:
             y, w = arrays_of(y), arrays_of(w)
         single = len(predictions) == 1
-        targets = [y] if single and type(y) is np.ndarray else leaves_or_nothing(y)
-        weights = (
-            [None] * len(predictions)
-            if w is None
-            else match_outputs(w, len(predictions), None, "sample_weight", share=True)
-        )
+        outputs = self._training.outputs
+        targets = [y] if single and type(y) is np.ndarray else outputs.match(y, "y")
+        weights = [w] if single and w is None else outputs.match(w, "sample_weight", share=True)
         for metric, number, weighted in self._training.entries:
             weight = weights[number] if weighted else None
             mask = masks[number]

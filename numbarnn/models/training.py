@@ -55,12 +55,13 @@ class Trainer(InputGradient, OwnSteps):
         ----------
         optimizer : str or Optimizer
         loss : str, Loss, function, or list or dict (by output name) of these, optional
-            Of several outputs; None for outputs without a loss.
+            Of several outputs; None for outputs without a loss. One alone is the loss of every output.
         loss_weights : list or dict of float, optional
             Of several outputs.
         metrics : list, optional
-            Names, metrics or functions ``fn(y_true, y_pred)``; of several outputs also a list of lists or a dict by
-            output name. They know the mask, not the sample weights.
+            Names, metrics or functions ``fn(y_true, y_pred)``. Of several outputs each has all of these (a metric of
+            its own, made after the one given), unless they come as a list of lists or a dict by output name. They know
+            the mask, not the sample weights.
         weighted_metrics : list, optional
             As `metrics`, with sample weights.
         run_eagerly : bool
@@ -251,8 +252,9 @@ class Trainer(InputGradient, OwnSteps):
         Parameters
         ----------
         x, y : array, `numbarnn.utils.Ragged`, or nest of these
-            Samples along the first axis. Sequences of different lengths are padded batch by batch, and masked; Ragged
-            targets have the lengths of a Ragged input.
+            Samples along the first axis. Several inputs or outputs: a nest like the model's, or a dict by their names,
+            in which targets of outputs without a loss may be missing. Sequences of different lengths are padded batch
+            by batch, and masked; Ragged targets have the lengths of a Ragged input.
         batch_size : int
             32 by default; the last batch may be smaller.
         epochs : int
@@ -268,7 +270,7 @@ class Trainer(InputGradient, OwnSteps):
             A new order in every epoch, drawn from the global seed (`utils.set_random_seed`); "batch" shuffles whole
             batches.
         sample_weight : array or Ragged, optional
-            Shape (samples,) or (samples, timesteps).
+            Shape (samples,) or (samples, timesteps); for several outputs also a list, or a dict by their names.
         initial_epoch : int
         validation_batch_size : int, optional
             `batch_size` by default.
@@ -278,7 +280,8 @@ class Trainer(InputGradient, OwnSteps):
         Returns
         -------
         History
-            ``history.history`` maps "loss", the metrics, and both with "val_" to one value per epoch.
+            ``history.history`` maps "loss", the losses and metrics of the outputs, and all with "val_" to one value
+            per epoch. Of several outputs they carry the output's name: "<output>_loss", "<output>_<metric>".
 
         Raises
         ------
