@@ -38,6 +38,7 @@ from numbarnn.simd import (
 )
 
 __all__ = [
+    "RightOperand",
     "aligned_empty",
     "four_gates_product",
     "gradient_columns",
@@ -607,3 +608,39 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
         grain = max(1, _GRAIN // (depth * rows * packed.shape[2]))
         parallel_for(_multiply_panels, packed.shape[0], grain, a, a_row, a_step, depth, packed, c)
     return c
+
+
+class RightOperand:
+    """A matrix that many others are multiplied by: packed once, at its first product, instead of at each.
+
+    Parameters
+    ----------
+    array : ndarray, 2-D, float32 or float64
+        Not to be changed as long as this is in use.
+    """
+
+    __slots__ = ("_packed", "array", "dtype", "shape")
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self._packed = {}
+
+    def times(self, a, *, transpose=False):
+        """Return ``matmul(a, array)``, with the same bits, or with `transpose` ``matmul(a, array.T)``.
+
+        Parameters
+        ----------
+        a : ndarray, 2-D, of the same dtype
+        transpose : bool
+        """
+        columns, depth = self.shape if transpose else self.shape[::-1]
+        rows = a.shape[0]
+        c = np.zeros((rows, columns), self.dtype)
+        if not (rows and columns and depth):
+            return c
+        packed = self._packed.get(transpose)
+        if packed is None:
+            packed = self._packed[transpose] = pack_transposed(self.array) if transpose else pack(self.array)
+        grain = max(6, _GRAIN // (depth * columns))
+        parallel_for(_multiply_rows, rows, grain, kernel_array(a), depth, 1, depth, packed, c)
+        return c

@@ -178,10 +178,13 @@ class Trace:
     ----------
     forward : Trace, optional
         The trace that this one differentiates. Its Tensors may be used here and become `residuals`.
+    outer : Trace, optional
+        The trace within which this one is made, of a step that is repeated. Its Tensors may be used here and become
+        `captures`.
     """
 
-    def __init__(self, forward=None):
-        self.forward = forward
+    def __init__(self, forward=None, outer=None):
+        self.forward, self.outer = forward, outer
         self.nodes = []
         self.variables = {}  # Variable -> the Tensor that it reads as now
         self.leaves = {}  # Variable -> the Tensor of its value at the start
@@ -190,6 +193,7 @@ class Trace:
         self.known = {}  # only in a gradient: call -> its node
         self.generators = None  # the states of the global random generators at the start
         self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)
+        self.captures = {}  # the same of Tensors of `outer`
 
     def input(self, spec, name=None):
         """Return a new input Tensor."""
@@ -205,10 +209,12 @@ class Trace:
 
     def residual(self, tensor):
         """Return the Tensor that stands here for one of the trace that is differentiated."""
-        entry = self.residuals.get(id(tensor))
+        return self._twin(tensor, self.residuals)
+
+    def _twin(self, tensor, known):
+        entry = known.get(id(tensor))
         if entry is None:
-            twin = Tensor(tensor.spec, trace=self, name=tensor.name)
-            entry = self.residuals[id(tensor)] = (tensor, twin)
+            entry = known[id(tensor)] = (tensor, Tensor(tensor.spec, trace=self, name=tensor.name))
         return entry[1]
 
     def resolve(self, x):
@@ -218,6 +224,8 @@ class Trace:
                 return x
             if x.trace is not None and x.trace is self.forward:
                 return self.residual(x)
+            if x.trace is not None and self.outer is not None:
+                return self._twin(self.outer.resolve(x), self.captures)
             whence = "a functional graph" if x.trace is None else "another traced function"
             raise ValueError(
                 f"{user_line()}: {x!r} belongs to {whence} and has no value here. Pass it to this function as an "

@@ -36,6 +36,8 @@ FLOORS = {
     "graph": 2,
     "ops": 2,
     "recurrence": 2,
+    "row_rules": 2,
+    "scan": 2,
     "backend": 2,
     "random": 2,
     "serialization": 2,

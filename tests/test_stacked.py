@@ -275,15 +275,15 @@ def test_training_is_passed_to_cells_that_take_it():
             return super().call(inputs, states)
 
     class PlainTakes(Plain):
-        state_size = [U, 1]
+        state_size, output_size = [U, 1], U
 
         def call(self, inputs, states, training=None):
             seen.append(training)
             return super().call(inputs, states)
 
     layer = layers.RNN([Takes(), Minimal(), PlainTakes()])
-    layer(X[:, :2], training=True)
-    assert seen == [True] * 4
+    layer(X[:, :2], training=True)  # traced once
+    assert seen == [True] * 2
     seen.clear()
     layer(X[:, :1], training=False)
     assert seen == [False] * 2
@@ -433,5 +433,5 @@ def test_states_that_do_not_fit():
             super().__init__()
             self.state_size = "4"
 
-    with pytest.raises(ValueError, match="`cell.state_size` must be an int or a list of ints. Received: 4"):
+    with pytest.raises(ValueError, match="must be an int or a numbarnn.TensorShape, .* Received: '4'"):
         layers.RNN(Text())(X)

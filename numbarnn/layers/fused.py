@@ -26,9 +26,12 @@ class CellRun:
         ``cell``, the kernels (`numbarnn.cells.Cell`); ``cache``, a `PackedCache`; ``variables``, the three weights'
         Variables or None; ``activations``, the names of both or None.
     sequences : array or Tensor, shape (batch, timesteps, features)
+        A nest of them, of any rank, where no kernels run; so with the states.
     states : list of arrays (batch, units), or None
         None stands for zeros.
     mask, reset : array or Tensor of bool, shape (batch, timesteps), or None
+    constants : list of arrays, or None
+        Given to the cell at each step, where no kernels run.
     training, backwards, return_sequences, zero_output : bool
         See `RNN`.
     """
@@ -38,6 +41,7 @@ class CellRun:
     states: Any = None
     mask: Any = None
     reset: Any = None
+    constants: Any = None
     training: bool = False
     backwards: bool = False
     return_sequences: bool = True

@@ -9,7 +9,9 @@ from functools import partial
 import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
+from ..protocols import local
 from ..simd_math import ACTIVATIONS
+from ..symbolic import tracing
 from .base import Layer
 from .fused import CellRun, PackedCache, run_cells
 
@@ -42,22 +44,43 @@ def _kernel_name(activation):
 
 
 class _Steps(threading.local):
-    """Dropout factors of the sequence whose steps this thread is in the midst of, by the id of the cell."""
+    """The sequence whose steps this thread is in the midst of."""
 
-    drawn = None
+    sequence = None
 
 
 _steps = _Steps()
 
 
+class _Sequence:
+    """What the steps of one sequence share: dropout factors, by the id of the cell."""
+
+    def __init__(self, column):
+        self.column, self.drawn = column, {}
+        self.outside = local.trace
+
+    def factors(self, cell, dtype):
+        """Return the factors of a cell, drawn at its first step, outside of what is repeated."""
+        if id(cell) not in self.drawn:
+            with tracing(self.outside):
+                self.drawn[id(cell)] = cell._dropout_factors(ops.cast(self.column, dtype))
+        return self.drawn[id(cell)]
+
+
 @contextmanager
-def one_sequence():
-    """Within the block, the steps of each cell, however deep within other cells, share their dropout factors."""
-    before, _steps.drawn = _steps.drawn, {}
+def one_sequence(column):
+    """Within the block, the steps of each cell, however deep within other cells, share their dropout factors.
+
+    Parameters
+    ----------
+    column : array or Tensor, shape (batch, 1)
+        Gives the batch size.
+    """
+    before, _steps.sequence = _steps.sequence, _Sequence(column)
     try:
         yield
     finally:
-        _steps.drawn = before
+        _steps.sequence = before
 
 
 class _OneStep(CellRun):
@@ -170,12 +193,8 @@ class KernelCell(Layer):
         """Return the factors that the steps of one sequence share; without `one_sequence` a step has its own."""
         if not training or not (self.dropout or self.recurrent_dropout):
             return None, None
-        drawn = _steps.drawn
-        if drawn is None:
-            return self._dropout_factors(x)
-        if id(self) not in drawn:
-            drawn[id(self)] = self._dropout_factors(x)
-        return drawn[id(self)]
+        sequence = _steps.sequence
+        return self._dropout_factors(x) if sequence is None else sequence.factors(self, x.dtype)
 
     # -- kernels ------------------------------------------------------------------------------------------------
 

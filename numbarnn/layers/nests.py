@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["is_shape", "is_values", "leaves_of", "map_nest", "shape_of"]
+__all__ = ["is_shape", "is_values", "leaves_of", "map_nest", "pack_like", "shape_of"]
 
 
 def map_nest(fn, nest):
@@ -28,6 +28,29 @@ def leaves_of(nest):
     if isinstance(nest, (list, tuple)):
         return [leaf for item in nest for leaf in leaves_of(item)]
     return [nest]
+
+
+def pack_like(nest, flat):
+    """Return values nested like `nest`, whose `leaves_of` these are to be.
+
+    Parameters
+    ----------
+    nest : nest
+    flat : iterable
+        As many as the nest has leaves.
+    """
+    values = iter(flat)
+
+    def fill(nest):
+        if isinstance(nest, dict):
+            found = {key: fill(nest[key]) for key in sorted(nest)}
+            return type(nest)((key, found[key]) for key in nest)
+        if isinstance(nest, (list, tuple)):
+            items = [fill(item) for item in nest]
+            return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
+        return next(values)
+
+    return fill(nest)
 
 
 def is_shape(x):

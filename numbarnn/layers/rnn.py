@@ -18,15 +18,15 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .nests import leaves_of, map_nest
 from .stacked import StackedRNNCells
-from .stepwise import step_by_step
+from .stepwise import StepPrograms, step_by_step
 
 __all__ = ["RNN", "call_arguments"]
 
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
     "state. \n- Expected batch size: {}\n- Received batch size: {}\n"
-    "`fit`, `evaluate` and `predict` of a model with a stateful layer want `batch_size` to be that size, and a multiple "
-    "of it as the number of samples."
+    "`fit`, `evaluate` and `predict` of a model with a stateful layer want `batch_size` to be that size, and a "
+    "multiple of it as the number of samples."
 )
 _STATEFUL_BATCH = (
     "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must "
@@ -120,6 +120,7 @@ class RNN(Layer):
         # `initial_state` counts.
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
+        self._set_untracked("_step_programs", StepPrograms())
 
     @property
     def kernel_path(self):
@@ -270,7 +271,7 @@ class RNN(Layer):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
         if cells is None:
-            out, states = step_by_step(run, self.name)
+            out, states = step_by_step(run, self)
             if self.stateful:
                 self._check_last(states)
             return out, states

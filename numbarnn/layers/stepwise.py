@@ -1,72 +1,163 @@
-"""A cell run over time in Python, one call for each timestep: what `RNN` does where there are no kernels."""
+"""A cell run over time as a program: what `RNN` does where there are no kernels.
+
+The cell is called once on symbols; `numbarnn.scan` repeats what it did. Outside a trace, the whole pass is a program
+too, kept until the layer or the cell changes.
+"""
 
 from dataclasses import replace
 
-from .. import ops
-from ..graph import Op, Spec
+import numpy as np
+
+from .. import graph, ops, tree
+from ..graph import Spec
+from ..scan import scan
+from .base import Layer
 from .cell_protocol import call_cell
 from .kernel_cell import one_sequence
+from .nests import leaves_of, map_nest, pack_like
+from .tracking import structure_clock
 
-__all__ = ["step_by_step"]
+__all__ = ["StepPrograms", "step_by_step"]
 
-
-def _no_steps(x, *, layer):
-    raise ValueError(
-        f"Layer '{layer}' runs its cell step by step: to compute more than shapes it must be traced with a known "
-        "number of timesteps"
-    )
+_MAX_PROGRAMS = 64  # of one layer, the oldest leave first
 
 
-# Where a sequence of unknown length is asked for its shapes, one timestep stands for all.
-_one_timestep = Op("one_timestep", _no_steps, lambda x, *, layer: Spec((x.shape[0], 1, *x.shape[2:]), x.dtype))
-_all_timesteps = Op(
-    "all_timesteps", lambda out, x: out, lambda out, x: Spec((*x.shape[:2], *out.shape[2:]), out.dtype)
-)  # fmt: skip
+class StepPrograms:
+    """The programs of a layer that is called on arrays, one for each signature."""
+
+    def __init__(self):
+        self._kept = {}
+        self._clock = self._version = None
+
+    def __reduce__(self):
+        return StepPrograms, ()  # a copy traces its own
+
+    def get(self, layer, key, trace):
+        """Return a program, traced anew where the layer has changed since.
+
+        Parameters
+        ----------
+        layer : RNN
+        key : tuple
+            All that decides about the program beside the layer.
+        trace : callable
+            ``trace() -> program``.
+        """
+        if not isinstance(layer.cell, Layer):
+            return trace()  # whether its attributes have changed, nobody knows
+        clock = structure_clock()
+        if clock != self._clock:
+            version = layer.structure_version
+            if version != self._version:
+                self._kept = {}
+            self._clock, self._version = clock, version
+        kept = self._kept
+        program = kept.get(key)
+        if program is None:
+            program = trace()
+            if layer.structure_version != self._version:  # a layer was built on the way
+                self._kept = kept = {}
+                self._clock, self._version = structure_clock(), layer.structure_version
+            while len(kept) >= _MAX_PROGRAMS:
+                kept.pop(next(iter(kept)), None)
+            kept[key] = program
+        return program
 
 
 def step_by_step(run, layer):
-    """Call a cell at each timestep.
+    """Run a cell over time.
 
     Parameters
     ----------
     run : CellRun
-        Any cell, its states in one flat list.
-    layer : str
-        Whose run it is, for an error.
+        Any cell, its states in one flat list, its sequences a nest.
+    layer : RNN
+        Whose run it is.
 
     Returns
     -------
-    out : array or Tensor, shape (batch, timesteps, size) or (batch, size)
-        In the order of the steps; as kernels give it.
+    outs : nest of array or Tensor, shape (batch, timesteps, ...) or (batch, ...)
+        Nested like the cell's `output_size`; in the order of the steps.
     states : list
         The last ones, flat.
     """
-    sequences, states, mask, reset = run.sequences, run.states, run.mask, run.reset
-    if sequences.shape[1] is None:
-        short = replace(run, sequences=_one_timestep(sequences, layer=layer), mask=None, reset=None)
-        out, states = step_by_step(short, layer)
-        return _all_timesteps(out, sequences) if run.return_sequences else out, states
-    if mask is not None:
-        # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite. Finite
-        # inputs stay: there are cells that divide by the size of their inputs.
-        counts = ops.expand_dims(mask, tuple(range(2, len(sequences.shape))))
-        kept = ops.logical_or(counts, ops.isfinite(sequences))
-        sequences = ops.where(kept, sequences, ops.zeros_like(sequences))
-    timesteps = sequences.shape[1]
-    emitted, last = [], None
-    with one_sequence():
-        for s in range(timesteps):
-            t = timesteps - 1 - s if run.backwards else s
-            if reset is not None:
-                keep = ops.expand_dims(ops.logical_not(reset[:, t]), -1)
-                states = [ops.where(keep, state, ops.zeros_like(state)) for state in states]
-                last = None if last is None else ops.where(keep, last, ops.zeros_like(last))
-            out, new = call_cell(run.cell, sequences[:, t], states, run.training)
-            if mask is not None:
-                counts = ops.expand_dims(mask[:, t], -1)
-                before = ops.zeros_like(out) if last is None or run.zero_output else last
-                out = ops.where(counts, out, before)
-                new = [ops.where(counts, a, b) for a, b in zip(new, states, strict=True)]
-            states, last = new, out
-            emitted.append(out)
-    return ops.stack(emitted, axis=1) if run.return_sequences else last, states
+    if graph.is_tracing():
+        outs, states, losses = _scanned(run)
+    else:
+        run = replace(run, sequences=map_nest(_array, run.sequences), states=list(map(_array, run.states)))
+        given = run.sequences, run.states, map_nest(_array, run.constants), run.mask, run.reset
+        options = run.training, run.backwards, run.return_sequences, run.zero_output
+        flat, structure = tree.flatten(given)
+        specs = [None if x is None else Spec(x.shape, x.dtype) for x in flat]
+        moving = len(leaves_of(run.sequences))
+        timed = {*range(moving), *(len(flat) - i for i in (1, 2) if flat[-i] is not None)}
+        specs = [Spec((x.shape[0], None, *x.shape[2:]), x.dtype) if i in timed else x for i, x in enumerate(specs)]
+        program, owners = layer._step_programs.get(
+            layer, (structure, tuple(specs), options), lambda: _whole(run, tree.unflatten(structure, specs))
+        )
+        outs, states, losses = program(*(x for x in flat if x is not None))
+        losses = list(zip(owners, losses, strict=True))
+    for owner, loss in losses:
+        owner.add_loss(loss)
+    return outs, states
+
+
+def _array(x):
+    return x if x is None else np.asarray(x)
+
+
+def _whole(run, specs):
+    """Return the program of a whole pass, and the layers that the losses which it returns belong to."""
+    owners = []
+
+    def whole(sequences, states, constants, mask, reset):
+        given = {"sequences": sequences, "states": states, "constants": constants, "mask": mask, "reset": reset}
+        outs, states, losses = _scanned(replace(run, **given))
+        owners[:] = [owner for owner, _ in losses]
+        return outs, states, [loss for _, loss in losses]
+
+    return graph.trace(whole, specs, name=f"pass_of_{type(run.cell).__name__}"), owners
+
+
+def _scanned(run):
+    """Trace a step and have it repeated; return outputs, last states, and ``(layer, loss)`` for what was added."""
+    sequences = leaves_of(run.sequences)
+    first, nests = sequences[0], {}
+    column = ops.expand_dims(first[(slice(None), *[0] * (len(first.shape) - 1))], -1)
+    layers = [layer for cell in _cells_within(run.cell) for layer in cell._flatten_layers()]
+    owners = []
+
+    def step(inputs, states):
+        before = [len(layer._losses) for layer in layers]
+        out, new = call_cell(run.cell, pack_like(run.sequences, inputs), states, run.training, run.constants)
+        losses = []
+        for layer, count in zip(layers, before, strict=True):
+            for loss in layer._losses[count:]:
+                owners.append(layer)
+                losses.append(ops.sum(loss))
+            del layer._losses[count:]
+        nests["out"] = out
+        return leaves_of(out), new, losses
+
+    with one_sequence(column):
+        outs, states, losses = scan(
+            step,
+            sequences,
+            run.states,
+            mask=run.mask,
+            reset=run.reset,
+            backwards=run.backwards,
+            return_sequences=run.return_sequences,
+            zero_output=run.zero_output,
+            name=f"step_of_{type(run.cell).__name__}",
+        )
+    losses = [(owner, ops.sum(loss)) for owner, loss in zip(owners, losses, strict=True)]
+    return pack_like(nests["out"], outs), states, losses
+
+
+def _cells_within(cell):
+    """Return the layers that a cell is made of: itself, or those that a plain object holds."""
+    if isinstance(cell, Layer):
+        return [cell]
+    held = leaves_of([value for value in getattr(cell, "__dict__", {}).values()])
+    return [value for value in held if isinstance(value, Layer)]
