@@ -16,7 +16,7 @@ from . import graph, tree
 from .graph import Spec, Tensor
 from .layers.base import Layer
 from .layers.masks import get_mask, set_mask
-from .layers.tracking import structure_clock
+from .layers.tracking import Settings, structure_clock
 from .protocols import user_line
 from .random import SeedGenerator
 from .variable import Variable
@@ -149,11 +149,14 @@ class _Recorded:
     """The forward and the backward program of one signature."""
 
     __slots__ = (
-        "assigned", "backward", "clock", "forward", "has_aux", "layers", "one", "places", "touched", "version",
+        "assigned", "backward", "clock", "forward", "has_aux", "layers", "one", "places", "settings", "touched",
+        "version",
     )  # fmt: skip
 
     def is_stale(self):
         """Say whether a layer that it passed through has changed."""
+        if self.settings.changed():
+            return True
         clock = structure_clock()
         if clock == self.clock:
             return False
@@ -181,6 +184,7 @@ class Recorder:
     """
 
     held = ()
+    in_succession = 0  # how often a program was stale at its first use
 
     def __init__(self, fn, owner, by_inputs=False):
         self.fn, self.owner, self.by_inputs = fn, owner, by_inputs
@@ -214,9 +218,14 @@ class Recorder:
         others = tuple(_baked(x) for x in leaves)
         key = treedef, arrays, others
         recorded = self.signatures.get(key)
-        if recorded is None or recorded.is_stale():
-            if recorded is None:
-                self._count((treedef, arrays))
+        if recorded is None:
+            self._count((treedef, arrays))
+        elif recorded.is_stale():
+            self._count_stale()
+            recorded = None
+        else:
+            self.in_succession = 0
+        if recorded is None:
             recorded = self._record(leaves, treedef, masks)
             while len(self.signatures) >= _MAX_SIGNATURES:
                 self.signatures.pop(next(iter(self.signatures)))
@@ -231,6 +240,16 @@ class Recorder:
             warnings.warn(
                 f"{_name(self.fn)} was traced anew {_MANY} times for arrays of the same shapes, which is slow: it was "
                 "called with other numbers or objects each time. Pass numbers that change as arrays, np.float32(0.1)",
+                stacklevel=4,
+            )
+
+    def _count_stale(self):
+        self.in_succession += 1
+        if self.in_succession == _MANY:
+            warnings.warn(
+                f"{_name(self.fn)} was traced anew {_MANY} times in succession, which is slow: an attribute of a layer "
+                "that it passes through changes at every step. Keep a number that changes in a variable, which is read "
+                "at every step: self.beta = numbarnn.Variable(1.0, trainable=False), then self.beta.assign(0.5)",
                 stacklevel=4,
             )
 
@@ -279,6 +298,8 @@ class Recorder:
         recorded.touched, recorded.assigned = touched(program), program.trace.assigned
         recorded.layers = layers
         recorded.clock, recorded.version = structure_clock(), _version(layers)
+        inner = {id(x): x for layer in layers for x in layer._flatten_layers()}
+        recorded.settings = Settings(inner.values())
         return recorded
 
     def variables(self):

@@ -88,6 +88,8 @@ def _run(fn, args, kwargs, outer=None):
     recorded.generators = global_generators()
     with tracing(recorded):
         result = tree.map_structure(recorded.resolve, fn(*args, **kwargs))
+    if local.trace is not None:  # what this depends on, the trace around it does, too
+        local.trace.layers.update(recorded.layers)
     if recorded.generators != global_generators():
         _refuse_draws(fn)
     return recorded, inputs, result

@@ -82,7 +82,7 @@ class ArrayLike:
         )
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, where=True, dtype=None, **options):
-        name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        name = f"{'np.' * hasattr(np, ufunc.__name__)}{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         if local.trace is None and not _has_tensor(inputs) and not _has_tensor((where,)):
             if out is not None and any(isinstance(o, ArrayLike) for o in out):
                 raise TypeError(
@@ -121,6 +121,14 @@ class ArrayLike:
             )
         kwargs = {name: value for name, value in kwargs.items() if name != "out"}
         return operation(*args, **kwargs)
+
+    def __getattr__(self, name):
+        # Reached only where there is no such attribute.
+        if name.startswith("__") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"{user_line()}: {self!r} is no array and has no {name}; {_WAY_OUT}, which return new values"
+        )
 
     def __setitem__(self, key, value):
         self._refuse(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import types
 
 import numpy as np
 
+from ..initializers import Initializer
 from ..random import SeedGenerator
 from ..variable import Variable, clock, tick
 
-__all__ = ["Tracked", "call_context", "calls", "structure_clock"]
+__all__ = ["Settings", "Tracked", "call_context", "calls", "structure_clock"]
 
 
 class _Calls(threading.local):
@@ -70,6 +72,67 @@ def _is_seed_generator(x):
 def _is_metric(x):
     # Metrics live beside the layers, not beneath them: they are known by what they can do.
     return hasattr(x, "update_state") and hasattr(x, "reset_state") and not isinstance(x, (Tracked, type))
+
+
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+_NO_SETTINGS = (Variable, SeedGenerator, Initializer, np.ndarray, np.generic, type, types.ModuleType)
+_DEPTH, _MOST = 3, 1000
+
+
+class Settings:
+    """The numbers in lists, dicts and plain objects that belong to layers, as they were when a program was traced.
+
+    A change of an attribute of a layer is seen as it happens (`structure_clock`). A change within a list, or of an
+    attribute of something else, such as a regularizer or a loss, is not: these are compared, unless they hold more than
+    a thousand items.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+    others : iterable of object
+        Losses, say.
+    """
+
+    def __init__(self, layers, others=()):
+        self._found, self._seen = [], set()
+        for layer in layers:
+            for name, value in layer.__dict__.items():
+                if not name.startswith("_"):
+                    self._visit(value, 0)
+        for other in others:
+            self._visit(other, 0)
+
+    def _visit(self, value, depth):
+        if type(value) in _PLAIN or depth > _DEPTH or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, (list, dict)):
+            mapping = value
+        elif isinstance(value, tuple):
+            for item in value:
+                self._visit(item, depth)
+            return
+        elif isinstance(value, (Tracked, *_NO_SETTINGS)) or _is_metric(value) or not hasattr(value, "__dict__"):
+            return
+        else:
+            mapping = value.__dict__
+        values = list(mapping if isinstance(mapping, list) else mapping.values())
+        kinds = [type(v) in _PLAIN for v in values]
+        if any(kinds) and len(kinds) <= _MOST:
+            self._found.append((mapping, all(kinds), _plain(mapping)))
+        for item in values:
+            self._visit(item, depth + 1)
+
+    def changed(self):
+        """Say whether any of them has changed."""
+        return any((mapping if whole else _plain(mapping)) != before for mapping, whole, before in self._found)
+
+
+def _plain(mapping):
+    """Return what is plain in a list or dict."""
+    if isinstance(mapping, list):
+        return [value if type(value) in _PLAIN else ... for value in mapping]
+    return {key: value for key, value in mapping.items() if type(value) in _PLAIN}
 
 
 def _without(variables, others):

@@ -10,7 +10,7 @@ from .. import graph, losses, metrics, ops, tree
 from ..gradients import kept, put_back, touched
 from ..graph import Spec
 from ..layers.masks import get_mask, set_mask
-from ..layers.tracking import structure_clock
+from ..layers.tracking import Settings, structure_clock
 from .outputs import Outputs, leaves_or_nothing, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
@@ -20,6 +20,7 @@ losses.set_mask_reader(get_mask)
 
 # Signatures kept per model, the oldest leave first: sequences of many lengths are traced again when they come back.
 _MAX_STEPS = 512
+_MANY = 10  # so many times that the steps were dropped at once are worth a warning
 
 
 class Step:
@@ -57,6 +58,8 @@ class State:
         """Drop what was derived from the settings: programs, resolved losses and metrics, running means."""
         self.steps = {}
         self.clock = self.version = None
+        self.settings = None  # `Settings` that the steps have baked in
+        self.in_succession = 0  # how often steps were dropped before any was used twice
         self.strangers = []  # layers that the steps pass through and that are not the model's, as in a loss
         self.loss_objects = None  # per output: (Loss or None, weight)
         self.outputs = None  # an `Outputs`
@@ -76,7 +79,7 @@ class State:
 
     def __getstate__(self):
         # Programs are traced again where they are needed.
-        return {**self.__dict__, "steps": {}, "clock": None, "version": None, "history": None}
+        return {**self.__dict__, "steps": {}, "clock": None, "version": None, "settings": None, "history": None}
 
 
 def _signature(nest):
@@ -185,8 +188,10 @@ class BatchSteps:
         if clock != state.clock:
             version = self._structure()
             if version != state.version:
-                state.steps.clear()
+                self._trace_anew()
             state.clock, state.version = clock, version
+        if state.settings is not None and state.settings.changed():
+            self._trace_anew()
         if type(x) is np.ndarray and type(y) is np.ndarray and w is None:
             key = kind, x.shape, x.dtype, y.shape, y.dtype
         else:
@@ -200,7 +205,28 @@ class BatchSteps:
             while len(state.steps) >= _MAX_STEPS:
                 state.steps.pop(next(iter(state.steps)))
             state.steps[key] = step
+            # Traces see the same settings: a change clears all steps.
+            losses_given = [state.loss, *(loss for loss, _ in state.loss_objects or ())]
+            state.settings = Settings((*self._flatten_layers(), *state.strangers), losses_given)
+        else:
+            state.in_succession = 0
         return step
+
+    def _trace_anew(self):
+        """Drop the steps, of which something that they have baked in has changed."""
+        state = self._training
+        if not state.steps:
+            return
+        state.steps.clear()
+        state.in_succession += 1
+        if state.in_succession == _MANY:
+            warnings.warn(
+                f"The steps of model '{self.name}' were traced anew {_MANY} times in succession, which is slow: an "
+                "attribute of one of its layers changes at every step. Keep a number that changes in a variable, which "
+                "is read at every step: `self.beta = numbarnn.Variable(1.0, trainable=False)`, then "
+                "`self.beta.assign(0.5)`. What `call` does not depend on is better kept elsewhere.",
+                stacklevel=5,
+            )
 
     def _structure(self):
         """When anything changed that the steps have baked in."""
