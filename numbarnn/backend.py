@@ -12,6 +12,7 @@ from .variable import set_default_float
 
 __all__ = [
     "DTypePolicy",
+    "as_ndarray",
     "auto_name",
     "clear_session",
     "device",
@@ -117,6 +118,32 @@ def set_image_data_format(data_format):
         For any other value.
     """
     _settings["image_data_format"] = standardize_data_format(str(data_format))
+
+
+def as_ndarray(x, what):
+    """Turn data into an array, as `numpy.asarray`, but lose nothing.
+
+    Parameters
+    ----------
+    x : array_like
+    what : str
+        What the data are, for the message.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        For a masked array, whose mask would be dropped.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{what} is a NumPy masked array, whose mask would be lost. Pass its `data`, and which timesteps count as "
+            "`mask=`, of shape (batch, timesteps), or through a `Masking` layer"
+        )
+    return np.asarray(x)
 
 
 def standardize_data_format(data_format):

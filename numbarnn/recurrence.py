@@ -100,7 +100,7 @@ class PackedWeights:
     def backward(self):
         """Kernel and recurrent kernel as `backward` takes them."""
         if self._backward is None:
-            self._backward = gemm.pack_cell_transposed(self.kernel, self.recurrent_kernel)
+            self._backward = self.cell.pack_back(self.kernel, self.recurrent_kernel)
         return self._backward
 
 

@@ -13,7 +13,6 @@ from parity import BOUNDED, MASKS, make_mask
 from reference import fma, one_chain
 
 from numbarnn import cells, gemm, jit, recurrence
-from numbarnn.cells import gru, gru_reset_before, lstm, simple_rnn
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows
@@ -1009,20 +1008,22 @@ def names_of(codes):
 @pytest.mark.parametrize("codes", PAIRS)
 def test_the_step_of_the_simple_rnn_in_plain_python(codes, rng):
     """`step` and `step_back` are Python that NumPy arrays can go through: the reference, to read and to try."""
+    ((step, step_back),) = cells.SIMPLE_RNN.phases
     z, d_h = rng.standard_normal((2, 5, 7))
     activation = NAMES.get(codes[0], "tanh")
-    h, kept = simple_rnn.step(z, codes[0])
+    h, kept = step(z, codes[0])
     _, (expected,) = reference.simple_rnn(np, z[:, None], [np.eye(7), np.zeros((7, 7))], [0 * z], activation=activation)
     assert_close(h, expected, 1e-14)
-    slopes = simple_rnn.step_back(d_h, kept if codes[0] else h, codes[0])
-    check_gradients(lambda z: np.vdot(d_h, simple_rnn.step(z, codes[0])[0]), [z], [slopes])
+    slopes = step_back(d_h, kept if codes[0] else h, codes[0])
+    check_gradients(lambda z: np.vdot(d_h, step(z, codes[0])[0]), [z], [slopes])
 
 
 @pytest.mark.parametrize("codes", PAIRS)
 def test_the_step_of_the_lstm_in_plain_python(codes, rng):
+    ((step, step_back),) = cells.LSTM.phases
     z = list(rng.standard_normal((4, 5, 7)))
     c0, d_h, d_c = rng.standard_normal((3, 5, 7))
-    h, c, *kept = lstm.step(*z, c0, *codes)
+    h, c, *kept = step(*z, c0, *codes)
     _, (h_expected, c_expected) = reference.lstm(
         np, np.hstack(z)[:, None], [np.eye(28), np.zeros((7, 28))], [0 * c0, c0], **names_of(codes)
     )
@@ -1030,17 +1031,18 @@ def test_the_step_of_the_lstm_in_plain_python(codes, rng):
     assert_close(c, c_expected, 1e-14)
 
     def loss(*arrays):
-        h, c, *_ = lstm.step(*arrays, *codes)
+        h, c, *_ = step(*arrays, *codes)
         return np.vdot(d_h, h) + np.vdot(d_c, c)
 
-    check_gradients(loss, [*z, c0], lstm.step_back(d_h, d_c, *kept, c0, c, *codes))
+    check_gradients(loss, [*z, c0], step_back(d_h, d_c, *kept, c0, c, *codes))
 
 
 @pytest.mark.parametrize("codes", PAIRS)
 def test_the_step_of_the_gru_in_plain_python(codes, rng):
+    ((step, step_back),) = cells.GRU.phases
     z = list(rng.standard_normal((3, 5, 7)))
     m, h0, d_h = rng.standard_normal((3, 5, 7))
-    h, *kept = gru.step(*z, m, h0, *codes)
+    h, *kept = step(*z, m, h0, *codes)
     # The recurrent bias of the candidate is m, of which a row alone has one value for each unit.
     for b in range(5):
         bias = np.concatenate([np.zeros(35), m[b]]).reshape(2, 21)
@@ -1049,32 +1051,33 @@ def test_the_step_of_the_gru_in_plain_python(codes, rng):
         assert_close(h[b : b + 1], expected, 1e-14)
 
     def loss(*arrays):
-        return np.vdot(d_h, gru.step(*arrays, *codes)[0])
+        return np.vdot(d_h, step(*arrays, *codes)[0])
 
-    check_gradients(loss, [*z, m, h0], gru.step_back(d_h, *kept, m, h0, *codes))
+    check_gradients(loss, [*z, m, h0], step_back(d_h, *kept, m, h0, *codes))
 
 
 @pytest.mark.parametrize("codes", PAIRS)
 def test_the_steps_of_the_gru_that_resets_before_in_plain_python(codes, rng):
+    (reset_step, reset_back), (step, step_back) = cells.GRU_RESET_BEFORE.phases
     z = list(rng.standard_normal((3, 5, 7)))
     h0, d_h, d_rh = rng.standard_normal((3, 5, 7))
     # The naive loop, with the candidate's input by a recurrent kernel of ones in the diagonal.
     weights = [np.eye(21), np.hstack([np.zeros((7, 14)), np.eye(7)])]
     _, (expected,) = reference.gru(np, np.hstack(z)[:, None], weights, [h0], reset_after=False, **names_of(codes))
-    update, rh, kz, kr = gru_reset_before.reset_step(z[0], z[1], h0, codes[1])
-    h, kg = gru_reset_before.step(z[2] + rh, update, h0, codes[0])
+    update, rh, kz, kr = reset_step(z[0], z[1], h0, codes[1])
+    h, kg = step(z[2] + rh, update, h0, codes[0])
     assert_close(h, expected, 1e-14)
 
     def reset(zr, h0):
-        return np.vdot(d_rh, gru_reset_before.reset_step(z[0], zr, h0, codes[1])[1])
+        return np.vdot(d_rh, reset_step(z[0], zr, h0, codes[1])[1])
 
-    check_gradients(reset, [z[1], h0], gru_reset_before.reset_step_back(d_rh, kr, h0, codes[1]))
+    check_gradients(reset, [z[1], h0], reset_back(d_rh, kr, h0, codes[1]))
 
     def loss(zz, zh, h0):
-        update = gru_reset_before.reset_step(zz, z[1], h0, codes[1])[0]
-        return np.vdot(d_h, gru_reset_before.step(zh, update, h0, codes[0])[0])
+        update = reset_step(zz, z[1], h0, codes[1])[0]
+        return np.vdot(d_h, step(zh, update, h0, codes[0])[0])
 
-    check_gradients(loss, [z[0], z[2] + rh, h0], gru_reset_before.step_back(d_h, kz, kg, h0, *codes))
+    check_gradients(loss, [z[0], z[2] + rh, h0], step_back(d_h, kz, kg, h0, *codes))
 
 
 def row_by_row(forward):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from numbarnn import graph, layers
+from numbarnn import graph, layers, models
 from numbarnn.graph import Spec
 from numbarnn.layers import get_mask
 
@@ -55,3 +55,11 @@ def test_symbols_have_the_types_of_the_values(kind):
     for dtype, given in (("mixed_float16", "float32"), ("float32", "float64"), ("mixed_float16", "int32")):
         layer = kind(dtype=dtype)
         assert layer(layers.Input((3, 2), dtype=given)).dtype == layer(np.ones((1, 3, 2), given)).dtype
+
+
+def test_the_mask_of_a_masked_array_is_not_dropped_silently():
+    x = np.ma.masked_array(np.ones((2, 5, 3), np.float32), mask=np.zeros((2, 5, 3), bool))
+    model = models.Sequential([layers.Dense(1)])
+    for call in (lambda: layers.LSTM(4)(x), lambda: layers.Dense(4)(x), lambda: model.predict(x, verbose=0)):
+        with pytest.raises(TypeError, match="is a NumPy masked array, whose mask would be lost"):
+            call()

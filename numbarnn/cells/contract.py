@@ -6,7 +6,8 @@ allocated by the caller.
 
 ========== ================== =====================================================================================
 x          [B, T, I]          inputs
-kernel     packed [I, G*H]    `Cell.pack` of the weights: panels of gates side by side
+kernel     packed [I, G*H]    `Cell.pack` of the weights: panels of gates side by side; `backward` takes those of
+                              `Cell.pack_back`, the transposed weights
 recurrent  packed [H, G*H]    the same
 bias       packed [1, N*H]    where the gates' chains begin; N > G where a gate has two chains
 states     [S, slots, B, H]   slot 0 holds the first states.  With T+1 slots (training), slot s+1 holds those after
@@ -138,6 +139,18 @@ class Cell:
         TypeError, ValueError
             For a weight whose type, dtype or shape does not fit the others.
         """
+        dtype, units = self._check_weights(kernel, recurrent_kernel)
+        if bias is None:
+            bias = np.zeros(self.bias_shape(units), dtype)
+        check_array("bias", bias, self.bias_shape(units), dtype)
+        if self.apart == PRODUCT:
+            # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
+            joint = (self.gates - 1) * units
+            bias = np.concatenate([bias[0, :joint] + bias[1, :joint], bias[0, joint:], bias[1, joint:]])
+        return gemm.pack_cell(kernel, recurrent_kernel, bias, self.gates, self.shared)
+
+    def _check_weights(self, kernel, recurrent_kernel):
+        """Return the dtype of weights that fit each other, and H."""
         for name, matrix in (("kernel", kernel), ("recurrent_kernel", recurrent_kernel)):
             if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float64):
                 came = getattr(matrix, "dtype", type(matrix).__name__)
@@ -149,14 +162,17 @@ class Cell:
             raise ValueError(f"recurrent_kernel must have at least one row; got shape {recurrent_kernel.shape}")
         check_array("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype)
         check_array("kernel", kernel, (kernel.shape[0], self.gates * units), dtype)
-        if bias is None:
-            bias = np.zeros(self.bias_shape(units), dtype)
-        check_array("bias", bias, self.bias_shape(units), dtype)
-        if self.apart == PRODUCT:
-            # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
-            joint = (self.gates - 1) * units
-            bias = np.concatenate([bias[0, :joint] + bias[1, :joint], bias[0, joint:], bias[1, joint:]])
-        return gemm.pack_cell(kernel, recurrent_kernel, bias, self.gates, self.shared)
+        return dtype, units
+
+    def pack_back(self, kernel, recurrent_kernel):
+        """Pack the weights as `backward` takes them; arguments and errors are those of `pack`.
+
+        Returns
+        -------
+        kernel, recurrent : ndarray
+        """
+        self._check_weights(kernel, recurrent_kernel)
+        return gemm.pack_cell_transposed(kernel, recurrent_kernel)
 
     def workspace(
         self,

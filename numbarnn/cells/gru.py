@@ -86,6 +86,24 @@ def inputs_of_z_and_r(
             rows_product(h, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid)
 
 
+@device
+def operands_of_candidate(
+    x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row, x_room, h_room
+):  # fmt: skip
+    """Left operands of the candidate's products: those of the other gates, but for dropout factors of its own.
+
+    Returns
+    -------
+    x_rows, x_row, h_rows, h_row
+        Pointers to their first rows, and elements from one row to the next.
+    """
+    if x_factors.shape[0] > 1:
+        x_rows, x_row, _ = operand_of_x(x, t, start, end, order, x_factors, 2, 1, x_room)
+    if h_factors.shape[0] > 1:
+        h_rows, h_row, _ = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 2, 1, h_room)
+    return x_rows, x_row, h_rows, h_row
+
+
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
@@ -99,7 +117,6 @@ def forward(
     # Panels of z and r hold them in turns; those of the candidate come behind, and in `bias` those of m behind these.
     blocks = -(-units // vector)
     zr_panels = -(-2 * blocks * vector // width)
-    x_gates, h_gates = x_factors.shape[0] > 1, h_factors.shape[0] > 1
     # Working memory, for a block of rows and as many units as a panel of the candidate has: inputs of z and r in turns,
     # of the candidate, and m; then copies of the left operands where they need one.
     z_row = 4 * width
@@ -118,16 +135,10 @@ def forward(
         if end > start:
             x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 2, x_copy)
             h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
-            # The candidate's left operands: the same, but for dropout factors of its own.
-            xc_rows, xc_row, hc_rows, hc_row = x_rows, x_row, h_rows, h_row
-            if x_gates:
-                xc_rows, xc_row, _ = operand_of_x(
-                    x, t, start, end, order, x_factors, 2, 1, advance(x_copy, 2 * x_room)
-                )  # fmt: skip
-            if h_gates:
-                hc_rows, hc_row, _ = operand_of_h(
-                    states, slot, start, end, order, flags, s, h_factors, 2, 1, advance(h_copy, 2 * h_room)
-                )  # fmt: skip
+            xc_rows, xc_row, hc_rows, hc_row = operands_of_candidate(
+                x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row,
+                advance(x_copy, 2 * x_room), advance(h_copy, 2 * h_room),
+            )  # fmt: skip
             for row in range(start, end, ROW_BLOCK):
                 count = min(ROW_BLOCK, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
@@ -187,7 +198,7 @@ def backward(
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
-    `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
+    `kernel` and `recurrent` are those of `Cell.pack_back`.
     """
     timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]

@@ -20,7 +20,7 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, OPERAND, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.gru import inputs_of_z_and_r
+from numbarnn.cells.gru import inputs_of_z_and_r, operands_of_candidate
 from numbarnn.cells.products import back_to_h_and_x, multiply_back
 from numbarnn.cells.rows import (
     ROW_BLOCK,
@@ -81,7 +81,6 @@ def forward(
     # Panels of z and r hold them in turns; those of the candidate come behind.
     blocks = -(-units // vector)
     zr_panels = -(-2 * blocks * vector // width)
-    x_gates, h_gates = x_factors.shape[0] > 1, h_factors.shape[0] > 1
     # Working memory: the gates' inputs of a block of rows and two panels; z and r * h of a block of rows; then copies
     # of the left operands where they need one.
     z_row = 2 * width
@@ -102,16 +101,10 @@ def forward(
         if end > start:
             x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 2, x_copy)
             h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
-            # The candidate's left operands: the same, but for dropout factors of its own.
-            xc_rows, xc_row, hc_rows, hc_row = x_rows, x_row, h_rows, h_row
-            if x_gates:
-                xc_rows, xc_row, _ = operand_of_x(
-                    x, t, start, end, order, x_factors, 2, 1, advance(x_copy, 2 * x_room)
-                )  # fmt: skip
-            if h_gates:
-                hc_rows, hc_row, _ = operand_of_h(
-                    states, slot, start, end, order, flags, s, h_factors, 2, 1, advance(h_copy, 2 * h_room)
-                )  # fmt: skip
+            xc_rows, xc_row, hc_rows, hc_row = operands_of_candidate(
+                x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row,
+                advance(x_copy, 2 * x_room), advance(h_copy, 2 * h_room),
+            )  # fmt: skip
             for row in range(start, end, ROW_BLOCK):
                 count = min(ROW_BLOCK, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
@@ -180,7 +173,7 @@ def backward(
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
-    `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
+    `kernel` and `recurrent` are those of `Cell.pack_back`.
     """
     timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]

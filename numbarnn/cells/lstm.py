@@ -164,7 +164,7 @@ def backward(
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
-    `kernel` and `recurrent` are ``gemm.pack_transposed`` of the weights.
+    `kernel` and `recurrent` are those of `Cell.pack_back`.
     """
     timesteps = d_x.shape[1]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]

@@ -511,7 +511,7 @@ class Layer(Tracked):
                 return x
             cast = ops.cast(x, self._working_dtype)
         elif hasattr(x, "__array__"):
-            return self._take(np.asarray(x))
+            return self._take(backend.as_ndarray(x, f"an input of layer '{self.name}'"))
         else:
             return x
         mask = get_mask(x)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .. import tree
+from ..backend import as_ndarray
 from ..utils.sequence import Ragged
 from .ragged import check_lengths, padded
 
@@ -58,7 +59,7 @@ def _array(x, float_dtype, what):
     if not isinstance(x, np.ndarray) and hasattr(x, "__next__"):
         raise TypeError(f"`{what}` must be an array or a nest of arrays; iterators are not accepted. Received: {x!r}")
     try:
-        array = np.asarray(x)
+        array = as_ndarray(x, f"`{what}`")
     except ValueError as error:
         raise TypeError(
             f"`{what}` cannot be turned into an array: {error}. Sequences of different lengths: pass "
