@@ -228,9 +228,12 @@ def draw(index, seed=1997):
             recurrent_activation = "sigmoid"
         elif recurrent_activation in GROWING and activation not in BOUNDED:
             activation = str(rng.choice(sorted(BOUNDED)))
+        units = units or int(rng.choice(sizes))
+        if dtype == "float32" and activation == "relu":
+            units = max(units, 8)  # of a few, one only may be alive: again a gradient of one number
         return Cell(
             kind=kind,
-            units=units or int(rng.choice(sizes)),
+            units=units,
             activation=activation,
             recurrent_activation=None if kind == "simple_rnn" else recurrent_activation,
             use_bias=chance(0.75) or recurrent_activation == "exponential",  # see `make_data`
@@ -249,6 +252,8 @@ def draw(index, seed=1997):
         kinds = [one.kind if initial_state else None for one in cells]
         units = [None] * (count - 1) + [None if merge_mode in ("concat", None) else cells[-1].units]
         backward_cells = tuple(map(cell, kinds, units))
+        if merge_mode not in ("concat", None) and backward_cells[-1].units != cells[-1].units:
+            backward_cells = cells
     stateful = chance(0.25)
     names = set().union(*(one.activations for one in (*cells, *(backward_cells or ()))))
     # In float32, of very many values one will lie so near a kink that rounding decides what its slope is.
