@@ -290,6 +290,8 @@ class Functional(Model):
         wide = any(x.dtype == np.float64 for x in (*self._graph.inputs, *self._graph.outputs))
         return np.dtype(np.float64) if wide else super()._float_dtype()
 
+    _is_connected = True
+
     @property
     def _is_chain(self):
         return self._order.is_chain

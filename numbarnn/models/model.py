@@ -180,6 +180,8 @@ class Model(Trainer, Layer):
 
     # Whether each layer takes what the one before gives, and nothing else: `summary` needs no connections then.
     _is_chain = True
+    # Whether it is known, outside `call`, how the layers are connected.
+    _is_connected = False
 
 
 def _is_drawn(args, kwargs):

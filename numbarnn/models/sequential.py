@@ -148,7 +148,12 @@ class Sequential(Model):
         self._draw()
         if self._symbols is None:
             return super()._rows()
-        return [Row(layer, _shape(x)) for layer, x in zip(self._layers, self._symbols[1:], strict=True)]
+        before = [(), *([f"{layer.name}[0][0]"] for layer in self._layers)]  # what each layer takes
+        return [Row(*row) for row in zip(self._layers, map(_shape, self._symbols[1:]), before, strict=False)]
+
+    @property
+    def _is_connected(self):
+        return self._symbols is not None
 
     # ------------------------------------------------------------------------------------------------ building
 
