@@ -276,8 +276,9 @@ def test_a_layer_that_a_cell_calls_and_does_not_own_is_seen(way):
     judge.trainable = False
     model = compiled(make(lambda self, x: judge(x @ self.w)))
     model.fit(x, y, verbose=0)
-    first = model.predict(x, verbose=0)
+    first, eager = model.predict(x, verbose=0), model(x)
     judge.beta = 2.0
+    assert np.abs(model(x) - eager).max() > 1e-3
     assert np.abs(model.predict(x, verbose=0) - first).max() > 1e-3
 
 

@@ -15,7 +15,7 @@ from .base import Layer
 from .cell_protocol import call_cell
 from .kernel_cell import one_sequence
 from .nests import leaves_of, map_nest, pack_like
-from .tracking import structure_clock
+from .tracking import Settings, structure_clock
 
 __all__ = ["StepPrograms", "step_by_step"]
 
@@ -27,7 +27,8 @@ class StepPrograms:
 
     def __init__(self):
         self._kept = {}
-        self._clock = self._version = None
+        self._clock = self._version = self._settings = None
+        self._strangers = []  # layers that the cell calls and that are not its own
 
     def __reduce__(self):
         return StepPrograms, ()  # a copy traces its own
@@ -41,27 +42,36 @@ class StepPrograms:
         key : tuple
             All that decides about the program beside the layer.
         trace : callable
-            ``trace() -> program``.
+            ``trace() -> (program, what goes with it)``.
         """
         if not isinstance(layer.cell, Layer):
             return trace()  # whether its attributes have changed, nobody knows
         clock = structure_clock()
         if clock != self._clock:
-            version = layer.structure_version
+            version = self._structure(layer)
             if version != self._version:
                 self._kept = {}
             self._clock, self._version = clock, version
+        if self._settings is not None and self._settings.changed():
+            self._kept = {}
         kept = self._kept
         program = kept.get(key)
         if program is None:
             program = trace()
-            if layer.structure_version != self._version:  # a layer was built on the way
+            own = {id(x) for x in (*layer._flatten_layers(), *self._strangers)}
+            self._strangers += [x for key, x in program[0].trace.layers.items() if key not in own]
+            version = self._structure(layer)
+            if version != self._version:  # a layer was built on the way
                 self._kept = kept = {}
-                self._clock, self._version = structure_clock(), layer.structure_version
+                self._clock, self._version = structure_clock(), version
             while len(kept) >= _MAX_PROGRAMS:
                 kept.pop(next(iter(kept)), None)
             kept[key] = program
+            self._settings = Settings((*layer._flatten_layers(), *self._strangers))
         return program
+
+    def _structure(self, layer):
+        return max(x.structure_version for x in (layer, *self._strangers))
 
 
 def step_by_step(run, layer):
