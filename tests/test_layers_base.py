@@ -325,6 +325,46 @@ def test_inputs_are_cast_to_the_layers_type():
     assert Scale()(X).dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **k: layers.LSTM(2, **k),
+        lambda **k: layers.GRU(2, **k),
+        lambda **k: layers.SimpleRNN(2, **k),
+        lambda **k: layers.Bidirectional(layers.LSTM(2, **k), **k),
+        lambda **k: layers.RNN(layers.LSTMCell(2, **k), **k),
+        lambda **k: layers.TimeDistributed(layers.Dense(2, **k), **k),
+        lambda **k: layers.BatchNormalization(**k),
+        lambda **k: layers.LayerNormalization(**k),
+        lambda **k: layers.Dropout(0.5, **k),
+    ],
+)
+def test_one_float_type_throughout(make):
+    """Of inputs of either type, by `floatx` and by `dtype`."""
+    x = np.ones((2, 3, 4))
+    for layer, dtype in ((make(), "float32"), (make(dtype="float64"), "float64")):
+        for given in (x, x.astype("float32"), x.astype("float16")):
+            assert layer(given).dtype == dtype
+        assert {v.dtype.name for v in layer.weights} <= {dtype}
+    backend.set_floatx("float64")
+    layer = make()
+    assert layer(x.astype("float32")).dtype == np.float64
+    assert {v.dtype.name for v in layer.weights} <= {"float64"}
+    assert layers.Input((3,)).dtype == np.float64
+
+
+def test_without_autocast_all_arguments_come_as_they_are():
+    class Look(Layer):
+        def call(self, x, other=None):
+            return x, other
+
+    x = np.ones((2, 3))
+    for kwargs, dtype in (({}, "float32"), ({"autocast": False}, "float64")):
+        layer = Look(**kwargs)
+        assert [a.dtype.name for a in layer({"a": x}, other=x)[0].values()] == [dtype]
+        assert layer(x, other=[x])[1][0].dtype == dtype
+
+
 def test_integers_are_left_alone():
     seen = []
 

@@ -118,6 +118,39 @@ def test_pictures_row_by_row(rng):
     assert result[0] == other[0]
 
 
+def test_a_cell_of_ones_own_and_a_stack_of_them(rng):
+    class MinimalRNNCell(keras.layers.Layer):
+        def __init__(self, units, **kwargs):
+            self.units = units
+            self.state_size = units
+            super(MinimalRNNCell, self).__init__(**kwargs)  # noqa: UP008 - as the guide has it
+
+        def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(input_shape[-1], self.units), initializer="uniform", name="kernel")
+            self.recurrent_kernel = self.add_weight(
+                shape=(self.units, self.units), initializer="uniform", name="recurrent_kernel"
+            )
+            self.built = True
+
+        def call(self, inputs, states):
+            prev_output = states[0]
+            h = keras.backend.dot(inputs, self.kernel)
+            output = h + keras.backend.dot(prev_output, self.recurrent_kernel)
+            return output, [output]
+
+    cell = MinimalRNNCell(32)
+    x = keras.Input((None, 5))
+    y = layers.RNN(cell)(x)
+    assert y.shape == (None, 32) and cell.count_params() == 5 * 32 + 32 * 32
+    y = layers.RNN([MinimalRNNCell(32), MinimalRNNCell(64)])(x)
+    assert y.shape == (None, 64)
+    model = keras.Model(x, layers.Dense(1)(y))
+    model.compile("adam", "mse")
+    data = rng.normal(size=(8, 6, 5))
+    losses = model.fit(data, data.sum((1, 2)), epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
 # -- the names ---------------------------------------------------------------------------------------------------------
 
 A, B = np.random.default_rng(0).normal(size=(2, 3, 4)), np.random.default_rng(1).normal(size=(2, 3, 4))

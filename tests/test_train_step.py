@@ -74,6 +74,70 @@ def test_the_guides_step_is_what_fit_does(data):
     assert guide.train_on_batch(x, y, return_dict=True).keys() == {"loss", "mae"}
 
 
+def test_a_functional_model_of_ones_own_class(data):
+    x, y = data
+
+    class Own(models.Model):
+        train_step = Guide.train_step
+
+    def build(cls):
+        set_random_seed(5)
+        inputs = layers.Input((4,))
+        model = cls(inputs, layers.Dense(2)(layers.Dense(5, activation="tanh")(inputs)))
+        model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
+        return model, model.fit(x, y, epochs=2, verbose=0).history
+
+    (own, found), (plain, expected) = build(Own), build(models.Model)
+    assert isinstance(own, Own) and list(found) == list(expected)
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert own.evaluate(x, y, verbose=0) == pytest.approx(plain.evaluate(x, y, verbose=0), rel=1e-4)
+
+
+def test_losses_that_layers_add_and_several_outputs(data):
+    x, y = data
+
+    class Penalty(layers.Layer):
+        def call(self, x):
+            self.add_loss(0.1 * ops.mean(x**2))
+            return x
+
+    class Two(models.Model):
+        def __init__(self):
+            super().__init__()
+            self.inside = [{"first": layers.Dense(3)}, Penalty()]  # found however deep they are
+            self.a, self.b = layers.Dense(2), layers.Dense(1)
+
+        def call(self, x):
+            h = self.inside[1](self.inside[0]["first"](x))
+            return {"a": self.a(h), "b": self.b(h)}
+
+    class Own(Two):
+        def train_step(self, data):
+            x, y = data
+
+            def loss_of(x, y):
+                y_pred = self(x, training=True)
+                return self.compute_loss(x, y, y_pred), y_pred
+
+            (loss, y_pred), grads = value_and_grad(loss_of, self)(x, y)
+            self.optimizer.apply(grads)
+            self.metrics[0].update_state(loss, sample_weight=len(x))
+            return self.compute_metrics(x, y, y_pred)
+
+    results = []
+    for cls in (Two, Own):
+        set_random_seed(6)
+        model = cls()
+        model.compile(optimizers.SGD(0.1), "mse", metrics={"a": ["mae"]})
+        history = model.fit(x, {"a": y, "b": y[:, :1]}, epochs=2, verbose=0, shuffle=False).history
+        results.append((history["loss"], history["a_mae"], model.get_weights()))
+    assert len(results[0][2]) == 6
+    for a, b in zip(*results, strict=True):
+        for i, j in zip(a, b, strict=True):
+            np.testing.assert_allclose(i, j, rtol=1e-4, atol=1e-6)
+
+
 def test_metrics_of_ones_own_and_no_compiled_loss(data):
     """The guide's second example: nothing but an optimizer is compiled; `metrics` says what is reset each epoch."""
     x, y = data
