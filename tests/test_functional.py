@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from numbarnn import Model, backend, layers, models, ops, tree
+from numbarnn import Model, backend, graph, layers, models, ops, tree
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +206,65 @@ def test_masks_that_are_passed(rng):
     assert not np.allclose(single(wide), one(np.asarray(narrow).copy()))
 
 
+STATES = [(3, 4), (3, 4)]
+CALLS = {
+    "state": (lambda x, h: layers.GRU(4), lambda layer, x, h: layer(x, initial_state=h), [(3, 5, 2), (3, 4)]),
+    "list": (lambda *_: layers.LSTM(4), lambda layer, *xs: layer(list(xs)), [(3, 5, 2), *STATES]),
+    "bidirectional": (
+        lambda *_: layers.Bidirectional(layers.LSTM(4, return_sequences=True)),
+        lambda layer, x, *states: layer(x, initial_state=list(states)),
+        [(3, 5, 2), *STATES, *STATES],
+    ),
+    "stack": (
+        lambda *_: layers.RNN([layers.GRUCell(4), layers.LSTMCell(4)], return_state=True),
+        lambda layer, x, h, *two: layer(x, initial_state=[h, list(two)]),
+        [(3, 5, 2), (3, 4), *STATES],
+    ),
+    "mask": (
+        lambda *_: layers.SimpleRNN(4, return_sequences=True),
+        lambda layer, x, m: layer(x, mask=m > 0.0),
+        [(3, 5, 2), (3, 5)],
+    ),
+    "distributed": (lambda *_: layers.TimeDistributed(layers.Dense(3)), lambda layer, x: layer(x), [(3, 5, 2)]),
+    "attention": (
+        lambda *_: layers.Attention(use_scale=True),
+        lambda layer, *xs: layer(list(xs), return_attention_scores=True, use_causal_mask=True),
+        [(3, 5, 2), (3, 4, 2)],
+    ),
+    "dot": (lambda *_: layers.Dot(axes=2), lambda layer, *xs: layer(list(xs)), [(3, 5, 2), (3, 4, 2)]),
+    "norm": (lambda *_: layers.BatchNormalization(), lambda layer, x: layer(layers.Masking()(x)), [(3, 5, 2)]),
+    "pooling": (
+        lambda *_: layers.GlobalAveragePooling1D(),
+        lambda layer, x, m: layer(x, mask=m > 0.0),
+        [(3, 5, 2), (3, 5)],
+    ),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_in_a_graph_is_the_call_itself(name, training, rng):
+    make, call, shapes = CALLS[name]
+    arrays = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    inputs = [layers.Input(shape[1:] if len(shape) < 3 else (None, *shape[2:])) for shape in shapes]
+    layer = make(*inputs)
+    model = Model(inputs, call(layer, *inputs))
+    assert model.weights == layer.weights
+    found = model(arrays, training=training)
+    if training and name == "norm":
+        copied = copy.deepcopy(layer)
+        copied.set_weights([*layer.get_weights()[:2], np.zeros(2), np.ones(2)])
+        layer, expected = copied, copied(layers.Masking()(arrays[0]), training=True)
+    else:
+        expected = call(layer, *arrays)
+    for one, two in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for symbol, value in zip(tree.leaves(model.output), tree.leaves(found), strict=True):
+        assert graph.Spec(symbol.shape, symbol.dtype).fits(value)
+    for one, two in zip(tree.leaves(copy.deepcopy(model)(arrays)), tree.leaves(model(arrays)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_lambda_and_operations_between_layers(rng):
     x = layers.Input((4, 3))
     scaled = layers.Lambda(lambda t, factor: t * factor, arguments={"factor": 2.0})(x)
@@ -281,6 +340,29 @@ def test_a_subclass_may_be_drawn(rng):
     assert not isinstance(Model(name="plain"), models.Functional)
 
 
+def test_configurations():
+    twin = Readout.from_config({"units": Readout(4).get_config()["units"]})
+    assert twin.units == 4 and twin.output_shape == (None, 4)
+    for model in (siamese(), pickle.loads(pickle.dumps(siamese()))):
+        with pytest.raises(NotImplementedError, match="'model.*inputs and outputs, which get_config.. cannot describe"):
+            model.get_config()
+
+
+def test_a_subclass_with_a_step_of_its_own(rng):
+    class Noisy(Model):
+        def train_step(self, data):
+            logs = super().train_step(data)
+            return {**logs, "steps": 1.0}
+
+    x = layers.Input((3,))
+    model = Noisy(x, layers.Dense(1)(x), name="noisy")
+    assert isinstance(model, Noisy) and isinstance(model, models.Functional) and model.name == "noisy"
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((4, 3)), np.ones((4, 1)), epochs=2, verbose=0).history
+    assert list(history) == ["loss", "steps"] and history["loss"][1] < history["loss"][0]
+    assert Noisy(inputs=x, outputs=model.output).name.startswith("noisy")
+
+
 def test_layers_and_weights_are_found(rng):
     model = siamese()
     assert model.get_layer("gap") is model.layers[-1] and model.get_layer(index=2).name == "shared"
@@ -322,6 +404,22 @@ def test_graphs_that_do_not_hold_together():
     unused = Model([a, b], layers.Dense(1)(a))
     assert unused([np.ones((2, 3)), np.ones((2, 3))]).shape == (2, 1)
     assert [layer.name for layer in unused.layers] == ["a", "b", "dense"]
+
+
+def test_a_loss_cannot_be_a_symbol_of_the_graph():
+    x = layers.Input((3,))
+    model = Model(x, layers.Dense(1)(x))
+    with pytest.raises(ValueError, match="add_loss.. was given <Tensor.*within the `call` of a layer"):
+        model.add_loss(ops.sum(model.output))
+
+    class Penalty(layers.Layer):
+        def call(self, inputs):
+            self.add_loss(ops.sum(inputs**2))
+            return inputs
+
+    model = Model(x, Penalty()(x))
+    model.compile("sgd", "mse")
+    assert model.evaluate(np.ones((2, 3)), np.ones((2, 3)), verbose=0) == 6.0
 
 
 def test_inputs_that_do_not_fit():

@@ -368,6 +368,11 @@ class Layer(Tracked):
         global _losses_added
         _losses_added = True
         for value in leaves_of(loss):
+            if isinstance(value, Tensor) and value.trace is None:
+                raise ValueError(
+                    f"add_loss() was given {value!r}, a symbol of a functional graph, which no training step would "
+                    "compute. Call it within the `call` of a layer, and put that layer into the graph."
+                )
             if not isinstance(value, (ArrayLike, np.ndarray)):
                 value = np.asarray(value, self._working_dtype)
             self._losses.append(value)

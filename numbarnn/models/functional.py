@@ -70,7 +70,8 @@ class Functional(Model):
     def __init__(self, inputs, outputs, name=None, trainable=True):
         # Inputs are cast one by one, each to the type of its `Input`.
         super().__init__(name=name, autocast=False)
-        self.__dict__["_init_arguments"] = (), {}  # the graph keeps the symbols
+        if any(isinstance(x, Tensor) for x in tree.leaves(self._init_arguments)):
+            self.__dict__["_init_arguments"] = (), {}  # the graph keeps the symbols
         for what, nest in (("inputs", inputs), ("outputs", outputs)):
             for x in tree.leaves(nest):
                 if not isinstance(x, Tensor) or x.trace is not None:
@@ -284,7 +285,31 @@ class Functional(Model):
             x = ops.expand_dims(x, -1)
         return with_mask(x, mask)
 
-    # ------------------------------------------------------------------------------------------------ types, summary
+    # ------------------------------------------------------------------------------------------------ types, config
+
+    def get_config(self):
+        """The arguments of a subclass's constructor, if they are plain values.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        NotImplementedError
+            If the model was made from inputs and outputs: a graph is no configuration. `copy.deepcopy` and `pickle`
+            copy it, weights included.
+        """
+        if type(self).__init__ is Functional.__init__:
+            raise NotImplementedError(
+                f"Model '{self.name}' was made from inputs and outputs, which get_config() cannot describe. To copy "
+                "it, use `copy.deepcopy` or `pickle`; or make it in the `__init__` of a subclass of `Model` that has "
+                "plain arguments."
+            )
+        config = super().get_config()
+        if type(self).get_config is Functional.get_config:
+            config.update(self._constructor_config(set(config)))
+        return config
 
     def _float_dtype(self):
         wide = any(x.dtype == np.float64 for x in (*self._graph.inputs, *self._graph.outputs))
