@@ -353,7 +353,8 @@ class _Pass:
             given["order"] = self.order
         empty = _spares.take if save else gemm.aligned_empty
         self.work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)
-        self.work = self.work._replace(**given)
+        if given:
+            self.work = self.work._replace(**given)
         for n, state in enumerate(initial_states or ()):
             self.work.states[n, 0] = state if self.order is None else state[self.order]
         self.cell, self.x, self.weights, self.save = cell, kernel_array(x), weights, save
@@ -492,9 +493,10 @@ class _BackwardPass:
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
         self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
-        self.d_kernel = np.zeros((inputs, columns), dtype)
-        self.d_recurrent = np.zeros((units, columns), dtype)
-        self.d_bias = np.zeros(cell.bias_shape(units), dtype)
+        self.d_weights = None
+        if need_weights:
+            shapes = (inputs, columns), (units, columns), cell.bias_shape(units)
+            self.d_weights = tuple(np.zeros(shape, dtype) for shape in shapes)
 
     def job(self):
         forward, work = self.forward, self.forward.work
@@ -508,7 +510,8 @@ class _BackwardPass:
     def weights_job(self):
         forward, work = self.forward, self.forward.work
         batch, timesteps, inputs = forward.x.shape
-        units, columns = self.d_recurrent.shape
+        d_kernel, d_recurrent, d_bias = self.d_weights
+        units, columns = d_recurrent.shape
         panels = gradient_panels(
             columns, units, forward.cell.apart, work.x_factors.shape[0], work.h_factors.shape[0],
             gemm.gradient_columns(forward.x.dtype),
@@ -522,16 +525,15 @@ class _BackwardPass:
             n, grain = panels, max(1, _GRAIN // (depth * (inputs + units) * (columns // panels)))
         args = (
             by_rows, forward.cell.apart, forward.x, work.states, work.flags, work.order, work.x_factors,
-            work.h_factors, work.tape, 0, timesteps, forward.backwards, self.d_kernel, self.d_recurrent,
-            self.d_bias.reshape(-1, columns),
+            work.h_factors, work.tape, 0, timesteps, forward.backwards, d_kernel, d_recurrent,
+            d_bias.reshape(-1, columns),
         )  # fmt: skip
         return _Job((forward.cell.name, "weight_gradients"), weight_gradients, n, grain, args)
 
     def result(self):
         work = self.forward.work
         _spares.give(work.states, work.tape)
-        d_weights = (self.d_kernel, self.d_recurrent, self.d_bias) if self.need_weights else None
-        d_initial = (
-            [self.forward.in_order(d) for d in self.d_states] if self.forward.order is not None else list(self.d_states)
-        )
-        return self.d_x if self.need_x else None, d_weights, d_initial
+        d_initial = list(self.d_states)
+        if self.forward.order is not None:
+            d_initial = [self.forward.in_order(d) for d in d_initial]
+        return self.d_x if self.need_x else None, self.d_weights, d_initial
