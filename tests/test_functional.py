@@ -182,6 +182,25 @@ def test_masks_go_from_layer_to_layer(rng):
     np.testing.assert_array_equal(outer(data), last)
 
 
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_masks_of_models_within_are_symbols_too(kind):
+    ids = layers.Input((None,), dtype="int32")
+    embedding, lstm = layers.Embedding(10, 4, mask_zero=True), layers.LSTM(3, return_sequences=True)
+    inner = Model(ids, lstm(embedding(ids))) if kind == "functional" else models.Sequential([ids, embedding, lstm])
+    calls = [len(layer._inbound_nodes) for layer in (embedding, lstm)]
+    fill = layers.Lambda(lambda x, mask: ops.where(ops.expand_dims(mask, -1), x, 7.0))
+    read = inner(ids)
+    model = Model(ids, [fill(read), read.mask])
+    assert [len(layer._inbound_nodes) for layer in (embedding, lstm)] == calls
+    data = np.array([[1, 2, 0], [3, 0, 0]])
+    filled, mask = model(data)
+    np.testing.assert_array_equal(mask, data != 0)
+    assert (filled[data == 0] == 7).all() and not (filled[data != 0] == 7).any()
+    np.testing.assert_array_equal(model.predict(data, verbose=0)[1], mask)
+    last = Model(ids, layers.GRU(2)(inner(ids)))
+    assert last.layers[-1].output.mask is None and inner(layers.Input((None,))).mask is not None
+
+
 def test_masks_that_are_passed(rng):
     a, b = layers.Input((None, 3), name="a"), layers.Input((None, 3), name="b")
     one, two = layers.LSTM(4), layers.GRU(4)
@@ -336,6 +355,8 @@ def test_a_subclass_may_be_drawn(rng):
     assert own(x).shape == (5, 2) and own.layers[-1] is not own.before
     kernel, bias = own.layers[-1].get_weights()
     np.testing.assert_allclose(own(x), -np.tanh(x @ kernel + bias), rtol=1e-5, atol=1e-6)
+    y = layers.Input((3,))
+    np.testing.assert_array_equal(Model(y, own(y))(x), own(x))
     # others of the class stay what they are
     assert not isinstance(Model(name="plain"), models.Functional)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import tree
 from ..layers import masks
 from ..layers.base import Layer
 from ..serialization import export
@@ -96,6 +97,19 @@ class Model(Trainer, Layer):
         if type(self).compute_mask is Layer.compute_mask:
             return outputs
         return super()._pass_mask(first, previous, outputs)
+
+    def _call_functional(self, first, args, kwargs, training):
+        outputs = super()._call_functional(first, args, kwargs, training)
+        if self._is_connected:
+            # The masks, as symbols: those of the same layers, drawn once more and then forgotten.
+            nodes = [(layer, list(layer._inbound_nodes)) for layer in self._flatten_layers()]
+            given = {"mask": kwargs.get("mask", masks.masks_of(first))} if self._call_info.has_mask else {}
+            drawn = self.call(first, **given)
+            for layer, before in nodes:
+                layer._inbound_nodes[:] = before
+            for output, twin in zip(tree.leaves(outputs), tree.leaves(drawn), strict=True):
+                masks.set_mask(output, masks.get_mask(twin))
+        return outputs
 
     # ------------------------------------------------------------------------------------------------ layers
 
