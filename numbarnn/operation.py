@@ -11,6 +11,7 @@ else (arrays, numbers, Variables)               computes at once, returns arrays
 ==============================================  ==================================================================
 """
 
+import inspect
 import pickle
 import pkgutil
 import sys
@@ -24,8 +25,11 @@ from .variable import Variable, captured
 
 class _Operation:
     effect = False
+    parameters = ()
 
     def __call__(self, *inputs, **attrs):
+        if attrs and self.parameters:
+            inputs, attrs = self._by_name(inputs, attrs), {}
         arrays = lists = False
         for x in inputs:
             kind = type(x)
@@ -43,6 +47,19 @@ class _Operation:
         if lists or not arrays:
             inputs = _arrays(inputs)
         return self.compute(*inputs, **attrs)
+
+    def named(self, *parameters):
+        """Give the inputs names, by which they may then be passed; return the operation."""
+        self.parameters = parameters
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        self.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in parameters])
+        return self
+
+    def _by_name(self, inputs, given):
+        try:
+            return tuple(self.__signature__.bind(*inputs, **given).arguments.values())
+        except TypeError as error:
+            raise TypeError(f"{self.name}(): {error}; it takes {', '.join(self.parameters)}") from None
 
     def _symbolic(self, inputs, attrs):
         inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]

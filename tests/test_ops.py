@@ -267,6 +267,12 @@ TABLE = [
     both("stack", lambda m, a, b: m.stack([a, b, a], axis=1), A, B),
     case("split", lambda a: ops.split(a, 2, axis=1), lambda a: np.split(a, 2, axis=1), A),
     case("split_at", lambda a: ops.split(a, [1, 3], axis=-1)[1], lambda a: np.split(a, [1, 3], axis=-1)[1], A),
+    case(
+        "pad_with",
+        lambda a: ops.pad(a, 1, "constant", 2.0),
+        lambda a: np.pad(a, 1, constant_values=2.0),
+        A,
+    ),
     case("pad", lambda a: ops.pad(a, ((1, 0), (2, 3))), lambda a: np.pad(a, ((1, 0), (2, 3))), A),
     case("vstack", lambda a, b: ops.vstack([a, b]), lambda a, b: np.vstack([a, b]), A, ROW),
     case("hstack", lambda a, b: ops.hstack([a, b]), lambda a, b: np.hstack([a, b]), A, draw(3, 1)),
@@ -337,12 +343,18 @@ TABLE = [
     case("relu6", ops.relu6, lambda a: np.clip(a, 0, 6), 5 * A),
     case("log_sigmoid", ops.log_sigmoid, special.log_expit, A),
     case("erf", ops.erf, special.erf, A),
+    case("normalize", ops.normalize, lambda a: a / np.linalg.norm(a, axis=-1, keepdims=True), CUBE),
+    case(
+        "normalize_order",
+        lambda a: ops.normalize(a, axis=1, order=1),
+        lambda a: a / np.abs(a).sum(1, keepdims=True),
+        CUBE,
+    ),
     case("softmax", ops.softmax, lambda a: special.softmax(a, -1), CUBE),
     case("softmax_axes", lambda a: ops.softmax(a, axis=(0, 1)), lambda a: special.softmax(a, (0, 1)), CUBE),
     case("log_softmax", lambda a: ops.log_softmax(a, axis=1), lambda a: special.log_softmax(a, 1), CUBE),
     # others
     case("cast", lambda a: ops.cast(a, "float32"), lambda a: a.astype("float32"), A, differentiable=False),
-    case("identity", ops.identity, lambda a: a, A),
     case("copy", ops.copy, np.copy, A),
     case("stop_gradient", lambda a: a * ops.stop_gradient(a), lambda a: a * a, A, differentiable=False),
     case("zeros_like", lambda a: ops.zeros_like(a) + a, lambda a: a, A),
@@ -767,6 +779,8 @@ def test_one_hot_and_creation():
         == ops.convert_to_tensor([1.0]).dtype
         == np.float32
     )
+    assert ops.identity(2).tolist() == ops.eye(2).tolist() == [[1, 0], [0, 1]]
+    assert ops.eye(2, 3, 1, "float64").tolist() == [[0, 1, 0], [0, 0, 1]]
     assert ops.linspace(0, 1, 3).tolist() == [0, 0.5, 1] and ops.linspace(0, 1).dtype == np.float32
     assert ops.arange(3).dtype == np.int32 and ops.arange(0.5, 3).dtype == np.float32
     assert ops.full((2,), 3).tolist() == [3, 3]
@@ -778,6 +792,41 @@ def test_ties_share_the_gradient():
     da, db = backward(forward(np.ones(2), np.ones(2))[1], 1.0)
     np.testing.assert_array_equal(da, [1.0, 1.0])
     np.testing.assert_array_equal(db, [0.5, 0.5])
+
+
+def test_inputs_by_name():
+    """Keras's names of the parameters, eagerly and traced."""
+    for function, expected in (
+        (lambda a: ops.tanh(x=a), np.tanh(A)),
+        (lambda a: ops.add(a, x2=B), A + B),
+        (lambda a: ops.subtract(x2=a, x1=B), B - A),
+        (lambda a: ops.where(condition=KEEP, x1=a, x2=B), np.where(KEEP, A, B)),
+        (lambda a: ops.sigmoid(x=a), special.expit(A)),
+        (lambda a: ops.matmul(x1=a, x2=B.T), A @ B.T),
+        (lambda a: ops.stop_gradient(variable=a), A),
+        (lambda a: ops.stack(x=[a, a], axis=0), np.stack([A, A])),
+    ):
+        np.testing.assert_allclose(function(A), expected, rtol=1e-12)
+        np.testing.assert_allclose(trace(function, (Spec(A.shape, A.dtype),))(A), expected, rtol=1e-12)
+    for wrong in (lambda: ops.tanh(y=A), lambda: ops.add(A, B, x1=A), lambda: ops.add(x2=B)):
+        with pytest.raises(TypeError, match=r"(tanh|add)\(\): .*; it takes x"):
+            wrong()
+
+
+@pytest.mark.parity
+def test_parameters_have_keras_names():
+    import inspect
+
+    import keras
+
+    for name in sorted(set(ops.__all__) & set(dir(keras.ops))):
+        theirs = list(inspect.signature(getattr(keras.ops, name)).parameters)
+        ours = list(inspect.signature(getattr(ops, name)).parameters)
+        assert ours == theirs[: len(ours)] or name in ("linspace", "bitwise_and", "bitwise_or", "bitwise_xor"), (
+            name,
+            ours,
+            theirs,
+        )
 
 
 def test_lists_and_numbers_compute_at_once():

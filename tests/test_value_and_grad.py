@@ -251,11 +251,11 @@ class Counting(layers.Layer):
 
     def __init__(self, beta=1.0):
         super().__init__()
-        self.beta, self.runs = beta, []
+        self.beta, self._runs = beta, []
         self.inner = layers.Dense(1, use_bias=False, kernel_initializer="ones")
 
     def call(self, x):
-        self.runs.append(1)
+        self._runs.append(1)
         return self.beta * self.inner(x)
 
 
@@ -275,13 +275,13 @@ def test_traced_once_per_signature_also_if_the_function_is_defined_anew():
         warnings.simplefilter("error")
         for _ in range(20):
             assert step(X)[0] == 6
-    assert len(layer.runs) == 1
+    assert len(layer._runs) == 1
     step(X[:1])
-    assert len(layer.runs) == 2
+    assert len(layer._runs) == 2
     assert step(X, 2)[0] == 18  # closes over another number: another function
-    assert len(layer.runs) == 3
+    assert len(layer._runs) == 3
     step(X)
-    assert len(layer.runs) == 3
+    assert len(layer._runs) == 3
 
 
 def test_a_changed_attribute_is_seen_in_every_layer_that_is_passed():
@@ -294,10 +294,10 @@ def test_a_changed_attribute_is_seen_in_every_layer_that_is_passed():
     assert step(X)[0] == 72
     layer.inner.trainable = False
     assert step(X) == (72, [])
-    runs = len(layer.runs)
+    runs = len(layer._runs)
     layers.Dense(3).extra = 1  # some other layer changes
     step(X)
-    assert len(layer.runs) == runs
+    assert len(layer._runs) == runs
 
 
 def test_closing_over_the_data_is_slow_and_said_so():
@@ -326,10 +326,10 @@ def test_closing_over_the_data_is_slow_and_said_so():
     with pytest.warns(UserWarning, match="traced anew 6 times for arrays of the same shapes.*as arrays"):
         for i in range(6):
             assert step(X, 0.5 * i)[0] == 3 * i
-    runs = len(layer.runs)
+    runs = len(layer._runs)
     for i in range(6):
         assert step(X, np.float32(0.5 * i))[0] == 3 * i
-    assert len(layer.runs) == runs + 1
+    assert len(layer._runs) == runs + 1
 
 
 def test_models_that_were_differentiated_are_copied_and_pickled():

@@ -18,7 +18,7 @@ __all__ = [
     "abs", "absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype",
     "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "ceil", "clip", "convert_to_numpy", "convert_to_tensor",
     "copy", "cos", "cosh", "divide", "equal", "exp", "exp2", "expm1", "floor", "floor_divide", "greater",
-    "greater_equal", "identity", "invert", "isclose", "isfinite", "isinf", "isnan", "less", "less_equal", "log",
+    "greater_equal", "invert", "isclose", "isfinite", "isinf", "isnan", "less", "less_equal", "log",
     "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum",
     "minimum", "mod", "multiply", "nan_to_num", "negative", "not_equal", "power", "reciprocal", "rint", "round",
     "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "subtract", "tan", "tanh", "true_divide",
@@ -69,7 +69,7 @@ def _unary(ufunc, rule=None, name=None):
         ufunc_spec(ufunc),
         gradient,
         doc=f"Element by element, as ``np.{ufunc.__name__}``.",
-    )
+    ).named("x")
     op.ufunc = ufunc
     return op
 
@@ -90,7 +90,7 @@ def _binary(ufunc, rule_a=None, rule_b=None, name=None):
         ufunc_spec(ufunc),
         rule_a and gradient,
         doc=f"Element by element, as ``np.{ufunc.__name__}``; shapes broadcast.",
-    )
+    ).named("x1", "x2")
     op.ufunc = ufunc
     return op
 
@@ -205,8 +205,8 @@ where = Op(
     np.where,
     _infer_where,
     _where_gradient,
-    doc="Take ``a`` where ``condition`` holds, else ``b``; shapes broadcast.",
-)
+    doc="Take ``x1`` where ``condition`` holds, else ``x2``; shapes broadcast.",
+).named("condition", "x1", "x2")
 
 
 def _clip_gradient(node, d):
@@ -268,9 +268,9 @@ _isclose = Op(
 )
 
 
-def isclose(a, b, rtol=1e-5, atol=1e-8, equal_nan=False):
-    """Say where ``abs(a - b) <= atol + rtol * abs(b)``, or both are the same infinity (or NaN, if so asked)."""
-    return _isclose(a, b, rtol=rtol, atol=atol, equal_nan=equal_nan)
+def isclose(x1, x2, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Say where ``abs(x1 - x2) <= atol + rtol * abs(x2)``, or both are the same infinity (or NaN, if so asked)."""
+    return _isclose(x1, x2, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
 
 _cast = Op(
@@ -291,9 +291,11 @@ def cast(x, dtype):
 
 astype = cast
 
-identity = Op("identity", lambda x: x, like_first, lambda node, d: d, doc="Return ``x`` itself.")
-copy = Op("copy", np.copy, like_first, lambda node, d: d, doc="Return a copy of ``x``.")
-stop_gradient = Op("stop_gradient", lambda x: x, like_first, doc="Return ``x``; no gradient flows back through it.")
+same = Op("same", lambda x: x, like_first, lambda node, d: d, doc="Return ``x`` itself.")
+copy = Op("copy", np.copy, like_first, lambda node, d: d, doc="Return a copy of ``x``.").named("x")
+stop_gradient = Op(
+    "stop_gradient", lambda x: x, like_first, doc="Return ``variable``; no gradient flows back through it."
+).named("variable")
 
 
 def convert_to_tensor(x, dtype=None):
@@ -303,7 +305,7 @@ def convert_to_tensor(x, dtype=None):
         if dtype is None and x.dtype.kind == "f":
             dtype = default_float()
     elif isinstance(x, Variable):
-        x = identity(x)
+        x = same(x)
     return x if dtype is None else cast(x, dtype)
 
 

@@ -11,8 +11,8 @@ from ..variable import default_float
 from ._inference import array_module, broadcast, one_axis
 
 __all__ = [
-    "arange", "eye", "full", "full_like", "getitem", "linspace", "one_hot", "ones", "ones_like", "slice_update",
-    "take", "take_along_axis", "zeros", "zeros_like",
+    "arange", "eye", "full", "full_like", "getitem", "identity", "linspace", "one_hot", "ones", "ones_like",
+    "slice_update", "take", "take_along_axis", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -232,12 +232,12 @@ _slice_update = Op(
 )
 
 
-def slice_update(x, start_indices, updates):
-    """Return ``x`` with ``updates`` in the block that starts at the place ``start_indices``; ``x`` is not written to.
+def slice_update(inputs, start_indices, updates):
+    """Return ``inputs`` with ``updates`` in the block that starts at the place ``start_indices``; they stay unchanged.
 
     What stands for ``x[1:3, 2:5] = updates`` in a function that is traced.
     """
-    x, updates = (v if hasattr(v, "dtype") else np.asarray(v) for v in (x, updates))
+    x, updates = (v if hasattr(v, "dtype") else np.asarray(v) for v in (inputs, updates))
     if x.dtype != updates.dtype:
         updates = OPERATIONS["cast"](updates, x.dtype)
     return _slice_update(x, updates, key=_sliced_key(x.shape, start_indices, updates.shape))
@@ -333,6 +333,11 @@ def linspace(start, stop, num=50, endpoint=True, dtype=None):
     return np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype or default_float())
 
 
-def eye(n, m=None, dtype=None):
-    """Return the identity matrix of n rows and m columns."""
-    return np.eye(n, m, dtype=dtype or default_float())
+def eye(N, M=None, k=0, dtype=None):  # noqa: N803 - Keras's names
+    """Return N rows and M columns with ones on the ``k``-th diagonal."""
+    return np.eye(N, M, k, dtype=dtype or default_float())
+
+
+def identity(n, dtype=None):
+    """Return the identity matrix of n rows."""
+    return eye(n, dtype=dtype)

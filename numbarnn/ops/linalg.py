@@ -99,75 +99,75 @@ def _gradient(node, d):
 _matmul = Op("matmul", _compute, _infer, _gradient)
 
 
-def matmul(a, b):
-    """Multiply matrices: the last axis of ``a`` with the last but one (or the only one) of ``b``.
+def matmul(x1, x2):
+    """Multiply matrices: the last axis of ``x1`` with the last but one (or the only one) of ``x2``.
 
     Leading axes broadcast.
     """
-    a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
-    if a.ndim == 0 or b.ndim == 0:
-        raise ValueError(f"{user_line()}: matmul takes no scalars, got shapes {a.shape} and {b.shape}; use multiply")
+    x1, x2 = (x if hasattr(x, "dtype") else np.asarray(x) for x in (x1, x2))
+    if x1.ndim == 0 or x2.ndim == 0:
+        raise ValueError(f"{user_line()}: matmul takes no scalars, got shapes {x1.shape} and {x2.shape}; use multiply")
     result = _matmul(
-        expand_dims(a, 0) if a.ndim == 1 else a,
-        expand_dims(b, 1) if b.ndim == 1 else b,
+        expand_dims(x1, 0) if x1.ndim == 1 else x1,
+        expand_dims(x2, 1) if x2.ndim == 1 else x2,
         transpose_a=False,
         transpose_b=False,
     )
-    if b.ndim == 1:
+    if x2.ndim == 1:
         result = squeeze(result, -1)
-    return squeeze(result, -1 if b.ndim == 1 else -2) if a.ndim == 1 else result
+    return squeeze(result, -1 if x2.ndim == 1 else -2) if x1.ndim == 1 else result
 
 
-def dot(a, b):
-    """Multiply as ``np.dot``: the last axis of ``a`` with the last but one (or the only one) of ``b``.
+def dot(x1, x2):
+    """Multiply as ``np.dot``: the last axis of ``x1`` with the last but one (or the only one) of ``x2``.
 
     Scalars multiply element by element.
     """
-    ranks = len(shape(a)), len(shape(b))
+    ranks = len(shape(x1)), len(shape(x2))
     if 0 in ranks:
-        return a * b
+        return x1 * x2
     if ranks[1] <= 2:
-        return matmul(a, b)
-    return tensordot(a, b, ((ranks[0] - 1,), (ranks[1] - 2,)))
+        return matmul(x1, x2)
+    return tensordot(x1, x2, ((ranks[0] - 1,), (ranks[1] - 2,)))
 
 
-def tensordot(a, b, axes=2):
-    """Sum products over the last ``axes`` of ``a`` and the first of ``b``, or over ``axes`` (of a, of b)."""
-    a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
+def tensordot(x1, x2, axes=2):
+    """Sum products over the last ``axes`` of ``x1`` and the first of ``x2``, or over ``axes`` (of x1, of x2)."""
+    x1, x2 = (x if hasattr(x, "dtype") else np.asarray(x) for x in (x1, x2))
     if isinstance(axes, int):
-        ours, theirs = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
+        ours, theirs = tuple(range(x1.ndim - axes, x1.ndim)), tuple(range(axes))
     else:
         ours, theirs = (
             tuple(one_axis(i, x.ndim) for i in (which if isinstance(which, (tuple, list)) else (which,)))
-            for which, x in zip(axes, (a, b), strict=True)
+            for which, x in zip(axes, (x1, x2), strict=True)
         )
     if len(ours) != len(theirs) or any(
-        None not in (a.shape[i], b.shape[j]) and a.shape[i] != b.shape[j] for i, j in zip(ours, theirs, strict=True)
+        None not in (x1.shape[i], x2.shape[j]) and x1.shape[i] != x2.shape[j] for i, j in zip(ours, theirs, strict=True)
     ):
-        raise ValueError(f"{user_line()}: tensordot: axes {axes} of shapes {a.shape} and {b.shape} do not match")
-    rest_a = [i for i in range(a.ndim) if i not in ours]
-    rest_b = [i for i in range(b.ndim) if i not in theirs]
-    inner = math.prod(b.shape[j] for j in theirs)
-    left = reshape(transpose(a, (*rest_a, *ours)), (-1, inner))
-    right = reshape(transpose(b, (*theirs, *rest_b)), (inner, -1))
-    return reshape(matmul(left, right), [a.shape[i] for i in rest_a] + [b.shape[j] for j in rest_b])
+        raise ValueError(f"{user_line()}: tensordot: axes {axes} of shapes {x1.shape} and {x2.shape} do not match")
+    rest_a = [i for i in range(x1.ndim) if i not in ours]
+    rest_b = [i for i in range(x2.ndim) if i not in theirs]
+    inner = math.prod(x2.shape[j] for j in theirs)
+    left = reshape(transpose(x1, (*rest_a, *ours)), (-1, inner))
+    right = reshape(transpose(x2, (*theirs, *rest_b)), (inner, -1))
+    return reshape(matmul(left, right), [x1.shape[i] for i in rest_a] + [x2.shape[j] for j in rest_b])
 
 
-def outer(a, b):
-    """Return the products of all elements of ``a`` with all of ``b``."""
-    return reshape(a, (-1, 1)) * reshape(b, (1, -1))
+def outer(x1, x2):
+    """Return the products of all elements of ``x1`` with all of ``x2``."""
+    return reshape(x1, (-1, 1)) * reshape(x2, (1, -1))
 
 
-def inner(a, b):
+def inner(x1, x2):
     """Sum products over the last axes of both."""
-    if 0 in (len(shape(a)), len(shape(b))):
-        return a * b
-    return tensordot(a, b, axes=((-1,), (-1,)))
+    if 0 in (len(shape(x1)), len(shape(x2))):
+        return x1 * x2
+    return tensordot(x1, x2, axes=((-1,), (-1,)))
 
 
-def vdot(a, b):
-    """Sum the products of all elements of ``a`` and ``b``, which have the same number."""
-    return matmul(reshape(a, (-1,)), reshape(b, (-1,)))
+def vdot(x1, x2):
+    """Sum the products of all elements of ``x1`` and ``x2``, which have the same number."""
+    return matmul(reshape(x1, (-1,)), reshape(x2, (-1,)))
 
 
 def trace(x, offset=0, axis1=0, axis2=1):

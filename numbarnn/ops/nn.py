@@ -1,6 +1,7 @@
 """Activations, and what losses are made of."""
 
 import functools
+import inspect
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from .elementwise import (
     tanh,
     where,
 )
-from .reduction import sum
+from .reduction import norm, sum
 
 __all__ = [
     "elu", "erf", "gelu", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "normalize", "relu", "relu6",
@@ -45,9 +46,10 @@ def _activation(compute, rule, name=None):
         return compute(x if x.dtype == dtype else x.astype(dtype), **attrs)
 
     name = name or compute.__name__.strip("_")
-    return Op(
+    op = Op(
         name, run, floating, lambda node, d: rule(d, node.inputs[0], node.outputs[0], **node.attrs), doc=compute.__doc__
     )
+    return op.named("x") if len(inspect.signature(compute).parameters) == 1 else op
 
 
 def _step(condition, like):
@@ -103,7 +105,7 @@ def _gelu_rule(d, x, y):
 
 
 sigmoid = _activation(_sigmoid, lambda d, x, y: d * (y * (1 - y)))
-relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__)
+relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__).named("x")
 softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x))
 softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)))
 hard_sigmoid = _activation(
@@ -182,6 +184,12 @@ def log_softmax(x, axis=-1):
     return _log_softmax(x, axis=tuple(axis) if isinstance(axis, list) else axis)
 
 
-def normalize(x, axis=-1):
-    """Bring ``x`` to Euclidean length 1 along ``axis``; zeros stay zeros."""
-    return divide(x, sqrt(maximum(sum(square(x), axis=axis, keepdims=True), backend.epsilon() ** 2)))
+def normalize(x, axis=-1, order=2, epsilon=None):
+    """Bring ``x`` to the norm 1 of an order along ``axis``; zeros stay zeros.
+
+    ``epsilon``, `numbarnn.backend.epsilon` by default, is the least norm that is divided by.
+    """
+    least = backend.epsilon() if epsilon is None else epsilon
+    if order == 2:  # the root of what is not zero: it has a slope everywhere
+        return divide(x, sqrt(maximum(sum(square(x), axis=axis, keepdims=True), least**2)))
+    return divide(x, maximum(norm(x, ord=order, axis=axis, keepdims=True), least))

@@ -28,13 +28,13 @@ _TABLE = {
     np.cumprod: (reduction.cumprod, "a=x axis"),
     np.sort: (reduction.sort, "a=x axis"),
     np.argsort: (reduction.argsort, "a=x axis"),
-    np.diff: (reduction.diff, "a=x n axis"),
+    np.diff: (reduction.diff, "a n axis"),
     np.average: (reduction.average, "a=x axis weights"),
     np.count_nonzero: (reduction.count_nonzero, "a=x axis"),
     np.linalg.norm: (reduction.norm, "x ord axis keepdims"),
     np.round: (elementwise.round, "a=x decimals"),
     np.nan_to_num: (elementwise.nan_to_num, "x nan posinf neginf"),
-    np.isclose: (elementwise.isclose, "a b rtol atol equal_nan"),
+    np.isclose: (elementwise.isclose, "a=x1 b=x2 rtol atol equal_nan"),
     np.transpose: (shaping.transpose, "a=x axes"),
     np.reshape: (shaping.reshape, "a=x shape=newshape newshape"),  # "newshape" before NumPy 2.1
     np.ravel: (shaping.ravel, "a=x"),
@@ -46,7 +46,7 @@ _TABLE = {
     np.flip: (shaping.flip, "m=x axis"),
     np.roll: (shaping.roll, "a=x shift axis"),
     np.split: (shaping.split, "ary=x indices_or_sections axis"),
-    np.stack: (shaping.stack, "arrays=xs axis"),
+    np.stack: (shaping.stack, "arrays=x axis"),
     np.repeat: (shaping.repeat, "a=x repeats axis"),
     np.tril: (shaping.tril, "m=x k"),
     np.triu: (shaping.triu, "m=x k"),
@@ -59,8 +59,8 @@ _TABLE = {
     np.zeros_like: (indexing.zeros_like, "a=x dtype"),
     np.ones_like: (indexing.ones_like, "a=x dtype"),
     np.full_like: (indexing.full_like, "a=x fill_value dtype"),
-    np.tensordot: (linalg.tensordot, "a b axes"),
-    np.outer: (linalg.outer, "a b"),
+    np.tensordot: (linalg.tensordot, "a=x1 b=x2 axes"),
+    np.outer: (linalg.outer, "a=x1 b=x2"),
     np.trace: (linalg.trace, "a=x offset axis1 axis2"),
 }
 
@@ -111,9 +111,7 @@ def _clip(a, a_min=None, a_max=None, *, min=None, max=None):
 
 
 def _pad(array, pad_width, mode="constant", *, constant_values=0):
-    if mode != "constant":
-        raise TypeError(f"{protocols.user_line()}: np.pad with mode={mode!r} has no entry in numbarnn.ops")
-    return shaping.pad(array, pad_width, constant_values)
+    return shaping.pad(array, pad_width, mode, constant_values)
 
 
 def _einsum(subscripts, *operands, optimize=False):
@@ -137,7 +135,7 @@ _OTHERS = {
     np.hstack: shaping.hstack,
     np.size: _size,
     np.ndim: shaping.ndim,
-    np.copy: lambda a: elementwise.identity(a),
+    np.copy: lambda a: elementwise.same(a),
     np.result_type: lambda *xs: np.result_type(*(x.dtype if isinstance(x, protocols.ArrayLike) else x for x in xs)),
 }
 

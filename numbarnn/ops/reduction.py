@@ -313,13 +313,13 @@ def count_nonzero(x, axis=None):
     return sum(cast(not_equal(x, 0), np.intp), axis=axis)
 
 
-def diff(x, n=1, axis=-1):
+def diff(a, n=1, axis=-1):
     """Return the differences of neighbours along ``axis``, taken ``n`` times."""
-    x, axis = _along(x, axis)
+    a, axis = _along(a, axis)
     lead = (slice(None),) * axis
     for _ in range(operator.index(n)):
-        x = x[(*lead, slice(1, None))] - x[(*lead, slice(None, -1))]
-    return x
+        a = a[(*lead, slice(1, None))] - a[(*lead, slice(None, -1))]
+    return a
 
 
 def norm(x, ord=None, axis=None, keepdims=False):

@@ -257,10 +257,10 @@ def concatenate(xs, axis=-1):
     return _concatenate(*(x if hasattr(x, "dtype") else np.asarray(x) for x in xs), axis=operator.index(axis))
 
 
-def stack(xs, axis=0):
-    """Join values of one shape along a new axis."""
-    xs = [x if hasattr(x, "dtype") else np.asarray(x) for x in xs]
-    return concatenate([expand_dims(x, axis) for x in xs], axis)
+def stack(x, axis=0):
+    """Join the values of one shape that ``x`` lists along a new axis."""
+    values = [value if hasattr(value, "dtype") else np.asarray(value) for value in x]
+    return concatenate([expand_dims(value, axis) for value in values], axis)
 
 
 def vstack(xs):
@@ -303,10 +303,12 @@ def split(x, indices_or_sections, axis=0):
     return [getitem(x, (slice(None),) * axis + (slice(start, end),)) for start, end in _cuts(lengths[axis], sections)]
 
 
-def pad(x, pad_width, constant_value=0):
-    """Surround ``x`` with a constant; ``pad_width`` is as in ``np.pad``: (before, after) for each axis."""
+def pad(x, pad_width, mode="constant", constant_values=None):
+    """Surround ``x`` with a constant, 0 by default; ``pad_width`` as in ``np.pad``: (before, after) for each axis."""
+    if mode != "constant":
+        raise TypeError(f"{user_line()}: pad with mode={mode!r} has no entry in numbarnn.ops, only 'constant' has")
     widths = np.broadcast_to(np.asarray(pad_width), (len(shape(x)), 2)).tolist()
-    return _pad(x, widths=tuple(map(tuple, widths)), constant=constant_value)
+    return _pad(x, widths=tuple(map(tuple, widths)), constant=0 if constant_values is None else constant_values)
 
 
 def _pad_gradient(node, d):
