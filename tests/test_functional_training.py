@@ -166,6 +166,7 @@ def test_what_names_no_output(data):
     for arguments, message in (
         ({"loss": {"r": "mse"}}, "`loss` has an entry for 'r', but the outputs are named .'p', 'q'.]?"),
         ({"loss": "mse", "loss_weights": {"r": 1.0}}, "`loss_weights` has an entry for 'r'"),
+        ({"loss": "mse", "loss_weights": 2.0}, "`loss_weights` of a model with 2 outputs must be a list, or a dict"),
         ({"loss": "mse", "metrics": {"r": ["mae"]}}, "`metrics` has an entry for 'r'"),
         ({"loss": ["mse"]}, "`loss` must have one entry for each of 2 outputs. Received: 1"),
         ({"loss": "mse", "metrics": [["mae"]]}, "`metrics` must have one entry for each of 2 outputs"),

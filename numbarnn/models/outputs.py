@@ -197,9 +197,8 @@ def resolve_losses(loss, loss_weights, names, targets, predictions):
         If `loss` or `loss_weights` does not fit the outputs, or must be chosen by targets that are not there.
     """
     count = len(predictions)
-    specs = _per_output(loss, names, count, "loss")
-    if count > 1 and loss is not None and not isinstance(loss, (list, tuple, dict)):
-        specs = [loss] * count
+    for_all = loss is None or not isinstance(loss, (list, tuple, dict))
+    specs = [loss] * count if for_all else _per_output(loss, names, count, "loss")
     factors = _per_output(loss_weights, names, count, "loss_weights")
     objects = []
     for number, spec in enumerate(specs):
@@ -310,4 +309,9 @@ def _per_output(given, names, count, argument):
                 f"`{argument}` must have one entry for each of {count} outputs. Received: {len(given)} entries"
             )
         return list(given)
-    return [given] + [None] * (count - 1)
+    if count > 1:
+        raise ValueError(
+            f"`{argument}` of a model with {count} outputs must be a list, or a dict by their names {list(names)}. "
+            f"Received: {given!r}"
+        )
+    return [given]
