@@ -7,11 +7,11 @@ import numpy as np
 from .. import ops
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .base import Layer
-from .cell_protocol import output_size_of, sizes_of
+from .cell_protocol import output_size_of, output_sizes_of, sizes_of
 from .fused import run_abreast
 from .masks import get_mask
-from .nests import map_nest
-from .rnn import RNN, call_arguments
+from .nests import is_shape, leaves_of, map_nest, map_shapes, pack_like
+from .rnn import RNN, call_arguments, listed
 from .wrapper import Wrapper
 
 __all__ = ["Bidirectional"]
@@ -77,6 +77,7 @@ class Bidirectional(Wrapper):
             )
         # The weights are those of the two layers made from it.
         self._set_untracked("layer", None)
+        self._set_untracked("_num_constants", getattr(layer, "_num_constants", None))
         super().__init__(layer, weights=weights, **{"trainable": getattr(layer, "trainable", True), **kwargs})
         absent = [name for name in ("go_backwards", "return_sequences", "return_state") if not hasattr(layer, name)]
         if absent:
@@ -122,7 +123,7 @@ class Bidirectional(Wrapper):
         paths = [getattr(layer, "kernel_path", "program") for layer in self._both]
         return "kernel" if paths == ["kernel", "kernel"] else "program"
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         """Build both layers."""
         for layer in self._both:
             if not layer.built:
@@ -138,7 +139,7 @@ class Bidirectional(Wrapper):
     # -- calling ------------------------------------------------------------------------------------------------
 
     def __call__(self, sequences, /, *args, **kwargs):
-        """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
+        """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         states = kwargs.get("initial_state")
         if states is not None:
@@ -150,7 +151,7 @@ class Bidirectional(Wrapper):
                 )
         return super().__call__(sequences, **kwargs)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None, constants=None):
         """Run over time in both directions.
 
         Parameters
@@ -166,6 +167,8 @@ class Bidirectional(Wrapper):
             True where a new sequence begins within a row: the states going forwards are set to zero before that
             timestep, those going backwards before the one in front of it, which is the last of the sequence before.
             So each sequence gets what it would alone. No gradient flows across.
+        constants : list of arrays, optional
+            For both layers; see `RNN`.
 
         Returns
         -------
@@ -183,23 +186,26 @@ class Bidirectional(Wrapper):
         halves = (None, None) if initial_state is None else self._halves(initial_state)
         calls = []
         for layer, own in zip(self._both, halves, strict=True):
-            given = {"initial_state": own, "mask": mask, "training": training, "reset": reset}
+            given = {"initial_state": own, "mask": mask, "training": training, "reset": reset, "constants": constants}
             if reset is not None and layer.go_backwards:
                 given["reset"] = _seen_backwards(reset, axis)
             calls.append(given)
-        y, y_rev = self._run(sequences, calls)
-        states = []
+        if constants is not None:
+            self._num_constants = len(constants) if isinstance(constants, (list, tuple)) else 1
+        both, states = self._run(sequences, calls), []
         if self.return_state:
-            (y, *states), (y_rev, *more) = y, y_rev
-            states += more
-        y, y_rev = self._working(y), self._working(y_rev)
+            for i, (result, layer) in enumerate(zip(both, self._both, strict=True)):
+                count = _output_count(layer)
+                both[i] = result[0] if count is None else result[:count]
+                states += result[1 if count is None else count :]
+        y, y_rev = (map_nest(self._working, result) for result in both)
         if self.return_sequences:
-            y_rev = ops.flip(y_rev, axis)
-        merged = self._merge(y, y_rev)
+            y_rev = map_nest(lambda x: ops.flip(x, axis), y_rev)
         states = [map_nest(self._working, state) for state in states]
         if self.merge_mode is None:
-            return [*merged, *states]
-        return [merged, *states] if self.return_state else merged
+            return [*listed(y), *listed(y_rev), *states]
+        merged = pack_like(y, [self._merge(*pair) for pair in zip(leaves_of(y), leaves_of(y_rev), strict=True)])
+        return [*listed(merged), *states] if self.return_state else merged
 
     def _run(self, sequences, calls):
         """Return what both layers do."""
@@ -231,7 +237,7 @@ class Bidirectional(Wrapper):
             return y + y_rev
         if self.merge_mode == "ave":
             return (y + y_rev) / 2
-        return y * y_rev if self.merge_mode == "mul" else [y, y_rev]
+        return y * y_rev
 
     # -- states -------------------------------------------------------------------------------------------------
 
@@ -295,27 +301,38 @@ class Bidirectional(Wrapper):
 
     def compute_mask(self, inputs, previous_mask=None):
         """Return the mask of the inputs for sequences, None for all else."""
-        if isinstance(previous_mask, (list, tuple)):
-            previous_mask = previous_mask[0]
-        mask = previous_mask if self.return_sequences else None
-        masks = [mask, mask] if self.merge_mode is None else [mask]
-        if self.return_state:
-            masks += [None] * sum(self._state_counts)
-        return masks if len(masks) > 1 else mask
-
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
-        """Return the shape of the output, or the shapes of outputs and states."""
-        (out, *states), (out_rev, *states_rev) = (
-            layer.compute_output_shape(sequences_shape)
-            if self.return_state
-            else [layer.compute_output_shape(sequences_shape)]
-            for layer in self._both
-        )
+        mask = next((m for m in leaves_of(previous_mask) if m is not None), None) if self.return_sequences else None
+        outputs = output_sizes_of(self.forward_layer.cell) if isinstance(self.forward_layer, RNN) else 0
+        masks = map_nest(lambda _: mask, outputs)
         if self.merge_mode is None:
-            return [out, out_rev, *states, *states_rev]
+            masks = [*listed(masks), *listed(masks)]
+        if self.return_state:
+            masks = [*listed(masks), *[None] * sum(self._state_counts)]
+        return masks
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None, constants_shape=None):
+        """Return the shape of the output, or the shapes of outputs and states."""
+        both, states = [layer.compute_output_shape(sequences_shape) for layer in self._both], []
+        if self.return_state:
+            for i, (result, layer) in enumerate(zip(both, self._both, strict=True)):
+                count = _output_count(layer)
+                both[i] = result[0] if count is None else list(result[:count])
+                states += result[1 if count is None else count :]
+        if self.merge_mode is None:
+            return [
+                *([both[0]] if is_shape(both[0]) else both[0]),
+                *([both[1]] if is_shape(both[1]) else both[1]),
+                *states,
+            ]
+        out = both[0]
         if self.merge_mode == "concat":
-            out = (*out[:-1], out[-1] + out_rev[-1])
-        return [out, *states, *states_rev] if self.return_state else out
+            others = []
+            map_shapes(others.append, both[1])
+            others = iter(others)
+            out = map_shapes(lambda shape: (*shape[:-1], shape[-1] + next(others)[-1]), out)
+        if not self.return_state:
+            return out
+        return [*([out] if is_shape(out) else listed(out)), *states]
 
     def get_config(self):
         """Return the arguments that make this layer again."""
@@ -323,6 +340,8 @@ class Bidirectional(Wrapper):
         for name, layer in zip(("layer", "backward_layer"), self._both, strict=True):
             config[name] = serialize_keras_object(layer)
             config[name].pop("build_config", None)  # both are built here, under this layer's name
+        if self._num_constants is not None:
+            config["num_constants"] = self._num_constants
         return config
 
     @classmethod
@@ -342,7 +361,17 @@ class Bidirectional(Wrapper):
             New, without weights.
         """
         backward = deserialize_keras_object(config.get("backward_layer"), custom_objects=custom_objects)
-        return super().from_config({**config, "backward_layer": backward}, custom_objects)
+        config = {**config, "backward_layer": backward}
+        constants = config.pop("num_constants", None)
+        layer = super().from_config(config, custom_objects)
+        layer._num_constants = constants
+        return layer
+
+
+def _output_count(layer):
+    """Return how many outputs of a layer come in a list together with its states; None for a single one."""
+    outputs = output_sizes_of(layer.cell) if isinstance(layer, RNN) else None
+    return len(outputs) if isinstance(outputs, (list, tuple)) else None
 
 
 def _has_parts(layer):

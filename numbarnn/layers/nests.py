@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["is_shape", "is_values", "leaves_of", "map_nest", "pack_like", "shape_of"]
+__all__ = ["first_shape", "is_shape", "is_values", "leaves_of", "map_nest", "map_shapes", "pack_like", "shape_of"]
 
 
 def map_nest(fn, nest):
@@ -56,6 +56,23 @@ def pack_like(nest, flat):
 def is_shape(x):
     """Say whether something is one shape: a list or tuple of lengths, None among them."""
     return isinstance(x, (list, tuple)) and all(n is None or isinstance(n, (int, np.integer)) for n in x)
+
+
+def map_shapes(fn, nest):
+    """Return a nest of shapes with the results of `fn` on each shape."""
+    if is_shape(nest):
+        return fn(tuple(nest))
+    if isinstance(nest, dict):
+        return type(nest)((key, map_shapes(fn, value)) for key, value in nest.items())
+    items = [map_shapes(fn, item) for item in nest]
+    return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
+
+
+def first_shape(shapes):
+    """Return the first shape of a nest of them."""
+    found = []
+    map_shapes(found.append, shapes)
+    return found[0]
 
 
 def shape_of(nest):

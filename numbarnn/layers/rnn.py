@@ -13,14 +13,22 @@ from .. import graph, ops
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
-from .cell_protocol import first_states, flatten_states, nest_states, output_size_of, sizes_of
+from .cell_protocol import (
+    first_states,
+    flatten_states,
+    lengths_of,
+    nest_states,
+    output_sizes_of,
+    sizes_of,
+    takes_constants,
+)
 from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
-from .nests import leaves_of, map_nest
+from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
 
-__all__ = ["RNN", "call_arguments"]
+__all__ = ["RNN", "call_arguments", "listed"]
 
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
@@ -41,9 +49,13 @@ class RNN(Layer):
     Parameters
     ----------
     cell : Layer or other object, or list of them
-        With ``call(inputs, states, training) -> (output, new_states)``, a `state_size` (int, or list with an entry for
-        each state) and, optionally, an `output_size` and ``get_initial_state(batch_size=...)``. A list becomes
-        `StackedRNNCells`.
+        With ``call(inputs, states) -> (output, new_states)``, where `training` and `constants` are passed to a `call`
+        that has such parameters; a `state_size` and, where outputs are not like the first state, an `output_size`: an
+        int, a `numbarnn.TensorShape` for arrays of more axes, or a list, tuple or dict of these with an entry for each;
+        and, optionally, ``get_initial_state(inputs, batch_size, dtype)``. A list becomes `StackedRNNCells`.
+        `call` is run once on symbols, differentiated and repeated. A cell that has a
+        ``backward(d_output, d_states, inputs, states, saved) -> (d_inputs, d_states, d_weights)`` gives the gradient
+        itself: its `call` returns a third value, `saved`; both run on arrays, at each step.
     return_sequences : bool
         Return the output at each timestep, not only the last.
     return_state : bool
@@ -116,6 +128,7 @@ class RNN(Layer):
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.
         self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
+        self._set_untracked("_num_constants", None)
         # Of a stateful layer: its states, flat, and for each row whether it is at its start, where a given
         # `initial_state` counts.
         self._set_untracked("_state_variables", None)
@@ -141,14 +154,19 @@ class RNN(Layer):
 
     # -- building -----------------------------------------------------------------------------------------------
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         """Build the cell and make the states of a stateful layer."""
-        shape = self._batch_major(tuple(sequences_shape))
+        if not is_shape(sequences_shape) and self.kernel_path == "kernel":
+            raise ValueError(
+                f"The cell of layer '{self.name}' takes one array at each timestep, not a nest. Received inputs with "
+                f"shapes {sequences_shape}"
+            )
+        shapes = map_shapes(self._batch_major, sequences_shape)
         if isinstance(self.cell, Layer) and not self.cell.built:
-            self.cell.build((shape[0], *shape[2:]))
+            self.cell.build(map_shapes(lambda shape: (shape[0], *shape[2:]), shapes))
         if self.stateful:
-            self._make_states(shape)
-        self.input_spec = InputSpec(shape=(None, None, *shape[2:]))
+            self._make_states(first_shape(shapes))
+        self.input_spec = map_shapes(lambda shape: InputSpec(shape=(None, None, *shape[2:])), shapes)
 
     def _make_states(self, shape):
         batch = shape[0]
@@ -173,13 +191,14 @@ class RNN(Layer):
     # -- calling ------------------------------------------------------------------------------------------------
 
     def __call__(self, sequences, /, *args, **kwargs):
-        """Run over `sequences`; a list is ``[sequences, *initial_state]``."""
+        """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         return super().__call__(sequences, **kwargs)
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
-            kwargs["initial_state"] = self._fitting_start(kwargs["initial_state"], self._batch_major(first.shape)[0])
+            batch = self._batch_major(leaves_of(first)[0].shape)[0]
+            kwargs["initial_state"] = self._fitting_start(kwargs["initial_state"], batch)
         return super()._call_functional(first, args, kwargs, training)
 
     def _fitting_start(self, initial_state, batch):
@@ -194,7 +213,7 @@ class RNN(Layer):
         states = [s if hasattr(s, "shape") else np.asarray(s) for s in states]
         for state, size in zip(states, sizes, strict=True):
             shape = tuple(state.shape)
-            fits = len(shape) == 2 and shape[1] == size and (batch is None or shape[0] in (None, batch))
+            fits = len(shape) > 0 and shape[1:] == lengths_of(size) and (batch is None or shape[0] in (None, batch))
             if not fits:
                 spec = [tuple(s.shape) for s in states]
                 raise ValueError(
@@ -203,31 +222,35 @@ class RNN(Layer):
                 )
         return states
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None, constants=None):
         """Run over time.
 
         Parameters
         ----------
-        sequences : array or Tensor, shape (batch, timesteps, ...)
+        sequences : array or Tensor, shape (batch, timesteps, ...), or nest of them
         initial_state : list of arrays (batch, size), optional
-            Zeros by default. A stateful layer takes it only at its start.
+            Nested like `states`, or one after the other. Zeros by default. A stateful layer takes it only at its start.
         mask : array, shape (batch, timesteps), optional
             True where a timestep counts; elsewhere states stay as they are.
         training : bool
             Whether dropout is active.
         reset : array, shape (batch, timesteps), optional
             True where the states of a row are set to zero before the timestep. No gradient flows across.
+        constants : list of arrays, optional
+            The same at each timestep; for cells whose `call` has a parameter `constants`.
 
         Returns
         -------
         array or Tensor, shape (batch, timesteps, size) or (batch, size), or list of it and the last states
+            A nest of outputs is nested like the cell's `output_size`; together with states, its items are in the list.
 
         Raises
         ------
         ValueError
-            For no timesteps, a mask of another shape, or another batch size than a stateful layer has.
+            For no timesteps, a mask of another shape, another batch size than a stateful layer has, or constants that
+            the cell does not take.
         """
-        run = self._begin(sequences, initial_state, mask, training, reset)
+        run = self._begin(sequences, initial_state, mask, training, reset, constants)
         if getattr(self.cell, "fused_cell", None) is not None:  # what `_passes` would come to, the short way
             out, states = run_cells([run])[0]
         else:
@@ -237,44 +260,72 @@ class RNN(Layer):
     # A call in three parts, for `Bidirectional` to begin two layers, run both at once and end both: what is wrong comes
     # out at the beginning, states are recorded at the end.
 
-    def _begin(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+    def _begin(self, sequences, initial_state=None, mask=None, training=False, reset=None, constants=None):
         """Check the arguments of a call; return what is to be run as a `CellRun`, batch first, its states flat."""
-        timesteps = sequences.shape[0 if self.time_major else 1]
+        first = leaves_of(sequences)[0]
+        if isinstance(sequences, (list, tuple, dict)):
+            self._check_nest(sequences)
+        if constants is not None:
+            constants = self._checked_constants(constants)
+        timesteps = first.shape[0 if self.time_major else 1]
         if timesteps == 0:
             raise ValueError(
-                f"Layer '{self.name}' needs at least one timestep. Received input with shape {sequences.shape}"
+                f"Layer '{self.name}' needs at least one timestep. Received input with shape {first.shape}"
             )
         if self.unroll and timesteps is None:
             raise ValueError(
                 "Cannot unroll a RNN if the time dimension is undefined. Pass `input_shape=(timesteps, features)` or "
-                f"`Input(shape=(timesteps, features))`. Received input with shape {sequences.shape}"
+                f"`Input(shape=(timesteps, features))`. Received input with shape {first.shape}"
             )
         if initial_state is not None:
-            initial_state = self._fitting_start(initial_state, self._batch_major(sequences.shape)[0])
-        sequences = self._working(sequences)
-        mask, reset = self._flags("mask", mask, sequences), self._flags("reset", reset, sequences)
-        if self.time_major:
-            sequences = _swap(sequences)
+            initial_state = self._fitting_start(initial_state, self._batch_major(first.shape)[0])
+        mask, reset = self._flags("mask", mask, first), self._flags("reset", reset, first)
+        if sequences is first:  # what is nearly always passed
+            sequences = self._working(sequences)
+            first = sequences = _swap(sequences) if self.time_major else sequences
+        else:
+            sequences = map_nest(self._working, sequences)
+            sequences = map_nest(_swap, sequences) if self.time_major else sequences
+            first = leaves_of(sequences)[0]
         return CellRun(
             self.cell,
             sequences,
-            self._first_states(sequences, initial_state),
+            self._first_states(first, initial_state),
             mask=mask,
             reset=reset,
+            constants=constants,
             training=training,
             backwards=self.go_backwards,
             return_sequences=self.return_sequences,
             zero_output=self.zero_output_for_mask,
         )
 
+    def _check_nest(self, sequences):
+        """Refuse sequences that cannot be gone through together."""
+        shapes = [tuple(x.shape) for x in leaves_of(sequences)]
+        for shape in shapes[1:]:
+            if len(shape) < 2 or any(
+                a is not None and b is not None and a != b for a, b in zip(shape[:2], shapes[0][:2], strict=True)
+            ):
+                raise ValueError(
+                    f"All inputs of layer '{self.name}' must have the same batch size and number of timesteps. "
+                    f"Received inputs with shapes {shapes}"
+                )
+
+    def _checked_constants(self, constants):
+        """Return the constants as a list; refuse them where no cell takes any."""
+        if not any(map(takes_constants, getattr(self.cell, "cells", [self.cell]))):
+            raise ValueError(f"RNN cell {self.cell} does not support constants. Received: constants={constants}")
+        constants = list(constants) if isinstance(constants, (list, tuple)) else [constants]
+        self._num_constants = len(constants)
+        given = [c if hasattr(c, "shape") else np.asarray(c) for c in constants]
+        return [self._working(c) if c.dtype.kind == "f" else c for c in given]
+
     def _passes(self, run):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
         if cells is None:
-            out, states = step_by_step(run, self)
-            if self.stateful:
-                self._check_last(states)
-            return out, states
+            return step_by_step(run, self)
         if cells[0] is self.cell:
             return (yield run)
         parts = [None] * len(cells) if run.states is None else self.cell.split_states(run.states)
@@ -296,11 +347,11 @@ class RNN(Layer):
     def _end(self, out, states):
         """Record the last states of a stateful layer; return what its call returns."""
         if self.time_major and self.return_sequences:
-            out = _swap(out)
-        out, shown = self._working(out), [self._working(state) for state in states]
+            out = map_nest(_swap, out)
+        out, shown = map_nest(self._working, out), [self._working(state) for state in states]
         if self.stateful:
             self._record(states)
-        return [out, *nest_states(sizes_of(self.cell), shown)] if self.return_state else out
+        return [*listed(out), *nest_states(sizes_of(self.cell), shown)] if self.return_state else out
 
     def _flags(self, name, flags, sequences):
         """Bring a mask into the form that the kernels take: bool, (batch, timesteps)."""
@@ -337,8 +388,7 @@ class RNN(Layer):
         recorded = [self._working(variable) for variable in self._state_variables]
         if initial_state is None:
             return recorded
-        fresh = ops.expand_dims(self._fresh, -1)
-        return [ops.where(fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
+        return [_by_row(self._fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
 
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
@@ -357,8 +407,8 @@ class RNN(Layer):
         if batch is not None:
             return states
         # As many rows as the inputs will have.
-        column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 2), slice(1))])
-        return [state + column for state in states]
+        column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 1))])
+        return [state + ops.expand_dims(column, tuple(range(1, len(state.shape)))) for state in states]
 
     # -- states -------------------------------------------------------------------------------------------------
 
@@ -369,17 +419,6 @@ class RNN(Layer):
         if variables is None:
             return None
         return nest_states(sizes_of(self.cell), [_frozen(variable) for variable in variables])
-
-    def _check_last(self, states):
-        """Refuse states that cannot be recorded."""
-        for number, (state, variable) in enumerate(zip(states, self._state_variables, strict=True)):
-            if len(state.shape) != 2 or any(
-                a is not None and a != b for a, b in zip(state.shape, variable.shape, strict=True)
-            ):
-                raise ValueError(
-                    f"State {number} that the cell of stateful layer '{self.name}' returned must have shape "
-                    f"{variable.shape}; got {tuple(state.shape)}"
-                )
 
     def _record(self, states):
         for state, variable in zip(states, self._state_variables, strict=True):
@@ -426,7 +465,7 @@ class RNN(Layer):
                     f"layer {self.name} keeps states of. Received: dtype {mask.dtype}, shape {mask.shape}"
                 )
             fresh = ops.where(mask, fresh, self._fresh)
-            values = [ops.where(mask[:, None], value, v) for value, v in zip(values, variables, strict=True)]
+            values = [_by_row(mask, value, v) for value, v in zip(values, variables, strict=True)]
         return values, fresh
 
     def _fitting(self, states):
@@ -473,24 +512,26 @@ class RNN(Layer):
 
     def compute_mask(self, inputs, previous_mask=None):
         """Return the mask of the inputs for sequences, None for all else."""
-        if isinstance(previous_mask, (list, tuple)):
-            previous_mask = previous_mask[0]
-        mask = previous_mask if self.return_sequences else None
-        return [mask] + [None] * len(sizes_of(self.cell)) if self.return_state else mask
+        mask = _one_mask(previous_mask) if self.return_sequences else None
+        masks = map_nest(lambda _: mask, output_sizes_of(self.cell))
+        return [*listed(masks), *[None] * len(sizes_of(self.cell))] if self.return_state else masks
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
-        """Return the shape of the output, or the shapes of output and states."""
-        if isinstance(sequences_shape, list):
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None, constants_shape=None):
+        """Return the shape of the output, or the shapes of output and states; nested as these are."""
+        if isinstance(sequences_shape, list) and not is_shape(sequences_shape):
             sequences_shape = sequences_shape[0]
-        batch, timesteps = self._batch_major(tuple(sequences_shape))[:2]
-        size = output_size_of(self.cell)
-        if self.return_sequences:
-            out = (timesteps, batch, size) if self.time_major else (batch, timesteps, size)
-        else:
-            out = (batch, size)
+        batch, timesteps = self._batch_major(first_shape(sequences_shape))[:2]
+
+        def shape(size):
+            if not self.return_sequences:
+                return (batch, *lengths_of(size))
+            return (*((timesteps, batch) if self.time_major else (batch, timesteps)), *lengths_of(size))
+
+        out = map_nest(shape, output_sizes_of(self.cell))
         if not self.return_state:
             return out
-        return [out, *map_nest(lambda size: (batch, size), sizes_of(self.cell))]
+        states = map_nest(lambda size: (batch, *lengths_of(size)), sizes_of(self.cell))
+        return [*([out] if is_shape(out) else listed(out)), *states]
 
     def _loop_config(self):
         config = {
@@ -501,7 +542,11 @@ class RNN(Layer):
             "unroll": self.unroll,
             "zero_output_for_mask": self.zero_output_for_mask,
         }
-        return {**config, "time_major": True} if self.time_major else config
+        if self.time_major:
+            config["time_major"] = True
+        if self._num_constants is not None:
+            config["num_constants"] = self._num_constants
+        return config
 
     def get_config(self):
         """Return the arguments that make this layer again."""
@@ -513,21 +558,29 @@ class RNN(Layer):
         config = dict(config)
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
-        return cls(**config)
+        constants = config.pop("num_constants", None)
+        layer = cls(**config)
+        layer._num_constants = constants
+        return layer
 
 
 def call_arguments(layer, sequences, args, kwargs):
     """Return the inputs and the other arguments of a recurrent layer's call, however they came, by name."""
     layer._check_super_called()
     if isinstance(sequences, list):
-        if not sequences or not hasattr(sequences[0], "shape"):
+        if not sequences or not is_values(sequences[0]):
             raise TypeError(
                 f"The inputs of layer '{layer.name}' must be an array, or a list [array, *initial_state] of arrays. "
                 "Received a list of Python values: pass np.asarray(inputs)"
             )
         sequences, *states = sequences
+        count = layer._num_constants or 0
+        if count and kwargs.get("constants") is None and len(states) >= count:
+            states, kwargs["constants"] = states[:-count], states[-count:]
     else:
         states = []
+    if isinstance(sequences, (tuple, dict)) and isinstance(layer.input_spec, InputSpec) and not layer.built:
+        layer.input_spec = map_nest(lambda _: InputSpec(min_ndim=2), sequences)
     names = layer._call_info.names[1:]
     if len(args) > len(names):
         raise TypeError(f"The call of layer '{layer.name}' takes {1 + len(names)} arguments, got {1 + len(args)}")
@@ -543,11 +596,28 @@ def call_arguments(layer, sequences, args, kwargs):
             )
         kwargs["initial_state"] = states
     mask = kwargs.get("mask")
-    if isinstance(mask, (list, tuple)) and mask and (mask[0] is None or hasattr(mask[0], "shape")):
-        kwargs["mask"] = mask[0]  # Keras: one mask for each of [inputs, *initial_state]
+    if isinstance(mask, dict) or (
+        isinstance(mask, (list, tuple)) and any(hasattr(m, "shape") for m in leaves_of(mask))
+    ):
+        kwargs["mask"] = _one_mask(mask)  # Keras: one mask for each of [inputs, *initial_state], or of a nest of inputs
     elif isinstance(mask, (list, tuple)):
         kwargs["mask"] = np.asarray(mask)
     return sequences, kwargs
+
+
+def _one_mask(masks):
+    """Return the mask of a nest of inputs: the first that there is, for one mask counts for all of them."""
+    return next((mask for mask in leaves_of(masks) if mask is not None), None)
+
+
+def listed(outputs):
+    """Return one output, or the outputs of a list or tuple, as a list."""
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def _by_row(flags, x, other):
+    """Return the rows of `x` where the flags are set, elsewhere those of `other`."""
+    return ops.where(ops.expand_dims(flags, tuple(range(1, len(x.shape)))), x, other)
 
 
 def _frozen(variable):

@@ -1,9 +1,18 @@
 """`StackedRNNCells`: cells on top of each other as one cell."""
 
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
+from ..tensor_shape import TensorShape
 from .base import Layer
-from .cell_protocol import call_cell, first_states, flatten_states, nest_states, output_size_of, sizes_of
-from .nests import leaves_of
+from .cell_protocol import (
+    call_cell,
+    first_states,
+    flatten_states,
+    lengths_of,
+    nest_states,
+    output_sizes_of,
+    sizes_of,
+)
+from .nests import first_shape, leaves_of, map_nest
 
 __all__ = ["StackedRNNCells"]
 
@@ -73,7 +82,11 @@ class StackedRNNCells(Layer):
     @property
     def output_size(self):
         """The output size of the last cell."""
-        return output_size_of(self.cells[-1])
+        size = getattr(self.cells[-1], "output_size", None)
+        if size is None:
+            size = output_sizes_of(self.cells[-1])
+            return size if isinstance(size, int) else TensorShape(size)
+        return size
 
     @property
     def fused_cells(self):
@@ -98,17 +111,20 @@ class StackedRNNCells(Layer):
         for cell in self.cells:
             if isinstance(cell, Layer) and not cell.built:
                 cell.build(input_shape)
-            input_shape = (input_shape[0], output_size_of(cell))
+            batch = first_shape(input_shape)[0]
+            input_shape = map_nest(lambda size, batch=batch: (batch, *lengths_of(size)), output_sizes_of(cell))
 
-    def call(self, inputs, states, training=False):
+    def call(self, inputs, states, training=False, constants=None):
         """One step of all cells.
 
         Parameters
         ----------
-        inputs : array or Tensor, shape (batch, features)
+        inputs : array or Tensor, shape (batch, features), or nest of them
         states : list
             Nested like `state_size`, or one after the other.
         training : bool
+            Passed to those cells whose `call` takes it.
+        constants : list of arrays, optional
             Passed to those cells whose `call` takes it.
 
         Returns
@@ -129,7 +145,7 @@ class StackedRNNCells(Layer):
                 f"Cell '{self.name}' has {len(leaves_of(sizes))} states, but it was called with {len(flat)} of them"
             )
         for cell, own in zip(self.cells, self.split_states(flat), strict=True):
-            inputs, new = call_cell(cell, inputs, own, training)
+            inputs, new = call_cell(cell, inputs, own, training, constants)
             parts.append(new)
         return inputs, nest_states(sizes, self.join_states(parts))
 
