@@ -230,8 +230,8 @@ class Recorder:
             while len(self.signatures) >= _MAX_SIGNATURES:
                 self.signatures.pop(next(iter(self.signatures)))
             self.signatures[key] = recorded
-            if any(type(x) not in _PLAIN for x in leaves if not isinstance(x, np.ndarray)):
-                self.held = [*self.held, *leaves]  # known by their ids
+            # What is known by its id must stay alive.
+            self.held = [*self.held, *(x for x in leaves if not isinstance(x, np.ndarray) and type(x) not in _PLAIN)]
         return self._run(recorded, leaves, masks)
 
     def _count(self, arrays):

@@ -124,7 +124,7 @@ class ArrayLike:
 
     def __getattr__(self, name):
         # Reached only where there is no such attribute.
-        if name.startswith("__") or not hasattr(np.ndarray, name):
+        if name.startswith("__") or not hasattr(np.ndarray, name) or "shape" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         raise AttributeError(
             f"{user_line()}: {self!r} is no array and has no {name}; {_WAY_OUT}, which return new values"

@@ -117,10 +117,25 @@ nest = SimpleNamespace(
 )
 
 
+# What scripts ask TensorFlow for, and what does it here.
+_INSTEAD = {
+    "GradientTape": "numbarnn.value_and_grad",
+    "Variable": "numbarnn.Variable",
+    "concat": "numbarnn.ops.concatenate",
+    "constant": "numbarnn.ops.convert_to_tensor",
+    "function": "nothing: functions are traced where that is of use",
+    "gather": "numbarnn.ops.take",
+    "reduce_max": "numbarnn.ops.max",
+    "reduce_mean": "numbarnn.ops.mean",
+    "reduce_min": "numbarnn.ops.min",
+    "reduce_sum": "numbarnn.ops.sum",
+}
+
+
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
-    where = next(
+    where = _INSTEAD.get(name) or next(
         (f"numbarnn.{room}.{name}" for room in ("ops", "random", "tree") if hasattr(getattr(keras, room), name)), None
     )
     instead = f"use {where}" if where else "see numbarnn.ops, numbarnn.random and numbarnn.tree"

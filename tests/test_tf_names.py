@@ -68,7 +68,13 @@ def test_paths_of_names():
 def test_what_is_not_there_says_what_is():
     with pytest.raises(AttributeError, match=r"no 'concatenate': use numbarnn.ops.concatenate"):
         _ = tf.concatenate
-    with pytest.raises(AttributeError, match=r"has TensorShape, argmax.*no 'function': see numbarnn.ops"):
-        _ = tf.function
+    with pytest.raises(AttributeError, match=r"has TensorShape, argmax.*no 'data': see numbarnn.ops"):
+        _ = tf.data
+    with pytest.raises(AttributeError, match=r"no 'GradientTape': use numbarnn.value_and_grad"):
+        _ = tf.GradientTape
+    for instead in tf._INSTEAD.values():
+        found = keras
+        for part in instead.split(":")[0].split(".")[1:]:
+            found = getattr(found, part)
     with pytest.raises(TypeError, match="unexpected keyword"):
         tf.einsum("i->", np.ones(3), axis=1)

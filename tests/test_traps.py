@@ -12,6 +12,7 @@ from scipy import special
 
 import numbarnn
 from numbarnn import callbacks, layers, losses, models, ops, optimizers, regularizers, value_and_grad
+from numbarnn.graph import Tensor
 from numbarnn.random import SeedGenerator
 from numbarnn.testing import check_gradients
 from numbarnn.variable import Variable
@@ -477,4 +478,6 @@ def test_an_unknown_method_says_where_to_look(way):
     with pytest.raises(AttributeError, match=LINE + ".*nonzero.*numbarnn.ops"):
         compiled(make(lambda self, x: x.nonzero())).fit(x, y, verbose=0)
     variable = Variable(np.ones(2))
+    opaque = Tensor(None, name="saved")  # what a kernel keeps: no shape, no dtype
+    assert not hasattr(opaque, "shape") and not hasattr(opaque, "fill")
     assert not hasattr(variable, "fill") and not hasattr(variable, "no_such_thing")
