@@ -2,6 +2,7 @@
 
 peers      forward and forward + backward against peers, interleaved, each in a process of its own (--against):
            PyTorch with one and with two threads, Keras on TensorFlow, Keras on JAX
+custom     cells that a user wrote, against the same cells in the peers: forward + backward per timestep
 options    every option against the plain layer, forward + backward: ratios of time
 lengths    a right-padded batch of sequences of 1..T timesteps, in no order, against the full batch: ratios of time
 kernels    share of the FMA peak of the matrix product; pointwise part of a step
@@ -101,14 +102,16 @@ class Peer:
         self.name = f"{name} {threads}"
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def times(self, cell, size, what, repeat):
-        """Milliseconds of some calls; None if the peer is not there."""
+    def times(self, request, repeat):
+        """Milliseconds of some calls; None for what the peer cannot express."""
         try:
-            print(cell, *size, what, repeat, file=self.process.stdin, flush=True)
+            print(*request, repeat, file=self.process.stdin, flush=True)
+            answer = self.process.stdout.readline()
         except BrokenPipeError:
-            return None
-        answer = self.process.stdout.readline()
-        return json.loads(answer) if answer else None
+            answer = ""
+        if not answer:
+            sys.exit(f"{self.name} did not answer: is it installed for that Python (--peer-python)?")
+        return json.loads(answer)
 
     def close(self):
         """End the process."""
@@ -116,9 +119,17 @@ class Peer:
         self.process.wait()
 
 
-def beside_peers(problem, cell, size, what, peers, seconds):
+def start_peers(args):
+    """Start the processes that the command line asks for."""
+    return [
+        Peer(args.peer_python.get(name, sys.executable), name, threads)
+        for name in args.against
+        for threads in ((1, 2) if name == "torch" else (2,))
+    ]
+
+
+def beside_peers(function, request, peers, seconds):
     """Run ours and the peers in turns; return {name: (minimum, median)} in ms."""
-    function = getattr(problem, what)
     times = {"ours": []}
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(times["ours"]) < 9:
@@ -128,10 +139,9 @@ def beside_peers(problem, cell, size, what, peers, seconds):
             function()
             times["ours"].append((time.perf_counter() - start) * 1e3)
         for peer in peers:
-            found = peer.times(cell, size, what, 3)
-            if found is None:
-                sys.exit(f"{peer.name} did not answer: is it installed for that Python (--peer-python)?")
-            times.setdefault(peer.name, []).extend(found)
+            found = peer.times(request, 3)
+            if found is not None:
+                times.setdefault(peer.name, []).extend(found)
             time.sleep(0.02)  # threads of the peer may still spin
     return {name: (min(values), sorted(values)[len(values) // 2]) for name, values in times.items()}
 
@@ -139,18 +149,15 @@ def beside_peers(problem, cell, size, what, peers, seconds):
 def peers(args):
     """Against the peers."""
     ratios, rows = {}, {}
-    running = [
-        Peer(args.peer_python.get(name, sys.executable), name, threads)
-        for name in args.against
-        for threads in ((1, 2) if name == "torch" else (2,))
-    ]
+    running = start_peers(args)
     heads = "ours", *(peer.name for peer in running), "ratio", "medians", "GFLOP/s"
     print(f"{'size':15s} {'what':8s} " + " ".join(f"{head[-14:]:>14s}" for head in heads))
     for cell in args.cells:
         for name in args.sizes or BATCHED:
             problem = Problem(SIZES[name], cell)
             for what in ("forward", "train"):
-                found = beside_peers(problem, cell, SIZES[name], what, running, args.seconds)
+                request = cell, *SIZES[name], what
+                found = beside_peers(getattr(problem, what), request, running, args.seconds)
                 mine = found["ours"]
                 # The better of minimum and median for the peers, each as a ratio to ours of the same kind.
                 ratio, median = (min(found[p.name][n] for p in running) / mine[n] for n in (0, 1))
@@ -160,6 +167,25 @@ def peers(args):
                 shown = *(found[key][0] for key in ("ours", *(p.name for p in running))), ratio, median, speed
                 print(f"{cell + ' ' + name:15.15s} {what:8s} " + " ".join(f"{v:14.3f}" for v in shown), flush=True)
         print(f"{cell}: least {min(ratios[cell]):.2f}, geometric mean {math.exp(np.mean(np.log(ratios[cell]))):.2f}")
+    for peer in running:
+        peer.close()
+    return rows
+
+
+def custom(args):
+    """Cells that a user wrote, against the same cells in the peers: forward and backward per timestep."""
+    import custom_cells
+
+    running = start_peers(args)
+    rows = {}
+    for name, (_, timesteps, _) in custom_cells.SIZES.items():
+        found = beside_peers(custom_cells.training(name), (name, "custom"), running, args.seconds)
+        per_step = {who: (least / timesteps * 1e3, median / timesteps * 1e3) for who, (least, median) in found.items()}
+        rows[name] = per_step
+        shown = ", ".join(
+            f"{who} {least:.1f} ({least / per_step['ours'][0]:.2f}x)" for who, (least, _) in per_step.items()
+        )
+        print(f"{name:18s} us per timestep, minima: {shown}", flush=True)
     for peer in running:
         peer.close()
     return rows
@@ -336,7 +362,7 @@ def smallest(args):
 def main():
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = {f.__name__: f for f in (peers, options, lengths, kernels, memory, startup, smallest)}
+    measures = {f.__name__: f for f in (peers, custom, options, lengths, kernels, memory, startup, smallest)}
     parser.add_argument("what", nargs="+", choices=measures)
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
     parser.add_argument("--cells", nargs="+", default=["LSTM", "GRU", "SimpleRNN"], help="default: all three")

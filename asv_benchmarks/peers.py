@@ -2,7 +2,8 @@
 
 PEER is torch, keras-tensorflow or keras-jax. A line ``CELL BATCH TIMESTEPS INPUTS UNITS WHAT REPEAT`` on standard input
 (WHAT: forward, or train for forward and backward with the gradients of inputs and weights, outputs at every step) is
-answered by a JSON list of REPEAT times in ms, after one call that is not timed.
+answered by a JSON list of REPEAT times in ms, after one call that is not timed. ``NAME custom REPEAT`` asks for a cell
+of `custom_cells.py`; null stands for what the peer cannot express.
 """
 
 import functools
@@ -77,7 +78,123 @@ def jax_peer(cell, batch, timesteps, inputs, units):
     }
 
 
+def torch_custom(name, batch, timesteps, size):
+    """Cells of one's own in PyTorch, eagerly."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+
+    def weight(*shape):
+        return (0.1 * torch.randn(shape)).requires_grad_(True)
+
+    if name == "NestedCell":
+        (i1, i2, i3), (u1, u2, u3) = size["i"], size["units"]
+        x1, x2 = torch.randn(batch, timesteps, i1), torch.randn(batch, timesteps, i2, i3)
+        weights = [weight(i1, u1), weight(i2, i3, u2, u3)]
+
+        def total():
+            s1, s2, outs = torch.zeros(batch, u1), torch.zeros(batch, u2, u3), []
+            for t in range(timesteps):
+                o1, o2 = x1[:, t] @ weights[0], torch.einsum("bij,ijkl->bkl", x2[:, t], weights[1])
+                s1, s2 = s1 + o1, s2 + o2
+                outs.append((o1, o2))
+            return sum(torch.stack(parts, 1).sum() for parts in zip(*outs, strict=True))
+
+    else:
+        inputs, units = size["inputs"], size["units"]
+        x = torch.randn(batch, timesteps, inputs)
+        gates = 1 if name == "MinimalRNNCell" else 4
+        weights = [weight(inputs, gates * units), weight(units, gates * units), weight(3, units)]
+        if gates == 1:
+            weights.pop()
+
+        def total():
+            h, c, outs = torch.zeros(batch, units), torch.zeros(batch, units), []
+            for t in range(timesteps):
+                z = x[:, t] @ weights[0] + h @ weights[1]
+                if gates == 1:
+                    h = z
+                else:
+                    i, f, g, o = z.chunk(4, -1)
+                    p = weights[2]
+                    new = torch.sigmoid(f + p[1] * c) * c + torch.sigmoid(i + p[0] * c) * torch.tanh(g)
+                    c, h = new, torch.sigmoid(o + p[2] * new) * torch.tanh(new)
+                outs.append(h)
+            return torch.stack(outs, 1).sum()
+
+    def train():
+        for w in weights:
+            w.grad = None
+        total().backward()
+
+    return train
+
+
+def keras_custom(name, batch, timesteps, size):
+    """The same through keras.layers.RNN; None for nested inputs, which Keras 3 does not have."""
+    if name == "NestedCell":
+        return None
+    import keras
+    import numpy as np
+    from keras import ops
+
+    inputs, units = size["inputs"], size["units"]
+
+    class Cell(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.state_size = units if name == "MinimalRNNCell" else [units, units]
+
+        def build(self, shape):
+            gates = 1 if name == "MinimalRNNCell" else 4
+            self.kernel = self.add_weight(shape=(inputs, gates * units), name="kernel")
+            self.recurrent_kernel = self.add_weight(shape=(units, gates * units), name="recurrent_kernel")
+            if gates == 4:
+                self.peephole = self.add_weight(shape=(3, units), name="peephole")
+            self.built = True
+
+        def call(self, x, states):
+            z = ops.matmul(x, self.kernel) + ops.matmul(states[0], self.recurrent_kernel)
+            if name == "MinimalRNNCell":
+                return z, [z]
+            c = states[1]
+            i, f, g, o = ops.split(z, 4, axis=-1)
+            new = ops.sigmoid(f + self.peephole[1] * c) * c + ops.sigmoid(i + self.peephole[0] * c) * ops.tanh(g)
+            h = ops.sigmoid(o + self.peephole[2] * new) * ops.tanh(new)
+            return h, [h, new]
+
+    layer = keras.layers.RNN(Cell(), return_sequences=True)
+    layer.build((batch, timesteps, inputs))
+    x = np.random.default_rng(0).standard_normal((batch, timesteps, inputs)).astype("float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        given = tf.constant(x)
+
+        @tf.function
+        def gradients():
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(layer(given, training=True))
+            return tape.gradient(total, layer.trainable_weights)
+
+        return lambda: [g.numpy() for g in gradients()]
+    import jax
+
+    weights = [v.value for v in layer.trainable_variables]
+    others = [v.value for v in layer.non_trainable_variables]
+    gradients = jax.jit(jax.grad(lambda weights: layer.stateless_call(weights, others, x)[0].sum()))
+    return lambda: jax.block_until_ready(gradients(weights))
+
+
 PEERS = {"torch": torch_peer, "keras-tensorflow": tensorflow_peer, "keras-jax": jax_peer}
+
+
+def custom_problem(name):
+    """One training pass of a cell of `custom_cells.SIZES`, or None."""
+    from custom_cells import SIZES
+
+    batch, timesteps, size = SIZES[name]
+    return (torch_custom if sys.argv[1] == "torch" else keras_custom)(name, batch, timesteps, size)
 
 
 def main():
@@ -85,9 +202,13 @@ def main():
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is not an answer
     problem = functools.cache(PEERS[sys.argv[1]])
+    custom = functools.cache(custom_problem)
     for line in sys.stdin:
         cell, *size, what, repeat = line.split()
-        function = problem(cell, *map(int, size))[what]
+        function = custom(cell) if what == "custom" else problem(cell, *map(int, size))[what]
+        if function is None:
+            print("null", file=answers, flush=True)
+            continue
         function()
         times = []
         for _ in range(int(repeat)):
