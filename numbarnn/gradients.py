@@ -423,7 +423,7 @@ def value_and_grad(fn, model):
     TypeError
         If `model` is neither, or a symbolic tensor is passed.
     ValueError
-        If the loss is no scalar, or depends on no variable at all.
+        If the loss is no scalar, or depends on no variable at all, or `model` is an empty list.
     RuntimeError
         If it is called while another function is being traced.
 
@@ -443,6 +443,11 @@ def value_and_grad(fn, model):
     if isinstance(model, Layer):
         recorder = None
     elif isinstance(model, (list, tuple)) and all(isinstance(v, Variable) for v in model):
+        if not model:
+            raise ValueError(
+                "`model` must not be an empty list of variables. Those of a layer that was never called are not there "
+                "yet: pass the layer itself"
+            )
         recorder = Recorder(fn, list(model))
     else:
         raise TypeError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from . import backend, losses, serialization
+from .protocols import local, user_line
 from .variable import Variable
 
 __all__ = [
@@ -34,6 +36,22 @@ __all__ = [
 ]
 
 
+def _not_traced(update_state):
+    """Make an `update_state` refuse to run where there are no values yet."""
+
+    @functools.wraps(update_state)
+    def update(self, *args, **kwargs):
+        if local.trace is not None:
+            raise TypeError(
+                f"{user_line()}: metric '{self.name}' cannot be updated in a `call` or a loss: these are traced, run "
+                "once on symbols. Give it to `compile(metrics=...)`, or return the value and update the metric in "
+                "`train_step`"
+            )
+        return update_state(self, *args, **kwargs)
+
+    return update
+
+
 class Metric:
     """Base of all metrics: `update_state` per batch, `result` at any time, `reset_state` to start anew.
 
@@ -43,6 +61,11 @@ class Metric:
     dtype : str, optional
         Kept for Keras's sake; sums are formed in float64.
     """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "update_state" in cls.__dict__:
+            cls.update_state = _not_traced(cls.update_state)
 
     def __init__(self, name=None, dtype=None):
         self.name = name or backend.auto_name(type(self).__name__)

@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 
 import numbarnn
-from numbarnn import callbacks, layers, losses, models, ops, optimizers, regularizers, value_and_grad
+from numbarnn import callbacks, layers, losses, metrics, models, ops, optimizers, regularizers, value_and_grad
 from numbarnn.graph import Tensor
 from numbarnn.random import SeedGenerator
 from numbarnn.testing import check_gradients
@@ -365,6 +365,17 @@ def test_decisions_on_values_are_refused_with_the_line(way, name):
     make, x, y = way
     with pytest.raises(TypeError, match=LINE + r".* is not possible while .* has no value yet.*[Uu]se |Call "):
         compiled(make(DECISIONS[name])).fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [lambda metric, x: metric.update_state(ops.mean(x)), lambda metric, x: metric(x)],
+)
+def test_a_metric_updated_in_a_call_is_refused(way, update):
+    make, x, y = way
+    model = make(lambda self, x: update(self.metric, x) or x, metric=metrics.Mean(name="mine"))
+    with pytest.raises(TypeError, match=LINE + "metric 'mine' cannot be updated in a `call`.*train_step"):
+        compiled(model).fit(x, y, verbose=0)
 
 
 def test_decisions_on_shapes_and_settings_are_fine(way):

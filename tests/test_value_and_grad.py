@@ -362,6 +362,8 @@ def test_what_is_refused():
             value_and_grad(independent, layer)(X)
     with pytest.raises(TypeError, match="`model` must be"):
         value_and_grad(lambda x: x, "model")
+    with pytest.raises(ValueError, match="empty list of variables.*pass the layer itself"):
+        value_and_grad(lambda x: x, layers.Dense(2).trainable_variables)
     with pytest.raises(TypeError, match="`fn` must be"):
         value_and_grad(3, layer)
     with pytest.raises(TypeError, match="test_value_and_grad.*which has no value"):
