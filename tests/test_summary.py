@@ -163,6 +163,9 @@ def test_shared_layers_and_operations_say_which_call():
     assert connections(found)[2:6] == ["a[0][0]", "b[0][0]", "b[0][0]", "shared[3][0]"]
     assert sorted(connections(found)[6:8]) == ["shared[1][0]", "shared[2][0]"]
     assert connections(found)[8:] == ["add[0][0]", "shared[4][0]"]
+    # the calls of a layer in the order in which they were made, whatever the outputs come from first
+    first, second = shared(a), shared(b)
+    assert connections(lines(models.Model([a, b], [second, first])))[2:4] == ["a[0][0]", "b[0][0]"]
     assert found[-4] == "Total params: 12"
 
 

@@ -427,6 +427,8 @@ class _Order:
         calls = self._calls[owner]
         if isinstance(owner, InputLayer):
             return Row(owner, [owner.batch_shape])
+        if isinstance(owner, Layer):  # in the order in which they were made
+            calls = sorted(calls, key=owner._inbound_nodes.index)
         shapes = [_shapes(call.outputs if len(call.outputs) > 1 else call.outputs[0]) for call in calls]
         shape = shapes[0] if all(other == shapes[0] for other in shapes) else None
         return Row(owner, shape, [self._edge(x) for call in calls for x in call.inputs])
