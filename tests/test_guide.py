@@ -267,6 +267,70 @@ def test_cells_one_on_the_other(rng):
     assert losses[2] < losses[1] < losses[0]
 
 
+class NestedCell(keras.layers.Layer):
+    """The guide's cell of two inputs of different rank, its faulty `get_config` included: nobody may call that."""
+
+    def __init__(self, unit_1, unit_2, unit_3, **kwargs):
+        self.unit_1 = unit_1
+        self.unit_2 = unit_2
+        self.unit_3 = unit_3
+        self.state_size = [tf.TensorShape([unit_1]), tf.TensorShape([unit_2, unit_3])]
+        self.output_size = [tf.TensorShape([unit_1]), tf.TensorShape([unit_2, unit_3])]
+        super().__init__(**kwargs)
+
+    def build(self, input_shapes):
+        i1 = input_shapes[0][1]
+        i2 = input_shapes[1][1]
+        i3 = input_shapes[1][2]
+        self.kernel_1 = self.add_weight(shape=(i1, self.unit_1), initializer="uniform", name="kernel_1")
+        self.kernel_2_3 = self.add_weight(
+            shape=(i2, i3, self.unit_2, self.unit_3), initializer="uniform", name="kernel_2_3"
+        )
+
+    def call(self, inputs, states):
+        input_1, input_2 = tf.nest.flatten(inputs)
+        s1, s2 = states
+        output_1 = tf.matmul(input_1, self.kernel_1)
+        output_2_3 = tf.einsum("bij,ijkl->bkl", input_2, self.kernel_2_3)
+        state_1 = s1 + output_1
+        state_2_3 = s2 + output_2_3
+        return (output_1, output_2_3), (state_1, state_2_3)
+
+    def get_config(self):
+        return {"unit_1": self.unit_1, "unit_2": unit_2, "unit_3": self.unit_3}  # noqa: F821 - as the guide has it
+
+
+def test_nested_inputs_outputs_and_states(capsys, rng):
+    keras.layers.RNN(keras.layers.LSTMCell(64))  # the guide has one before: hence the names below
+    i1, i2, i3, batch_size, num_batches, timestep = 32, 64, 32, 8, 2, 5
+
+    cell = NestedCell(10, 20, 30)
+    rnn = keras.layers.RNN(cell)
+    input_1 = keras.Input((None, i1))
+    input_2 = keras.Input((None, i2, i3))
+    outputs = rnn((input_1, input_2))
+    model = keras.models.Model([input_1, input_2], outputs)
+    model.compile(optimizer="adam", loss="mse", metrics=["accuracy"])
+    assert [tuple(output.shape) for output in outputs] == [(None, 10), (None, 20, 30)]
+    assert model.count_params() == 32 * 10 + 64 * 32 * 20 * 30 == 1229120
+    model.summary()
+    assert "Total params: 1229120\n" in numbers(capsys.readouterr().out)
+
+    samples = batch_size * num_batches
+    input_data = [rng.random((samples, timestep, i1)), rng.random((samples, timestep, i2, i3))]
+    target_data = [rng.random((samples, 10)), rng.random((samples, 20, 30))]
+    history = model.fit(input_data, target_data, batch_size=batch_size, epochs=3, verbose=0).history
+    names = ["loss", "rnn_1_loss", "rnn_1_1_loss", "rnn_1_accuracy", "rnn_1_1_accuracy"]
+    assert list(history) == names and all(len(values) == 3 for values in history.values())
+    assert history["loss"][-1] < history["loss"][0]
+    np.testing.assert_allclose(history["loss"], np.add(history["rnn_1_loss"], history["rnn_1_1_loss"]), rtol=1e-6)
+
+    first, second = model.predict(input_data, verbose=0)
+    last = [x[:, -1] for x in input_data]  # this cell's output forgets all but the last timestep
+    assert_close(first, last[0] @ cell.kernel_1.numpy(), 1e-5)
+    assert_close(second, np.einsum("bij,ijkl->bkl", last[1], cell.kernel_2_3.numpy()), 1e-5)
+
+
 # -- what the page on `RNN` says of its arguments ----------------------------------------------------------------------
 
 
@@ -301,6 +365,30 @@ def test_masked_steps_repeat_or_are_zero(rng):
     np.testing.assert_array_equal(repeated[0, 2], repeated[0, 1])
     zeros = keras.layers.RNN(layer.cell, return_sequences=True, zero_output_for_mask=True)(x, mask=mask)
     np.testing.assert_array_equal(zeros, np.where(mask[..., None], repeated, 0))
+
+
+class CellWithConstants(MinimalRNNCell):
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.constant_kernel = self.add_weight(shape=(3, self.units), name="constant_kernel")
+
+    def call(self, inputs, states, constants):
+        output, _ = super().call(inputs, states)
+        output = output + keras.backend.dot(constants[0], self.constant_kernel)
+        return output, [output]
+
+
+def test_constants_reach_every_timestep(rng):
+    x, c = keras.Input((None, 5)), keras.Input((3,))
+    layer = keras.layers.RNN(CellWithConstants(4))
+    y = layer(x, constants=c)
+    model = keras.Model([x, c], y)
+    data, constant = rng.normal(size=(2, 4, 5)), rng.normal(size=(2, 3))
+    kernel, recurrent_kernel, constant_kernel = (w.astype("float64") for w in layer.get_weights())
+    h = np.zeros((2, 4))
+    for t in range(4):
+        h = data[:, t] @ kernel + h @ recurrent_kernel + constant @ constant_kernel
+    assert_close(model([data, constant]), h, 1e-5)
 
 
 def test_time_may_come_first(rng):
