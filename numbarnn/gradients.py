@@ -6,6 +6,7 @@ goes through the same `Recorder`.
 
 from __future__ import annotations
 
+import functools
 import types
 import warnings
 from collections import Counter, OrderedDict
@@ -87,6 +88,11 @@ def _identity(x, held, depth=0):
         for value in (*(x.__defaults__ or ()), *sorted((x.__kwdefaults__ or {}).items())):
             parts.append(_identity(value, held, depth + 1))
         return tuple(parts)
+    if isinstance(x, functools.partial) and depth < 8:
+        given = *x.args, *sorted(x.keywords.items())
+        return functools.partial, _identity(x.func, held, depth + 1), *(_identity(y, held, depth + 1) for y in given)
+    if isinstance(x, tuple) and depth < 8:
+        return tuple(_identity(y, held, depth + 1) for y in x)
     if type(x) in _PLAIN:
         return type(x), repr(x)
     held.append(x)
@@ -114,6 +120,8 @@ class _Functions:
             while len(self.known) > _MAX_FUNCTIONS:
                 self.known.popitem(last=False)
             users = fn if users is None else users
+            while isinstance(users, functools.partial):
+                users = users.func
             code = getattr(users, "__code__", None)
             if code is not None:
                 self.misses[code] += 1

@@ -1,6 +1,7 @@
 """`value_and_grad` and `Model.input_gradient`: values by differences, when they trace anew, what is refused."""
 
 import copy
+import functools
 import pickle
 import warnings
 
@@ -278,6 +279,25 @@ def test_traced_once_per_signature_also_if_the_function_is_defined_anew():
     assert len(layer._runs) == 1
     step(X[:1])
     assert len(layer._runs) == 2
+
+    def of_a_power(power, x, *, scale=1):
+        return scale * ops.sum(layer(x) ** power)
+
+    class Owner:
+        def method(self, x):
+            return ops.sum(layer(x))
+
+    owner = Owner()
+    for make, expected in (
+        (lambda: functools.partial(of_a_power, 2, scale=3), 54),
+        (lambda: owner.method, 6),
+        (lambda: lambda x, pair=(layer, (1, 2)): ops.sum(pair[0](x)) * pair[1][1], 12),
+    ):
+        before = len(layer._runs)
+        for _ in range(8):
+            assert value_and_grad(make(), layer)(X)[0] == expected
+        assert len(layer._runs) == before + 1
+    del layer._runs[2:]
     assert step(X, 2)[0] == 18  # closes over another number: another function
     assert len(layer._runs) == 3
     step(X)

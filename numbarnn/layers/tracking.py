@@ -125,7 +125,10 @@ class Settings:
 
     def changed(self):
         """Say whether any of them has changed."""
-        return any((mapping if whole else _plain(mapping)) != before for mapping, whole, before in self._found)
+        for mapping, whole, before in self._found:  # asked at every step
+            if (mapping if whole else _plain(mapping)) != before:
+                return True
+        return False
 
 
 def _plain(mapping):
@@ -245,7 +248,7 @@ class Tracked:
                     visit(item)
 
         for name, value in self.__dict__.items():
-            if name not in _NOT_MEMBERS and name not in self._untracked_names:
+            if type(value) not in _PLAIN and name not in _NOT_MEMBERS and name not in self._untracked_names:
                 visit(value)
         return found
 
