@@ -223,7 +223,9 @@ def _differentiate(nodes, heads, seeds, targets):
 def _add(gradients, found, active):
     for x, d in found:
         if d is not None and id(x) in active:
-            gradients[id(x)] = OPERATIONS["add"](gradients[id(x)], d) if id(x) in gradients else d
+            before = gradients.get(id(x))
+            pieces = None if before is None else OPERATIONS["add_pieces"](before, d)
+            gradients[id(x)] = d if before is None else OPERATIONS["add"](before, d) if pieces is None else pieces
 
 
 def _compatible(gradient, spec):

@@ -43,6 +43,11 @@ _scatter_rows = Op(
     lambda d, *, key, shape: indexing._scatter(d, (), key, (d.shape[0], *shape[1:])),
     lambda d, *, key, shape: Spec((d.shape[0], *shape[1:]), d.dtype),
 )
+_scatter_row_pieces = Op(
+    "scatter_pieces",
+    lambda *ds, keys, shape: indexing._scatter_all(*ds, keys=keys, shape=(ds[0].shape[0], *shape[1:])),
+    lambda *ds, keys, shape: Spec((ds[0].shape[0], *shape[1:]), ds[0].dtype),
+)
 _sum_rows_to = Op(
     "sum_to",
     lambda d, *, shape: elementwise._sum_to(d, (d.shape[0], *shape[1:])),
@@ -130,6 +135,9 @@ def _row_by_row(node, kinds, rows, n):
     if operation is shaping._concatenate:
         axis = attrs["axis"] % rank
         return axis != 0 and len(rows) == len(node.inputs)
+    if operation is indexing._scatter_pieces:
+        keep = all(_keeps_rows(key, len(attrs["shape"])) for key in attrs["keys"])
+        return keep and len(rows) == len(node.inputs)
     if first is not rows[0]:
         return False
     if operation in _REDUCTIONS:
@@ -178,6 +186,8 @@ def call_on_rows(node, kinds, args):
     operation, attrs = node.operation, node.attrs
     if operation is indexing._scatter_into:
         operation = _scatter_rows
+    elif operation is indexing._scatter_pieces:
+        operation = _scatter_row_pieces
     elif operation is _sum_to:
         operation = _sum_rows_to
     elif operation is shaping._reshape or operation is shaping._reshape_like:

@@ -232,3 +232,24 @@ def test_attributes_of_a_plain_cell_are_seen():
     assert layer(x)[0, 0] == T
     layer.cell.scale = 3.0
     assert layer(x)[0, 0] == 3 * T
+
+
+def test_gradients_of_pieces_become_one_array(rng):
+    w = Variable(rng.normal(size=(F, 3 * U)), name="w", dtype="float64")
+
+    def run(x):
+        z = ops.matmul(x, w)
+        a, b, c = ops.split(z, 3, axis=-1)
+        return ops.sum(ops.sin(a) * b + ops.square(c) + ops.cos(z[:, 1 : 1 + U]))  # the last overlaps two of them
+
+    program = graph.trace(run, (Spec((B, F), "float64"),))
+    forward, backward = program.linearize(0, [w])
+    assert names(backward).count("scatter_pieces") == 1 and "add" not in names(backward)
+    x = rng.normal(size=(B, F))
+    gradient = backward(forward(x)[1], np.ones(()))[0]
+    direction, start = rng.normal(size=w.shape), w.numpy()
+    values = []
+    for step in (1e-6, -1e-6):
+        w.assign(start + step * direction)
+        values.append(program(x))
+    np.testing.assert_allclose(np.sum(gradient * direction), (values[0] - values[1]) / 2e-6, rtol=1e-7)

@@ -111,6 +111,41 @@ _scatter_into = Op(
     lambda d, *indices, key, shape: Spec(shape, d.dtype),
     lambda node, d: (_getitem(d, *node.inputs[1:], key=node.attrs["key"]), *[None] * (len(node.inputs) - 1)),
 )
+
+
+def _scatter_all(*ds, keys, shape):
+    result = array_module(*ds).zeros(shape, ds[0].dtype)
+    for d, key in zip(ds, keys, strict=True):
+        result[key] += d
+    return result
+
+
+# The sum of several, as the gradient of what was cut into pieces is: one array instead of one for each piece.
+_scatter_pieces = Op(
+    "scatter_pieces",
+    _scatter_all,
+    lambda *ds, keys, shape: Spec(shape, ds[0].dtype),
+    lambda node, d: [_getitem(d, key=key) for key in node.attrs["keys"]],
+)
+
+
+def add_pieces(a, b):
+    """Return the sum of two gradients in one operation where both are pieces of one array, else None."""
+    pieces = []
+    for x in (a, b):
+        node = getattr(x, "node", None)
+        if node is None or node.operation not in (_scatter_into, _scatter_pieces):
+            return None
+        if node.operation is _scatter_into and len(node.inputs) > 1:
+            return None  # index arrays may name an element twice
+        keys = node.attrs["keys"] if node.operation is _scatter_pieces else (node.attrs["key"],)
+        pieces.append((node, keys))
+    (one, keys), (other, more) = pieces
+    if one.attrs["shape"] != other.attrs["shape"] or a.dtype != b.dtype:
+        return None
+    return _scatter_pieces(*one.inputs, *other.inputs, keys=(*keys, *more), shape=one.attrs["shape"])
+
+
 _scatter_like = Op(
     "scatter_like",
     lambda d, x, *indices, key: _scatter(d, indices, key, x.shape),

@@ -58,8 +58,7 @@ def _step(condition, like):
 
 def _sigmoid(x):
     """1 / (1 + exp(-x)), without overflow."""
-    z = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, z) / (1 + z)
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 def _relu(x):

@@ -143,7 +143,7 @@ _OTHERS = {
 def install(operations):
     """Fill the tables that operators, methods and NumPy's protocols look into, from a dict of the public operations."""
     protocols.OPERATIONS.update(operations)
-    protocols.OPERATIONS.update(assign=elementwise.assign, zeros=indexing.fresh_zeros)
+    protocols.OPERATIONS.update(assign=elementwise.assign, zeros=indexing.fresh_zeros, add_pieces=indexing.add_pieces)
     protocols.UFUNCS.update({op.ufunc: op for op in vars(elementwise).values() if hasattr(op, "ufunc")})
     protocols.UFUNCS[np.matmul] = linalg.matmul
     protocols.FUNCTIONS.update(_OTHERS)
