@@ -228,7 +228,7 @@ plt.show()
 
 # %%
 class FastWeightsCell(layers.Layer):
-    def __init__(self, units, decay=0.9, rate=0.05, **kwargs):
+    def __init__(self, units, decay=0.8, rate=0.02, **kwargs):
         super().__init__(**kwargs)
         self.units, self.decay, self.rate = units, decay, rate
         self.state_size = [units, TensorShape([units, units])]
@@ -254,7 +254,7 @@ print(h.shape, memory.shape)
 
 _, all_axes = plt.subplots(1, 3, figsize=(9, 2.6))
 for row, axes in enumerate(all_axes):
-    axes.imshow(memory[row], cmap="RdBu", vmin=-0.4, vmax=0.4)
+    axes.imshow(memory[row], cmap="RdBu")
     axes.set(title=f"after sequence {row}", xticks=[], yticks=[])
 plt.show()
 
