@@ -18,7 +18,7 @@ from .graph import Spec, Tensor
 from .layers.base import Layer
 from .layers.masks import get_mask, set_mask
 from .layers.tracking import Settings, structure_clock
-from .protocols import user_line
+from .protocols import local, user_line
 from .random import SeedGenerator
 from .variable import Variable
 
@@ -265,6 +265,7 @@ class Recorder:
         layers, shown = [], {}
 
         def run(values, own_masks):
+            local.trace.watch(self.fn)
             for value, mask in zip(values, own_masks, strict=True):
                 if mask is not None:
                     set_mask(value, mask)

@@ -46,8 +46,8 @@ def trace(fn, args, kwargs=None, *, name=None):
     Raises
     ------
     RuntimeError
-        If ``fn`` drew from the global generators of `numpy.random` or `random`: the draw would be the same at every
-        replay.
+        If ``fn`` drew from the global generators of `numpy.random` or `random`, or from a generator that it, or the
+        `call` of a layer, names or has as an attribute: the draw would be the same at every replay.
     """
     recorded, inputs, result = _run(fn, args, kwargs)
     return Program(name or getattr(fn, "__name__", type(fn).__name__), recorded, inputs, result)
@@ -86,20 +86,30 @@ def _run(fn, args, kwargs, outer=None):
 
     args, kwargs = tree.map_structure(symbol, (tuple(args), dict(kwargs or {})))
     recorded.generators = global_generators()
+    recorded.watch(fn)
     with tracing(recorded):
         result = tree.map_structure(recorded.resolve, fn(*args, **kwargs))
     if local.trace is not None:  # what this depends on, the trace around it does, too
         local.trace.layers.update(recorded.layers)
+    if recorded.drew():
+        raise RuntimeError("A random generator" + _DREW.format(_name(fn)))
     if recorded.generators != global_generators():
         _refuse_draws(fn)
     return recorded, inputs, result
 
 
+_DREW = (
+    " was drawn from while {} was traced: the same draw would be repeated at every call. Draw with numbarnn.random, "
+    "which draws anew each time, or pass the numbers in"
+)
+
+
+def _name(fn):
+    return getattr(fn, "__name__", fn)
+
+
 def _refuse_draws(fn):
-    message = (
-        f"np.random or random was drawn from while {getattr(fn, '__name__', fn)!s} was traced: the same draw would be "
-        "repeated at every call. Draw with numbarnn.random, which draws anew each time, or pass the numbers in"
-    )
+    message = "np.random or random" + _DREW.format(_name(fn))
     others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
     if not others:
         raise RuntimeError(message)

@@ -192,8 +192,32 @@ class Trace:
         self.layers = {}  # id -> layer: those that it passed through, whose changes make it stale
         self.known = {}  # only in a gradient: call -> its node
         self.generators = None  # the states of the global random generators at the start
+        self.own_generators = {}  # id -> [a generator that the function could draw from, its state]
         self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)
         self.captures = {}  # the same of Tensors of `outer`
+
+    def enter(self, layer):
+        """Note a layer that it passes through, and the random generators within its reach."""
+        if id(layer) not in self.layers:
+            self.layers[id(layer)] = layer
+            self.watch(type(layer).call, vars(layer).values())
+
+    def watch(self, function, values=()):
+        """Note the random generators that a function names, and those among values."""
+        function = getattr(function, "__func__", function)
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            values = [*values, *(function.__globals__.get(name) for name in code.co_names)]
+            for cell in function.__closure__ or ():
+                with contextlib.suppress(ValueError):  # not assigned yet
+                    values.append(cell.cell_contents)
+        for value in values:
+            if isinstance(value, _GENERATORS) and id(value) not in self.own_generators:
+                self.own_generators[id(value)] = [value, _state_of(value)]
+
+    def drew(self):
+        """Say whether one of these generators was drawn from."""
+        return any(_state_of(generator) != state for generator, state in self.own_generators.values())
 
     def input(self, spec, name=None):
         """Return a new input Tensor."""
@@ -281,12 +305,29 @@ def suspended():
     """Suspend tracing in a ``with`` block, in which operations compute at once (to build a layer, say)."""
     outer = local.trace
     before = global_generators() if outer is not None else None
+    drew = outer is not None and outer.drew()
     try:
         with tracing(None):
             yield
     finally:
+        # A draw in here is meant to happen once.
         if outer is not None and outer.generators == before:
-            outer.generators = global_generators()  # a draw in here is meant to happen once
+            outer.generators = global_generators()
+        if outer is not None and not drew:
+            for entry in outer.own_generators.values():
+                entry[1] = _state_of(entry[0])
+
+
+_GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+
+
+def _state_of(generator):
+    """Return the state of a random generator, to compare."""
+    if isinstance(generator, np.random.Generator):
+        return repr(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return repr(generator.get_state(legacy=False))
+    return generator.getstate()
 
 
 def global_generators():

@@ -336,6 +336,45 @@ def test_draws_of_others_are_refused(way, draw):
         compiled(make(lambda self, x: x @ self.w + draw())).fit(x, y, verbose=0)
 
 
+@pytest.mark.parametrize("make_generator", [np.random.default_rng, np.random.RandomState, random.Random])
+def test_draws_from_generators_within_reach_are_refused(way, make_generator):
+    make, x, y = way
+    generator = make_generator(0)
+    draw = "random" if isinstance(generator, random.Random) else "normal"
+    arguments = () if draw == "random" else (0, 1)
+
+    def of_attribute(self, x):
+        return x @ self.w + getattr(self.noise, draw)(*arguments)
+
+    class Closing(layers.Layer):
+        def call(self, x):
+            return x + getattr(generator, draw)(*arguments)
+
+    for model in (
+        make(of_attribute, noise=generator),
+        models.Sequential([Closing(), make(lambda self, x: x).layers[0]]),
+    ):
+        with pytest.raises(RuntimeError, match="A random generator was drawn from while .*numbarnn.random"):
+            compiled(model).fit(x, y, verbose=0)
+    weight = Variable(1.0)
+    step = value_and_grad(lambda: weight * getattr(generator, draw)(*arguments), [weight])
+    with pytest.raises(RuntimeError, match="A random generator was drawn from"):
+        step()
+
+
+def test_a_generator_may_be_used_to_build_and_between_steps(way):
+    make, x, y = way
+    generator = np.random.default_rng(0)
+    model = make(
+        lambda self, x: self.extra(x) + 0 * self.noise.bit_generator.state["has_uint32"],
+        extra=layers.Dense(3, kernel_initializer=lambda shape, dtype: generator.normal(size=shape), **F8),
+        noise=generator,
+    )
+    compiled(model).fit(x, y, verbose=0)
+    generator.normal()
+    model.fit(x, y, epochs=2, verbose=0)
+
+
 # -- decisions on values -----------------------------------------------------------------------------------------------
 
 LINE = r"test_traps.py:\d+: "
