@@ -592,3 +592,33 @@ def test_bad_backward(rng):
 
     with pytest.raises(ValueError, match="has a `backward`, so its `call` must return three things"):
         layer_of(NoSaved)(np.ones((B, T, F)))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_a_step_leaves_on_self_for_the_next_is_refused(plain):
+    class Leaves(Minimal):
+        before = 0
+
+        def call(self, inputs, states):
+            out = states[0] + inputs[:, :1] + self.before
+            self.before = out
+            return out, [out]
+
+    class Held:
+        state_size, before, call = U, 0, Leaves.call
+
+    with pytest.raises(ValueError, match="belongs to another traced function and has no value here.* keep nothing"):
+        layers.RNN(Held() if plain else Leaves())(np.ones((B, T, F), "float32"))
+
+
+def test_what_a_step_only_leaves_on_self_does_no_harm():
+    class Shows(Minimal):
+        def call(self, inputs, states):
+            self.shown = inputs
+            self.add_loss(ops.sum(inputs))
+            return super().call(inputs, states)
+
+    layer = layers.RNN(Shows(), return_sequences=True)
+    x = np.ones((B, T, F), "float32")
+    assert layer(x).shape == (B, T, U)
+    assert len(layer.losses) == 1 and layer.losses[0] == x.sum()

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops, tree
-from ..graph import Spec
+from ..graph import Spec, Tensor
+from ..protocols import local
 from ..scan import scan
 from .base import Layer
 from .cell_protocol import call_cell
@@ -161,13 +162,28 @@ def _scanned(run):
             zero_output=run.zero_output,
             name=f"step_of_{type(run.cell).__name__}",
         )
+        if any(_kept_symbol(value) for holder in (run.cell, *layers) for value in _attributes(holder)):
+            # What a step leaves behind for the next one, other than its states, would be lost: a second run says so.
+            count = len(owners)
+            inputs = [Spec((x.shape[0], *x.shape[2:]), x.dtype) for x in sequences]
+            graph.trace_within(step, (inputs, [Spec.of(x) for x in run.states]))
+            del owners[count:]
     losses = [(owner, ops.sum(loss)) for owner, loss in zip(owners, losses, strict=True)]
     return pack_like(nests["out"], outs), states, losses
+
+
+def _attributes(holder):
+    return list(getattr(holder, "__dict__", {}).values())
+
+
+def _kept_symbol(value):
+    """Say whether an attribute is a symbol of a step, whose trace has ended."""
+    return isinstance(value, Tensor) and value.trace is not None and value.trace.outer is local.trace
 
 
 def _cells_within(cell):
     """Return the layers that a cell is made of: itself, or those that a plain object holds."""
     if isinstance(cell, Layer):
         return [cell]
-    held = leaves_of([value for value in getattr(cell, "__dict__", {}).values()])
+    held = leaves_of(_attributes(cell))
     return [value for value in held if isinstance(value, Layer)]
