@@ -331,6 +331,34 @@ def test_nested_inputs_outputs_and_states(capsys, rng):
     assert_close(second, np.einsum("bij,ijkl->bkl", last[1], cell.kernel_2_3.numpy()), 1e-5)
 
 
+class DictCell(NestedCell):
+    """The same with its inputs and outputs in dicts."""
+
+    def build(self, input_shapes):
+        super().build([input_shapes["vector"], input_shapes["matrix"]])
+
+    def call(self, inputs, states):
+        (vector, matrix), new_states = super().call([inputs["vector"], inputs["matrix"]], states)
+        return {"vector": vector, "matrix": matrix}, new_states
+
+
+def test_inputs_and_outputs_in_dicts(rng):
+    cell = DictCell(3, 4, 5)
+    cell.output_size = {"vector": tf.TensorShape([3]), "matrix": tf.TensorShape([4, 5])}
+    inputs = {"vector": keras.Input((None, 2)), "matrix": keras.Input((None, 6, 7))}
+    model = keras.Model(inputs, keras.layers.RNN(cell)(inputs))
+    model.compile("adam", {"vector": "mse", "matrix": "mae"})
+    x = {"vector": rng.random((16, 5, 2)), "matrix": rng.random((16, 5, 6, 7))}
+    y = {"vector": rng.random((16, 3)), "matrix": rng.random((16, 4, 5))}
+    history = model.fit(x, y, batch_size=8, epochs=3, verbose=0).history
+    assert set(history) == {"loss", "vector_loss", "matrix_loss"} and history["loss"][-1] < history["loss"][0]
+    found = model.predict(x, verbose=0)
+    assert_close(found["vector"], x["vector"][:, -1] @ cell.kernel_1.numpy(), 1e-5)
+    assert_close(found["matrix"], np.einsum("bij,ijkl->bkl", x["matrix"][:, -1], cell.kernel_2_3.numpy()), 1e-5)
+    by_hand = [np.mean((found["vector"] - y["vector"]) ** 2), np.mean(np.abs(found["matrix"] - y["matrix"]))]
+    assert_close(model.evaluate(x, y, verbose=0), [sum(by_hand), *by_hand[::-1]], 1e-5)
+
+
 # -- what the page on `RNN` says of its arguments ----------------------------------------------------------------------
 
 
