@@ -308,7 +308,7 @@ class Recorder:
         recorded.layers = layers
         recorded.clock, recorded.version = structure_clock(), _version(layers)
         inner = {id(x): x for layer in layers for x in layer._flatten_layers()}
-        recorded.settings = Settings(inner.values())
+        recorded.settings = Settings(inner.values(), [self.fn])
         return recorded
 
     def variables(self):

@@ -226,6 +226,61 @@ def test_a_loss_annealed_by_a_callback(rng):
     assert np.divide(found.history["loss"], found.history["loss"][0]) == pytest.approx([1, 2, 3], rel=1e-12)
 
 
+FACTOR = 1.0
+
+
+def scaled(x):
+    return x * FACTOR
+
+
+def test_numbers_that_functions_have_from_outside_are_watched(way):
+    make, x, y = way
+    factor = 1.0
+
+    def global_(value):
+        global FACTOR
+        FACTOR = value
+
+    def local(value):
+        nonlocal factor
+        factor = value
+
+    class Scaling(layers.Layer):
+        def call(self, x):
+            return x * FACTOR
+
+    class Closing(layers.Layer):
+        def call(self, x):
+            return x * factor
+
+    for formula, change in (
+        (lambda self, x: x @ self.w * FACTOR, global_),
+        (lambda self, x: scaled(x @ self.w), global_),
+        (lambda self, x: x @ self.w * factor, local),
+    ):
+        annealed(make(formula), x, y, change)
+    for layer, change in ((Scaling(**F8), global_), (Closing(**F8), local)):
+        model = make(lambda self, x: x @ self.w)
+        model.add(layer)
+        annealed(model, x, y, change)
+
+    model = make(lambda self, x: x @ self.w)
+    found = []
+    for step, change in (
+        (value_and_grad(lambda x: ops.sum(model(x)) * FACTOR, model), global_),
+        (value_and_grad(lambda x: ops.sum(model(x)) * factor, model), local),
+    ):
+        for value in (1.0, 2.0):
+            change(value)
+            found.append(float(step(x)[0]))
+    assert found == pytest.approx([found[0], 2 * found[0]] * 2, rel=1e-12)
+
+    model.compile(optimizers.SGD(0.0), lambda a, b: FACTOR * ops.mean((a - b) ** 2, axis=-1))
+    loss = model.fit(x, y, epochs=3, verbose=0, callbacks=[Anneal(global_)]).history["loss"]
+    assert np.divide(loss, loss[0]) == pytest.approx([1, 2, 3], rel=1e-12)
+    global_(1.0)
+
+
 def test_a_penalty_annealed_by_a_callback(rng):
     x, y = rng.normal(size=(4, 3)), np.zeros((4, 3))
     layer = layers.Dense(3, kernel_regularizer=regularizers.L2(1.0), **F8)

@@ -80,11 +80,11 @@ _DEPTH, _MOST = 3, 1000
 
 
 class Settings:
-    """The numbers in lists, dicts and plain objects that belong to layers, as they were when a program was traced.
+    """The numbers in lists, dicts, plain objects and functions of layers, as they were when a program was traced.
 
-    A change of an attribute of a layer is seen as it happens (`structure_clock`). A change within a list, or of an
-    attribute of something else, such as a regularizer or a loss, is not: these are compared, unless they hold more than
-    a thousand items.
+    A change of an attribute of a layer is seen as it happens (`structure_clock`). A change within a list, of an
+    attribute of something else, such as a regularizer or a loss, or of a number that a `call` or a function of the user
+    has from outside, is not: these are compared, but for lists and dicts of more than a thousand items.
 
     Parameters
     ----------
@@ -94,8 +94,9 @@ class Settings:
     """
 
     def __init__(self, layers, others=()):
-        self._found, self._seen = [], set()
+        self._found, self._functions, self._seen = [], [], set()
         for layer in layers:
+            self._visit(type(layer).call, 0)
             for name, value in layer.__dict__.items():
                 if not name.startswith("_"):
                     self._visit(value, 0)
@@ -106,6 +107,10 @@ class Settings:
         if type(value) in _PLAIN or depth > _DEPTH or id(value) in self._seen:
             return
         self._seen.add(id(value))
+        value = getattr(value, "__func__", value)
+        if isinstance(value, types.FunctionType):
+            self._visit_function(value, depth)
+            return
         if isinstance(value, (list, dict)):
             mapping = value
         elif isinstance(value, tuple):
@@ -123,12 +128,43 @@ class Settings:
         for item in values:
             self._visit(item, depth + 1)
 
+    def _visit_function(self, function, depth):
+        outside = function.__globals__
+        if (outside.get("__name__") or "").partition(".")[0] in ("numbarnn", "numpy"):
+            return  # what they hold from outside is constant
+        names = [name for name in function.__code__.co_names if name in outside]
+        plain = tuple(name for name in names if type(outside[name]) in _PLAIN)
+        cells = function.__closure__ or ()
+        if plain or cells:
+            self._functions.append((outside, plain, cells, _from_outside(outside, plain, cells)))
+        for name in names:
+            if isinstance(outside[name], types.FunctionType):
+                self._visit(outside[name], depth + 1)
+        for cell in cells:
+            self._visit(_content(cell), depth + 1)
+
     def changed(self):
         """Say whether any of them has changed."""
+        for outside, names, cells, before in self._functions:
+            if _from_outside(outside, names, cells) != before:
+                return True
         for mapping, whole, before in self._found:  # asked at every step
             if (mapping if whole else _plain(mapping)) != before:
                 return True
         return False
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _from_outside(outside, names, cells):
+    """Return the numbers that a function has from outside."""
+    contents = [_content(cell) for cell in cells]
+    return [outside.get(name) for name in names], [x if type(x) in _PLAIN else ... for x in contents]
 
 
 def _plain(mapping):
