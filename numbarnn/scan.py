@@ -574,7 +574,7 @@ class _Scan(KernelOp):
 
     def _pullback(self, saved, d_outputs, needs, **generators):
         loop = self.loop
-        forward, _, heads, _ = loop.linear
+        _, _, heads, _ = loop.linear
         arguments = needs[1:]  # those of the program, but the outputs before
         cuts, flags, carries = len(loop.around.cut), len(loop.flags), len(loop.recorded.carries)
         held = len(loop.output_specs) if loop.holds else 0
