@@ -642,5 +642,8 @@ class RightOperand:
         if packed is None:
             packed = self._packed[transpose] = pack_transposed(self.array) if transpose else pack(self.array)
         grain = max(6, _GRAIN // (depth * columns))
-        parallel_for(_multiply_rows, rows, grain, kernel_array(a), depth, 1, depth, packed, c)
+        if rows < 2 * grain:
+            _multiply_rows(0, rows, kernel_array(a), depth, 1, depth, packed, c)
+        else:
+            parallel_for(_multiply_rows, rows, grain, kernel_array(a), depth, 1, depth, packed, c)
         return c

@@ -63,7 +63,13 @@ class Program:
         writer = _Writer(self, saving)
         self.steps, self.variables, self.source = writer.steps, writer.variables, writer.source
         self._names, self._returned, self._step_at = writer.names, writer.returned, writer.step_at
-        self._run = writer.compile()
+        self._compile = writer.compile
+        self._run = self._compile()
+
+    @functools.cached_property
+    def _run_again(self):
+        """The replay without the checks of its arguments, for calls with arrays like those of a checked one."""
+        return self._compile(checked=False)
 
     @property
     def output_specs(self):
@@ -82,7 +88,7 @@ class Program:
         """Add to an error which step failed, and which line of the user's code that came from."""
         found = error.__traceback__
         while found is not None:
-            if found.tb_frame.f_code is self._run.__code__:
+            if found.tb_frame.f_code.co_filename == self._run.__code__.co_filename:
                 step = self._step_at.get(found.tb_lineno)
                 if step is not None:
                     file, line = step.node.line
@@ -275,6 +281,7 @@ class _Writer:
             "_d_output": functools.partial(_d_output, program.name),
         }
         self.lines, self.steps, self.step_at, self.variables = [], [], {}, []
+        self.checks = set()  # places of the lines that check arguments
         used = [x for node in program.nodes for x in node.inputs] + program.outputs
         self.outputs = {id(x) for x in program.outputs}
         arguments = self._arguments()
@@ -289,10 +296,18 @@ class _Writer:
         self._line(f"return {self.returned}")
         self.source = f"def replay({arguments}):\n" + "\n".join(self.lines) + "\n"
 
-    def compile(self):
-        """Return the function."""
-        exec(compile(self.source, f"<program {self.program.name}>", "exec"), self.globals)
+    def compile(self, checked=True):
+        """Return the function, with its lines where they are also without its checks."""
+        source = self.source
+        if not checked:
+            lines = ["    pass" if i in self.checks else line for i, line in enumerate(self.lines)]
+            source = "\n".join([source.split("\n", 1)[0], *lines, ""])
+        exec(compile(source, f"<program {self.program.name}>", "exec"), self.globals)
         return self.globals["replay"]
+
+    def _check(self, text):
+        self.checks.add(len(self.lines))
+        self._line(text)
 
     def _line(self, text):
         self.lines.append(f"    {text}")
@@ -325,7 +340,7 @@ class _Writer:
                     if x.spec.known
                     else f"{spec}.fits({name})"
                 )
-                self._line(f"if not ({fits}): _reject({i}, {name}, {spec})")
+                self._check(f"if not ({fits}): _reject({i}, {name}, {spec})")
             return ", ".join(self.names[id(x)] for x in program.inputs)
         (_, residuals), (_, d_outputs) = program.groups
         names = [self._new(x, "r") for x in residuals]
@@ -339,7 +354,7 @@ class _Writer:
             self._line(f"{', '.join(self._new(x, 'd') for x in d_outputs)}, = d_outputs")
         for i, x in enumerate(d_outputs):
             name = self.names[id(x)]
-            self._line(f"{name} = _d_output({i}, {name}, {self._constant(x.spec, 'spec')})")
+            self._check(f"{name} = _d_output({i}, {name}, {self._constant(x.spec, 'spec')})")
         return "residuals, d_outputs, release=False"
 
     def _variables(self, used):

@@ -557,6 +557,7 @@ class _Scan(KernelOp):
         try:
             for now in zip(*moving, strict=True) if moving else ((),) * steps:
                 result = run(*now, *carry, *fixed)
+                run = program._run_again
                 if save:
                     result, kept = result
                     residuals.append(kept)
@@ -589,46 +590,36 @@ class _Scan(KernelOp):
             spec = loop.specs[i]
             return np.zeros([n if n is not None else _rows(d_outputs[:last]) for n in spec.shape], spec.dtype)
 
-        # What comes from outside at each step, for each head.
-        outside, going = {}, {}
-        for i in heads:
-            d = d_outputs[i]
-            if i < first:
-                going[i] = zeros(i) if d is None else d
-            elif d is not None and i >= last:
-                outside[i] = d
-            elif d is not None and self.return_sequences:
-                outside[i] = np.moveaxis(d, 1, 0)
-            elif d is not None:
-                outside[i] = [None] * (steps - 1) + [d]
-        nothing = {i: zeros(i) for i in heads if i >= first}
+        # Gradients of the states go from step to step; those of the other results come from outside at each step, and
+        # of outputs that are held over masked steps from the step behind as well.
         held_at = {start + carries + j: first + j for j in range(held)}  # argument -> result
-        carry_at = {start + i: i for i in range(carries)}
-        held_d = {}
+        state_heads, other_heads = [i for i in heads if i < first], [i for i in heads if i >= first]
+        going = [zeros(i) if d_outputs[i] is None else d_outputs[i] for i in state_heads]
+        nothing = [zeros(i) for i in other_heads]
+        streams = []
+        for i, none in zip(other_heads, nothing, strict=True):
+            d = d_outputs[i]
+            if d is None:
+                streams.append([none] * steps)
+            elif i >= last:
+                streams.append(list(d))
+            else:
+                streams.append(list(np.moveaxis(d, 1, 0)) if self.return_sequences else [none] * (steps - 1) + [d])
+        n_states = len(state_heads)
+        places = [n_states + other_heads.index(held_at[a]) for a in plan.carries[n_states:]]
+        held_d = []
         seeds_seen, from_loop = [], []
         step_cuts, sums = [], None
         n_carry, n_sum, n_cut = len(plan.carries), len(plan.step_sums), len(plan.step_cuts)
         back = plan.back._run
         try:
             for t in range(steps - 1, -1, -1):
-                seeds = []
-                for i in heads:
-                    if i < first:
-                        seeds.append(going[i])
-                        continue
-                    d = outside[i][t] if i in outside else None
-                    before = held_d.get(i)
-                    if d is None:
-                        d = before
-                    elif before is not None:
-                        d = d + before
-                    seeds.append(nothing[i] if d is None else d)
+                seeds = [*going, *(stream[t] for stream in streams)]
+                for place, d in zip(places, held_d, strict=False):
+                    seeds[place] = d if seeds[place] is nothing[place - n_states] else seeds[place] + d
                 found = back(saved[t], seeds)
-                for argument, d in zip(plan.carries, found, strict=False):
-                    if argument in carry_at:
-                        going[carry_at[argument]] = d
-                    else:
-                        held_d[held_at[argument]] = d
+                back = plan.back._run_again
+                going, held_d = found[:n_states], found[n_states:n_carry]
                 if n_sum:
                     more = found[n_carry : n_carry + n_sum]
                     sums = more if sums is None else [a + b for a, b in zip(sums, more, strict=True)]
@@ -646,9 +637,8 @@ class _Scan(KernelOp):
             """Note the gradient of an argument of the program."""
             gradients[1 + argument - (held if argument >= start + carries + held else 0)] = gradient
 
-        for argument in plan.carries:
-            if argument in carry_at:
-                put(argument, going[carry_at[argument]])
+        for argument, d in zip(plan.carries, going, strict=False):
+            put(argument, d)
         for argument, d in zip(plan.step_sums, sums or (), strict=True):
             put(argument, d)
         for j, argument in enumerate(plan.step_cuts):
