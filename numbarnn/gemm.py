@@ -554,7 +554,7 @@ def _multiply_panels(start, stop, a, a_row, a_step, depth, packed, c):
 
 
 _SMALL = 1 << 15  # multiply-adds and packing of what takes less than a microsecond or two
-_GRAIN = 1 << 19  # multiply-adds: some ten microseconds of one core
+_GRAIN = 1 << 22  # multiply-adds: some 75 microseconds of one core, what a hand-off may cost
 
 
 def matmul(a, b, *, transpose_a=False, transpose_b=False):
