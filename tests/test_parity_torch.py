@@ -30,17 +30,20 @@ def convert(parameters, gates, kind):
     return [kernel.T, recurrent_kernel.T, bias]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+# A single number says nothing in float32: where its terms cancel there is no other that gives the scale.
+@pytest.mark.parametrize(
+    ("size", "dtype"), [*((size, "float64") for size in SIZES), *((size, "float32") for size in SIZES[1:])]
+)
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("given_states", [False, True])
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_equal_pytorch(name, size, given_states, bidirectional, depth, dtype, rng):
     import torch
 
     from numbarnn import layers
 
+    torch.manual_seed(0)  # PyTorch draws the weights
     class_name, options, kind, gates = LAYERS[name]
     batch, steps, inputs, units = size
     directions = 2 if bidirectional else 1
