@@ -21,6 +21,7 @@ from numbarnn.simd import (
     Vec,
     advance,
     clear,
+    copy,
     first_lanes,
     fma_ir,
     lanes,
@@ -522,38 +523,52 @@ def _multiply_small(a, a_row, a_step, b, b_row, b_step, panel, c):
     for first in range(0, columns, width):
         n = min(width, columns - first)
         for k in range(depth):
-            for j in range(n):
-                put(here, k * width + j, source[k * b_row + (first + j) * b_step])
+            if b_step == 1:
+                copy(source, k * b_row + first, here, k * width, n)
+            else:
+                for j in range(n):
+                    put(here, k * width + j, source[k * b_row + (first + j) * b_step])
         target = advance(pointer(c), first)
         rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 
 
-@njit
-def _multiply_rows(start, stop, a, a_row, a_step, depth, packed, c):
-    columns, width = c.shape[1], packed.shape[2]
-    left = advance(pointer(a), start * a_row)
-    for panel in range(packed.shape[0]):
-        target = advance(pointer(c), start * columns + panel * width)
-        right = advance(pointer(packed), panel * depth * width)
-        rows_product(
-            left, a_row, a_step, stop - start, right, width, depth,
-            target, columns, target, columns, columns - panel * width,
-        )  # fmt: skip
+_BLOCK_ROWS = 204  # tiles of six; with _BLOCK_DEPTH steps a block of `a` that the second-level cache holds
+_BLOCK_DEPTH = 256
 
 
 @njit
-def _multiply_panels(start, stop, a, a_row, a_step, depth, packed, c):
-    rows, columns, width = c.shape[0], c.shape[1], packed.shape[2]
-    for panel in range(start, stop):
-        target = advance(pointer(c), panel * width)
-        right = advance(pointer(packed), panel * depth * width)
-        rows_product(
-            pointer(a), a_row, a_step, rows, right, width, depth,
-            target, columns, target, columns, columns - panel * width,
-        )  # fmt: skip
+def _multiply(start, stop, by_rows, a, a_row, a_step, packed, c):
+    """Multiply rows start..stop with all panels, or (not `by_rows`) all rows with panels start..stop.
+
+    In blocks: the chains rest in `c` between two blocks of k. From a transposed `a`, blocks are copied, because each
+    step of a tile would read from another page.
+    """
+    rows, columns = c.shape
+    panels, depth, width = packed.shape
+    first_row, last_row, first_panel, last_panel = start, stop, 0, panels
+    if not by_rows:
+        first_row, last_row, first_panel, last_panel = 0, rows, start, stop
+    line = _BLOCK_ROWS + 4  # whole vectors, and no power of two, whose columns would share a few sets of the cache
+    block = np.empty((_BLOCK_DEPTH if a_row == 1 and a_step != 1 else 0, line), a.dtype)
+    for row in range(first_row, last_row, _BLOCK_ROWS):
+        height = min(_BLOCK_ROWS, last_row - row)
+        for k in range(0, depth, _BLOCK_DEPTH):
+            links = min(_BLOCK_DEPTH, depth - k)
+            left, left_step = advance(pointer(a), row * a_row + k * a_step), a_step
+            if block.shape[0]:
+                for i in range(links):
+                    copy(left, i * a_step, pointer(block), i * line, height)
+                left, left_step = pointer(block), line
+            for panel in range(first_panel, last_panel):
+                target = advance(pointer(c), row * columns + panel * width)
+                right = advance(pointer(packed), (panel * depth + k) * width)
+                rows_product(
+                    left, a_row, left_step, height, right, width, links,
+                    target, columns, target, columns, columns - panel * width,
+                )  # fmt: skip
 
 
-_SMALL = 1 << 15  # multiply-adds and packing of what takes less than a microsecond or two
+_SMALL = 1 << 20  # multiply-adds and packing of what takes less than the calls of two kernels, some ten microseconds
 _GRAIN = 1 << 22  # multiply-adds: some 75 microseconds of one core, what a hand-off may cost
 
 
@@ -603,10 +618,10 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     packed = pack_transposed(b) if transpose_b else pack(b)
     if get_num_threads() > packed.shape[0] or rows >= columns:
         grain = max(6, _GRAIN // (depth * columns))
-        parallel_for(_multiply_rows, rows, grain, a, a_row, a_step, depth, packed, c)
+        parallel_for(_multiply, rows, grain, True, a, a_row, a_step, packed, c)
     else:
         grain = max(1, _GRAIN // (depth * rows * packed.shape[2]))
-        parallel_for(_multiply_panels, packed.shape[0], grain, a, a_row, a_step, depth, packed, c)
+        parallel_for(_multiply, packed.shape[0], grain, False, a, a_row, a_step, packed, c)
     return c
 
 
@@ -643,7 +658,7 @@ class RightOperand:
             packed = self._packed[transpose] = pack_transposed(self.array) if transpose else pack(self.array)
         grain = max(6, _GRAIN // (depth * columns))
         if rows < 2 * grain:
-            _multiply_rows(0, rows, kernel_array(a), depth, 1, depth, packed, c)
+            _multiply(0, rows, True, kernel_array(a), depth, 1, packed, c)
         else:
-            parallel_for(_multiply_rows, rows, grain, kernel_array(a), depth, 1, depth, packed, c)
+            parallel_for(_multiply, rows, grain, True, kernel_array(a), depth, 1, packed, c)
         return c
