@@ -528,6 +528,7 @@ def _multiply_small(a, a_row, a_step, b, b_row, b_step, panel, c):
             else:
                 for j in range(n):
                     put(here, k * width + j, source[k * b_row + (first + j) * b_step])
+            clear(here, k * width + n, width - n)  # what memory happens to hold may be denormal, and slow
         target = advance(pointer(c), first)
         rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 

@@ -42,16 +42,16 @@ _merge = Op(
     lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]),
     lambda x: Spec((_lengths(x.shape[:2]), *x.shape[2:]), x.dtype),
     lambda node, d: _split(d, node.inputs[0]),
-    doc="(timesteps, batch, ...) -> (timesteps * batch, ...)",
+    doc="(batch, timesteps, ...) -> (batch * timesteps, ...)",
 )
 _split = Op(
     "rows_of_steps",
     lambda rows, like: rows.reshape(*like.shape[:2], *rows.shape[1:]),
     lambda rows, like: Spec((*like.shape[:2], *rows.shape[1:]), rows.dtype),
     lambda node, d: (_merge(d), None),
-    doc="(timesteps * batch, ...) -> (timesteps, batch, ...)",
+    doc="(batch * timesteps, ...) -> (batch, timesteps, ...)",
 )
-_count_steps = Op("timesteps", lambda x: np.asarray(x.shape[0]), lambda x: Spec((), np.int64))
+_count_steps = Op("timesteps", lambda x: np.asarray(x.shape[1]), lambda x: Spec((), np.int64))
 _given = Op("given", lambda x: np.asarray(x), lambda x: x, lambda node, d: d, doc="Make a Tensor of any value.")
 
 
@@ -146,16 +146,15 @@ def scan(
         # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite. Finite
         # inputs stay: there are cells that divide by the size of their inputs.
         sequences = [_where_rows(mask, x, None, ops.isfinite(x)) for x in sequences]
-    xs = [_time_first(x, backwards) for x in sequences]
     flags = {"counts": mask, "keeps": None if reset is None else ops.logical_not(reset)}
     flags = {key: _time_first(value, backwards) for key, value in flags.items() if value is not None}
     specs = [Spec((x.shape[0], *x.shape[2:]), x.dtype) for x in sequences]
     recorded = _Recorded(step, specs, [Spec.of(state) for state in states])
-    around = _Around(recorded, xs)
+    around = _Around(recorded, sequences, backwards)
     carried = _Carried(len(states), len(recorded.assigned), recorded.outputs, len(recorded.extras))
     loop = _Loop(recorded, around, tuple(flags), carried, mask is not None and not zero_output, name)
-    operation = _Scan(loop, xs[0].shape[0], return_sequences)
-    steps = _count_steps(xs[0])
+    operation = _Scan(loop, sequences[0].shape[1], return_sequences)
+    steps = _count_steps(sequences[0])
     last = operation(
         steps, *around.cuts, *flags.values(), *states, *recorded.assigned, *loop.fixed, **recorded.generators
     )
@@ -260,8 +259,8 @@ class _Around:
         The values of `cut`, in the active trace.
     """
 
-    def __init__(self, recorded, xs):
-        self.recorded, self.xs, self.values, self.whole = recorded, xs, {}, {}
+    def __init__(self, recorded, sequences, backwards):
+        self.recorded, self.sequences, self.backwards, self.values = recorded, sequences, backwards, {}
         inside = [node for node in recorded.nodes if not node.outputs or recorded.kind(node.outputs[0]) is STEP]
         used = [x for node in inside for x in node.inputs if isinstance(x, Tensor)]
         used += [x for x in recorded.results if isinstance(x, Tensor)]
@@ -290,15 +289,14 @@ class _Around:
             elif id(x) in recorded.captures:
                 found = recorded.captures[id(x)]
             else:
-                found = _merge(self.xs[next(i for i, y in enumerate(recorded.inputs) if y is x)])
+                found = _merge(self.sequences[next(i for i, y in enumerate(recorded.inputs) if y is x)])
             self.values[id(x)] = found
         return found
 
     def _sequence(self, x):
-        for given, mine in zip(self.recorded.inputs, self.xs, strict=True):
-            if given is x:
-                return mine
-        return _split(self._value(x), self.xs[0])
+        # Time comes first after what is computed for all timesteps: mostly it is smaller than the inputs are.
+        whole = next((y for given, y in zip(self.recorded.inputs, self.sequences, strict=True) if given is x), None)
+        return _time_first(_split(self._value(x), self.sequences[0]) if whole is None else whole, self.backwards)
 
     def constant(self, x):
         """Return the value of a Tensor of the step that stays the same."""
@@ -553,9 +551,9 @@ class _Scan(KernelOp):
         going = carries + len(loop.output_specs) * loop.holds
         first, last = carries, carries + len(loop.output_specs)
         program = loop.linear[0] if save else loop.program
-        run, residuals, outputs, extras = program._run, [], [], []
+        run, residuals, shown, extras = program._run, [], None, []
         try:
-            for now in zip(*moving, strict=True) if moving else ((),) * steps:
+            for t, now in enumerate(zip(*moving, strict=True) if moving else ((),) * steps):
                 result = run(*now, *carry, *fixed)
                 run = program._run_again
                 if save:
@@ -563,15 +561,16 @@ class _Scan(KernelOp):
                     residuals.append(kept)
                 carry = result[:going]
                 if self.return_sequences:
-                    outputs.append(result[first:last])
+                    shown = shown or [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in result[first:last]]
+                    for whole, x in zip(shown, result[first:last], strict=True):
+                        whole[:, t] = x
                 if carried.extras:
                     extras.append(result[last:])
         except Exception as error:
             program._explain(error)
             raise
-        shown = [np.stack(x, 1) for x in zip(*outputs, strict=True)] if self.return_sequences else result[first:last]
         more = [np.stack(x) for x in zip(*extras, strict=True)]
-        return (*result[:first], *shown, *more), residuals
+        return (*result[:first], *(shown if self.return_sequences else result[first:last]), *more), residuals
 
     def _pullback(self, saved, d_outputs, needs, **generators):
         loop = self.loop
