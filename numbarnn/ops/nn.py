@@ -6,8 +6,9 @@ import inspect
 import numpy as np
 
 from .. import backend
+from ..kernels import activation as kernels
 from ..operation import Op
-from ._inference import array_module, floating, inexact, like_first
+from ._inference import array_module, floating, has_kernels, inexact, like_first
 from .elementwise import (
     abs,
     cast,
@@ -18,6 +19,7 @@ from .elementwise import (
     less_equal,
     logical_and,
     maximum,
+    slope_product,
     sqrt,
     square,
     tanh,
@@ -58,6 +60,8 @@ def _step(condition, like):
 
 def _sigmoid(x):
     """1 / (1 + exp(-x)), without overflow."""
+    if has_kernels(x):
+        return kernels.apply("sigmoid", x)
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
@@ -103,7 +107,8 @@ def _gelu_rule(d, x, y):
     return d * (0.5 * (1 + erf(x * SQRT_HALF)) + x * (exp(-0.5 * square(x)) * INVERSE_SQRT_2PI))
 
 
-sigmoid = _activation(_sigmoid, lambda d, x, y: d * (y * (1 - y)))
+_sigmoid_gradient = slope_product("sigmoid", lambda y: y * (1 - y), lambda y: 1 - 2 * y)
+sigmoid = _activation(_sigmoid, lambda d, x, y: _sigmoid_gradient(d, y))
 relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__).named("x")
 softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x))
 softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)))
