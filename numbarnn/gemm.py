@@ -635,31 +635,37 @@ class RightOperand:
         Not to be changed as long as this is in use.
     """
 
-    __slots__ = ("_packed", "array", "dtype", "shape")
+    __slots__ = ("_prepared", "array", "dtype", "shape")
 
     def __init__(self, array):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self._packed = {}
+        self._prepared = {}
 
-    def times(self, a, *, transpose=False):
+    def times(self, a, *, transpose=False, start=None):
         """Return ``matmul(a, array)``, with the same bits, or with `transpose` ``matmul(a, array.T)``.
 
         Parameters
         ----------
         a : ndarray, 2-D, of the same dtype
         transpose : bool
+        start : ndarray, optional
+            Like the result: what its chains of additions start from, instead of zeros.
         """
-        columns, depth = self.shape if transpose else self.shape[::-1]
-        rows = a.shape[0]
-        c = np.zeros((rows, columns), self.dtype)
-        if not (rows and columns and depth):
-            return c
-        packed = self._packed.get(transpose)
-        if packed is None:
-            packed = self._packed[transpose] = pack_transposed(self.array) if transpose else pack(self.array)
-        grain = max(6, _GRAIN // (depth * columns))
-        if rows < 2 * grain:
-            _multiply(0, rows, True, kernel_array(a), depth, 1, packed, c)
-        else:
-            parallel_for(_multiply, rows, grain, True, kernel_array(a), depth, 1, packed, c)
+        packed, columns, alone = self._prepared.get(transpose) or self._prepare(transpose)
+        rows = len(a)
+        c = np.zeros((rows, columns), self.dtype) if start is None else np.array(start, order="C")
+        if packed is not None and rows < alone:
+            _multiply(0, rows, True, kernel_array(a), packed.shape[1], 1, packed, c)
+        elif packed is not None:
+            parallel_for(_multiply, rows, alone // 2, True, kernel_array(a), packed.shape[1], 1, packed, c)
         return c
+
+    def _prepare(self, transpose):
+        """Return the packed matrix (None if it is empty), its columns, and with how many rows threads share."""
+        columns, depth = self.shape if transpose else self.shape[::-1]
+        packed = None
+        if columns and depth:
+            packed = pack_transposed(self.array) if transpose else pack(self.array)
+        grain = max(6, _GRAIN // max(1, depth * columns))
+        self._prepared[transpose] = packed, columns, 2 * grain
+        return self._prepared[transpose]

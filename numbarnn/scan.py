@@ -14,6 +14,7 @@ The gradients of weights, sums over rows, are again computed for all timesteps a
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -58,9 +59,7 @@ _given = Op("given", lambda x: np.asarray(x), lambda x: x, lambda node, d: d, do
 # -- products with what stays the same ---------------------------------------------------------------------------
 
 
-def _packed_gradient(node, d):
-    a, b = node.inputs
-    transpose_b = node.attrs["transpose_b"]
+def _packed_gradient(a, b, d, transpose_b):
     left, right = (d, a) if transpose_b else (a, d)
     return (
         _packed_matmul(d, b, transpose_b=not transpose_b),
@@ -72,8 +71,17 @@ _packed_matmul = Op(
     "packed_matmul",
     lambda a, b, *, transpose_b: b.times(a, transpose=transpose_b),
     lambda a, b, *, transpose_b: Spec((a.shape[0], b.shape[0 if transpose_b else 1]), a.dtype),
-    _packed_gradient,
+    lambda node, d: _packed_gradient(*node.inputs, d, node.attrs["transpose_b"]),
     doc="Multiply a matrix by a `gemm.RightOperand`.",
+)
+
+
+_packed_onto = Op(
+    "packed_matmul_onto",
+    lambda start, a, b, *, transpose_b: b.times(a, transpose=transpose_b, start=start),
+    lambda start, a, b, *, transpose_b: start,
+    lambda node, d: (d, *_packed_gradient(*node.inputs[1:], d, node.attrs["transpose_b"])),
+    doc="Add the product of a matrix and a `gemm.RightOperand` to a matrix: its chains of additions go on.",
 )
 
 
@@ -369,6 +377,19 @@ class _Loop:
         def value(x):
             return values[id(x)] if isinstance(x, Tensor) else x
 
+        def onto(node):
+            """Where a node adds a product that nothing else needs to a matrix, return the sum as one operation."""
+            for x, y in (node.inputs, node.inputs[::-1]):
+                product, start = value(x), value(y)
+                made = product.node if isinstance(product, Tensor) else None
+                if made is None or made.operation is not _packed_matmul or uses[id(x)] > 1:
+                    continue
+                if isinstance(start, Tensor) and start.spec == product.spec:
+                    return _packed_onto(start, *made.inputs, **made.attrs)
+            return None
+
+        used = [x for node in self.around.inside for x in node.inputs] + recorded.results
+        uses = Counter(id(x) for x in used if isinstance(x, Tensor))
         for node in self.around.inside:
             with _in_the_name_of(node):
                 if node.operation is _assign_op:  # the value goes on with the states, and is assigned after the loop
@@ -378,6 +399,8 @@ class _Loop:
                 ):
                     a, b = node.inputs
                     found = _packed_matmul(value(a), right[id(b)], transpose_b=node.attrs["transpose_b"])
+                elif node.operation is ops.add and (found := onto(node)) is not None:
+                    pass
                 else:
                     found = node.operation(*map(value, node.inputs), **node.attrs)
             values.update(zip(map(id, node.outputs), (found,) if node.single else found, strict=True))
@@ -629,7 +652,7 @@ class _Scan(KernelOp):
         back = plan.back._run
         try:
             for t in range(steps - 1, -1, -1):
-                seeds = [*going, *(stream[t] for stream in streams)]
+                seeds = [*going, *[stream[t] for stream in streams]]
                 for place, d in zip(places, held_d, strict=False):
                     seeds[place] = d if seeds[place] is nothing[place - n_states] else seeds[place] + d
                 found = back(saved[t], seeds)
