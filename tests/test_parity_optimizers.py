@@ -222,8 +222,7 @@ def test_schedules(schedule):
     theirs = getattr(keras.optimizers.schedules, name)(*arguments)
     steps = np.arange(70)
     expected = [float(array(theirs(step))) for step in steps]
-    # Keras rounds to float32 in `ops.minimum`, `ops.where` with Python numbers, and for its own constants.
-    np.testing.assert_allclose(ours(steps), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(ours(steps), expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal([ours(int(step)) for step in steps], ours(steps))
     assert ours.get_config() == theirs.get_config()
     assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
@@ -235,7 +234,7 @@ def test_schedules(schedule):
 @pytest.mark.usefixtures("double_precision")
 def test_trajectories_with_schedules(schedule, options):
     """Of weight decay, and of steps, not updates, where gradients are accumulated."""
-    compare(*follow("Adam", options, schedule), 1e-7)
+    compare(*follow("Adam", options, schedule), 1e-10)
 
 
 @pytest.mark.usefixtures("double_precision")
