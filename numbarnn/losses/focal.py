@@ -107,6 +107,11 @@ def categorical_focal_crossentropy(
         If the shapes differ, or `axis`, `gamma` or `label_smoothing` is out of range.
     """
     y_true, y_pred = dense_arguments("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis)
+    weight = np.asarray(alpha, np.dtype(y_pred.dtype))
+    if weight.ndim and weight.shape != (y_pred.shape[-1],):
+        raise ValueError(
+            f"`alpha` must be a number or have one weight for each of {y_pred.shape[-1]} classes. Received: {alpha}"
+        )
     if from_logits:
         log_p = ops.log_softmax(y_pred)
         p = ops.exp(log_p)
@@ -114,11 +119,6 @@ def categorical_focal_crossentropy(
         p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
         p = ops.clip(p, backend.epsilon(), 1.0 - backend.epsilon())
         log_p = ops.log(p)
-    weight = np.asarray(alpha, np.dtype(y_pred.dtype))
-    if weight.ndim and weight.shape != (y_pred.shape[-1],):
-        raise ValueError(
-            f"`alpha` must be a number or have one weight for each of {y_pred.shape[-1]} classes. Received: {alpha}"
-        )
     return ops.sum(-y_true * log_p * (_focus(1.0 - p, gamma) * weight), axis=-1)
 
 
