@@ -174,8 +174,8 @@ def area(y, p, w=None):
 
 
 def test_auc(rng):
-    y, p, w = rng.integers(0, 2, size=60), rng.integers(0, 17, size=60) / 16, rng.uniform(size=60)
-    auc = metrics.AUC(num_thresholds=17)  # between its thresholds there is at most one value
+    y, p, w = rng.integers(0, 2, size=60), rng.integers(1, 17, size=60) / 16, rng.uniform(size=60)
+    auc = metrics.AUC(num_thresholds=17)  # between two of its thresholds there is one value
     for part in (slice(0, 40), slice(40, 60)):
         auc.update_state(y[part], p[part])
     assert auc.result() == pytest.approx(area(y, p))
@@ -191,7 +191,7 @@ def test_auc(rng):
     assert weighted == pytest.approx((each[0] + 3 * each[1]) / 4)
     weighted = metrics.AUC(17, label_weights=[1.0, 3.0, 0.0])(*labels)
     assert weighted == pytest.approx(area(y, p, np.tile([1.0, 3.0, 0.0], 20)))
-    assert metrics.AUC(17)(y, 3 * p - 1) == pytest.approx(area(y, np.clip(3 * p - 1, 0, 1)))
+    assert metrics.AUC(1000)(y, 3 * p - 1) == pytest.approx(area(y, np.clip(3 * p - 1, 0, 1)))
 
 
 def test_auc_of_precision_over_recall():
@@ -406,14 +406,15 @@ def test_wrong_arguments_are_named():
 def test_names_in_training(rng):
     model = models.Sequential([layers.Input((3,)), layers.Dense(1, activation="sigmoid")])
     x, y, w = rng.normal(size=(12, 3)), rng.integers(0, 2, size=12), rng.uniform(size=12)
-    model.compile(
-        "sgd", "Huber", metrics=["AUC", "precision", metrics.Recall(name="found")], weighted_metrics=["auc", "AUC"]
-    )
+    plain = ["AUC", "precision", metrics.Recall(name="found")]
+    model.compile("sgd", "Huber", metrics=plain, weighted_metrics=["auc", "AUC"])
     history = model.fit(x, y, epochs=2, verbose=0).history
     assert list(history) == ["loss", "AUC", "precision", "found", "auc", "weighted_AUC"]
     found = model.evaluate(x, y, sample_weight=w, verbose=0, return_dict=True)
     p = model.predict(x, verbose=0)[:, 0]
-    assert found["AUC"] == pytest.approx(area(y, p)) and found["weighted_AUC"] == pytest.approx(area(y, p, w))
+    assert found["AUC"] == pytest.approx(metrics.AUC()(y, p))
+    assert found["auc"] == found["weighted_AUC"]
+    assert found["weighted_AUC"] == pytest.approx(metrics.AUC()(y, p, w)) != found["AUC"]
     assert found["found"] == pytest.approx((p > 0.5)[y == 1].mean())
 
 

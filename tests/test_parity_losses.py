@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from parity import precision
+from drawn import both_in, distribution, labels, one_hot, positive, real, share, signs, yes_no
 
-from numbarnn import backend, graph, losses
+from numbarnn import graph, losses
 from numbarnn.graph import Spec
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
@@ -16,44 +16,8 @@ REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "
 @pytest.fixture(autouse=True)
 def dtype(request):
     """The precision in which both libraries compute: double unless a test says otherwise."""
-    pytest.importorskip("keras")
-    dtype, before = getattr(request, "param", "float64"), backend.floatx()
-    backend.set_floatx(dtype)
-    with precision(dtype):
+    with both_in(getattr(request, "param", "float64")) as dtype:
         yield dtype
-    backend.set_floatx(before)
-
-
-def real(rng, shape):
-    return rng.normal(size=shape)
-
-
-def share(rng, shape):
-    return rng.uniform(0.02, 0.98, size=shape)
-
-
-def positive(rng, shape):
-    return rng.uniform(0.1, 4.0, size=shape)
-
-
-def yes_no(rng, shape):
-    return rng.integers(0, 2, size=shape).astype(float)
-
-
-def signs(rng, shape):
-    return 2.0 * yes_no(rng, shape) - 1.0
-
-
-def distribution(rng, shape):
-    return rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
-
-
-def one_hot(rng, shape):
-    return np.eye(shape[-1])[rng.integers(0, shape[-1], size=shape[:-1])]
-
-
-def labels(rng, shape):
-    return rng.integers(0, shape[-1], size=shape[:-1])
 
 
 # Name of the class, its arguments, how targets and predictions are drawn.

@@ -4,59 +4,17 @@ import re
 
 import numpy as np
 import pytest
-from parity import precision
+from drawn import both_in, classes, coarse, distribution, labels, one_hot, positive, real, share, yes_no
 
-from numbarnn import backend, layers, losses, metrics, models
+from numbarnn import layers, losses, metrics, models
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 
 @pytest.fixture(autouse=True)
-def dtype(request):
-    """The precision in which both libraries compute: double unless a test says otherwise."""
-    pytest.importorskip("keras")
-    dtype, before = getattr(request, "param", "float64"), backend.floatx()
-    backend.set_floatx(dtype)
-    with precision(dtype):
-        yield dtype
-    backend.set_floatx(before)
-
-
-def real(rng, shape):
-    return rng.normal(size=shape)
-
-
-def share(rng, shape):
-    return rng.uniform(0.02, 0.98, size=shape)
-
-
-def coarse(rng, shape):
-    """Shares with many ties, among each other and with thresholds."""
-    return rng.integers(0, 9, size=shape) / 8
-
-
-def positive(rng, shape):
-    return rng.uniform(0.1, 4.0, size=shape)
-
-
-def yes_no(rng, shape):
-    return rng.integers(0, 2, size=shape).astype(float)
-
-
-def distribution(rng, shape):
-    return rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
-
-
-def one_hot(rng, shape):
-    return np.eye(shape[-1])[rng.integers(0, shape[-1], size=shape[:-1])]
-
-
-def labels(rng, shape):
-    return rng.integers(0, shape[-1], size=shape[:-1])
-
-
-def classes(rng, shape):
-    return rng.integers(0, 3, size=shape)
+def double_precision():
+    with both_in("float64"):
+        yield
 
 
 FLAT, ROWS, STEPS = (8,), (8, 3), (8, 5, 3)

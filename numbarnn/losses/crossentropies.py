@@ -33,14 +33,16 @@ def binary_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, 
     """
     y_true, y_pred = match(y_true, y_pred)
     y_true = smoothed(y_true, label_smoothing, 0.5)
+    return ops.mean(yes_no_losses(y_true, y_pred, from_logits), axis=axis)
+
+
+def yes_no_losses(y_true, y_pred, from_logits):
+    """``-(t log p + (1 - t) log(1 - p))`` of every entry."""
     if from_logits:
         # Two softplus rather than softplus(z) - t z: nothing cancels for confident correct answers.
-        value = y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
-    else:
-        epsilon = backend.epsilon()
-        p = ops.clip(y_pred, epsilon, 1.0 - epsilon)
-        value = -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
-    return ops.mean(value, axis=axis)
+        return y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
+    p = ops.clip(y_pred, backend.epsilon(), 1.0 - backend.epsilon())
+    return -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
 
 
 def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, axis=-1):

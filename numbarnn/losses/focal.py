@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import backend, ops
 from .arguments import match, smoothed
-from .crossentropies import dense_arguments, sparse_arguments
+from .crossentropies import dense_arguments, sparse_arguments, yes_no_losses
 from .loss import LossFunctionWrapper, hides, rows
 
 
@@ -63,15 +63,10 @@ def binary_focal_crossentropy(
     """
     y_true, y_pred = match(y_true, y_pred)
     y_true = smoothed(y_true, label_smoothing, 0.5)
-    if from_logits:
-        p, not_p = ops.sigmoid(y_pred), ops.sigmoid(-y_pred)
-        value = y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
-    else:
-        p, not_p = y_pred, 1.0 - y_pred
-        clipped = ops.clip(y_pred, backend.epsilon(), 1.0 - backend.epsilon())
-        value = -(y_true * ops.log(clipped) + (1.0 - y_true) * ops.log(1.0 - clipped))
+    p, not_p = (ops.sigmoid(y_pred), ops.sigmoid(-y_pred)) if from_logits else (y_pred, 1.0 - y_pred)
     # 1 - p_t, written so that nothing cancels where it is small.
-    value = _focus(y_true * not_p + (1.0 - y_true) * p, gamma) * value
+    missed = y_true * not_p + (1.0 - y_true) * p
+    value = _focus(missed, gamma) * yes_no_losses(y_true, y_pred, from_logits)
     if apply_class_balancing:
         value = (y_true * alpha + (1.0 - y_true) * (1.0 - alpha)) * value
     return ops.mean(value, axis=axis)

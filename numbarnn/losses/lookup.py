@@ -115,16 +115,4 @@ def get(identifier):
     ValueError
         For anything else.
     """
-    if identifier is None:
-        return None
-    if isinstance(identifier, str):
-        found = _BY_NAME.get(identifier) or serialization.get_registered_object(identifier)
-    elif isinstance(identifier, dict):
-        found = deserialize(identifier)
-    else:
-        found = identifier
-    if isinstance(found, type):
-        return found()
-    if callable(found):
-        return found
-    raise ValueError(f"Could not interpret loss identifier: {identifier}")
+    return None if identifier is None else serialization.interpret(identifier, "loss", deserialize)

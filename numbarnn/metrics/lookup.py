@@ -135,19 +135,7 @@ def get(identifier):
     ValueError
         For anything else.
     """
-    if identifier is None:
-        return None
-    if isinstance(identifier, str):
-        found = _BY_NAME.get(identifier) or serialization.get_registered_object(identifier)
-    elif isinstance(identifier, dict):
-        found = deserialize(identifier)
-    else:
-        found = identifier
-    if isinstance(found, type):
-        found = found()
-    if callable(found):
-        return found
-    raise ValueError(f"Could not interpret metric identifier: {identifier}")
+    return None if identifier is None else serialization.interpret(identifier, "metric", deserialize)
 
 
 def choose_by_shape(y_true_shape, y_pred_shape, binary, sparse, categorical):
