@@ -23,14 +23,11 @@ class Counts(NamedTuple):
     false_negatives: np.ndarray
 
 
-def _at_one(truth, predictions, weight, threshold):
+def _at_one(truth, predictions, threshold):
     positive = predictions > threshold
-    both = truth & positive
-    if weight is None:
-        tp, yes, right, size = np.count_nonzero(both), np.count_nonzero(positive), np.count_nonzero(truth), truth.size
-    else:
-        tp, yes, right, size = weight[both].sum(), weight[positive].sum(), weight[truth].sum(), weight.sum()
-    return Counts(*(np.array([n], np.float64) for n in (tp, yes - tp, size - yes - right + tp, right - tp)))
+    both = np.count_nonzero(truth & positive)
+    yes, right = np.count_nonzero(positive), np.count_nonzero(truth)
+    return Counts(*(np.array([n], np.float64) for n in (both, yes - both, truth.size - yes - right + both, right - both)))
 
 
 def _at_many(truth, predictions, weight, thresholds):
@@ -71,8 +68,8 @@ def count(truth, predictions, weight, thresholds):
     thresholds = thresholds.astype(predictions.dtype)
     if truth.ndim > 1:
         return _at_many(truth, predictions, weight, thresholds)
-    if len(thresholds) == 1:
-        return _at_one(truth, predictions, weight, thresholds[0])
+    if weight is None and len(thresholds) == 1:
+        return _at_one(truth, predictions, thresholds[0])
     columns = (None if array is None else array[:, None] for array in (truth, predictions, weight))
     return Counts(*(found[:, 0] for found in _at_many(*columns, thresholds)))
 
