@@ -116,6 +116,8 @@ def test_regression_values(rng):
     np.testing.assert_allclose(losses.huber(y, p, delta=2.0), 4 * losses.huber(y / 2, p / 2), rtol=1e-12)
     # |x| - log 2, where cosh itself would overflow
     np.testing.assert_allclose(losses.log_cosh([[0.0]], [[-1000.0]]), 1000 - np.log(2))
+    small = losses.log_cosh(np.zeros((1, 1), "float32"), np.full((1, 1), 1e-3, "float32"))
+    np.testing.assert_allclose(small, 1e-6 / 2, rtol=1e-3)
     y, p = np.abs(y), np.abs(p)
     np.testing.assert_allclose(losses.mean_squared_logarithmic_error(y, p), (np.log((1 + p) / (1 + y)) ** 2).mean(-1))
     np.testing.assert_allclose(losses.poisson(y, p), (p - y * np.log(p + 1e-7)).mean(-1))
@@ -433,7 +435,7 @@ def test_get_and_serialize():
     [
         losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3, reduction="sum", name="hop"),
         losses.Huber(0.3),
-        losses.CategoricalFocalCrossentropy(alpha=[0.2, 0.3, 0.5], gamma=1.0),
+        losses.CategoricalFocalCrossentropy(alpha=np.array([0.2, 0.3, 0.5]), gamma=1.0),
         losses.Tversky(0.1, 0.2, axis=-1),
         losses.LossFunctionWrapper(losses.huber, delta=2.0),
         *(getattr(losses, name)() for name in losses.__all__ if name[0].isupper() and not name.startswith("Loss")),

@@ -202,7 +202,7 @@ class CategoricalFocalCrossentropy(LossFunctionWrapper):
             reduction,
             name,
             dtype,
-            alpha=alpha,
+            alpha=alpha.tolist() if isinstance(alpha, np.ndarray) else alpha,
             gamma=gamma,
             from_logits=from_logits,
             label_smoothing=label_smoothing,

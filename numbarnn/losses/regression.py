@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from .. import backend, ops
 from .arguments import match
 from .loss import LossFunctionWrapper, hides, rows
@@ -96,8 +94,9 @@ def log_cosh(y_true, y_pred):
     About half the squared error where that is small, the absolute error less log 2 where it is large.
     """
     y_true, y_pred = match(y_true, y_pred)
-    error = y_pred - y_true
-    return ops.mean(error + ops.softplus(-2.0 * error) - math.log(2.0), axis=-1)
+    size = ops.abs(y_pred - y_true)
+    # log((exp(s) + exp(-s)) / 2), so that small errors do not drown in the rounding of log 2.
+    return ops.mean(size + ops.log1p(0.5 * ops.expm1(-2.0 * size)), axis=-1)
 
 
 @hides(rows)

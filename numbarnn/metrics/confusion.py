@@ -27,7 +27,9 @@ def _at_one(truth, predictions, threshold):
     positive = predictions > threshold
     both = np.count_nonzero(truth & positive)
     yes, right = np.count_nonzero(positive), np.count_nonzero(truth)
-    return Counts(*(np.array([n], np.float64) for n in (both, yes - both, truth.size - yes - right + both, right - both)))
+    return Counts(
+        *(np.array([n], np.float64) for n in (both, yes - both, truth.size - yes - right + both, right - both))
+    )
 
 
 def _at_many(truth, predictions, weight, thresholds):
