@@ -380,6 +380,7 @@ def test_wrong_arguments_are_named():
         (lambda: metrics.AUC(1), "`num_thresholds` must be an integer > 1"),
         (lambda: metrics.AUC(curve="DET"), "Invalid AUC curve value: 'DET'"),
         (lambda: metrics.AUC(summation_method="mean"), "Invalid AUC summation method value: 'mean'"),
+        (lambda: metrics.AUC(thresholds=[0.5, 2.0]), r"Threshold values must be in \[0, 1\]. Received: \[2.0\]"),
         (lambda: metrics.AUC(num_labels=2), "`num_labels` is needed only when"),
         (lambda: metrics.AUC(label_weights=[1.0])(y, y), "one weight for each of 3 labels. Received: 1 weights"),
         (lambda: metrics.AUC(multi_label=True)(y[0], y[0]), "`y_pred` must have shape"),
@@ -399,6 +400,10 @@ def test_wrong_arguments_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+    for metric in (metrics.F1Score(), metrics.R2Score(), metrics.AUC(multi_label=True)):
+        metric.update_state(y, y)
+        with pytest.raises(ValueError, match="3"):
+            metric.update_state(y[:, :1], y[:, :1])
     with pytest.warns(UserWarning, match="needs 7 target values. Received: 6"):
         metrics.R2Score(num_regressors=5)(np.eye(2, 3), np.eye(2, 3))
 

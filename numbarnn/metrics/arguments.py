@@ -39,6 +39,12 @@ def same_shape(y_true, y_pred):
     return y_true, y_pred
 
 
+def check_outputs(shape, state):
+    """Raise ValueError unless a batch's outputs are as many as those of the batches before, which `state` has."""
+    if shape != state.shape:
+        raise ValueError(f"Every batch must have {state.shape[0]} outputs, as the first. Received: {shape[0]} outputs")
+
+
 def combine_weight(sample_weight, mask):
     """Weights with zeros where the mask says that entries do not count.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, ops
 from .arguments import ratio
-from .confusion import ConfusionMetric, Counts, count
+from .confusion import ConfusionMetric, Counts, check_thresholds, count
 from .operating_points import even_thresholds
 
 _CURVES = ("ROC", "PR", "PRGAIN")
@@ -80,7 +80,9 @@ class AUC(ConfusionMetric):
             )
         if num_labels and not multi_label:
             raise ValueError("`num_labels` is needed only when `multi_label` is True.")
-        inner = even_thresholds(num_thresholds)[1:-1] if thresholds is None else sorted(thresholds)
+        inner = (
+            even_thresholds(num_thresholds)[1:-1] if thresholds is None else sorted(check_thresholds(thresholds, 0.5))
+        )
         margin = backend.epsilon()
         super().__init__([-margin, *inner, 1.0 + margin], Counts._fields, name, dtype)
         self.num_thresholds = len(self.thresholds)
@@ -108,9 +110,10 @@ class AUC(ConfusionMetric):
                 weight = np.broadcast_to(self.label_weights, truth.shape) * (1.0 if weight is None else weight)
             super()._accumulate(truth, predictions, weight)
             return
-        if predictions.ndim != 2 or (self.num_labels and labels != self.num_labels):
+        known = self.num_labels if self.true_positives is None else self.true_positives.shape[1]
+        if predictions.ndim != 2 or (known and labels != known):
             raise ValueError(
-                f"`y_pred` must have shape (batch, {self.num_labels or 'labels'}) when `multi_label=True`. "
+                f"`y_pred` must have shape (batch, {known or 'labels'}) when `multi_label=True`. "
                 f"Received: y_pred.shape={predictions.shape}"
             )
         if self.true_positives is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import backend
-from .arguments import masked_weight, same_shape
+from .arguments import check_outputs, masked_weight, same_shape
 from .metric import Metric
 
 _AVERAGES = (None, "micro", "macro", "weighted")
@@ -74,9 +74,11 @@ class FBetaScore(Metric):
                 f"Received input shapes: y_pred.shape={y_pred.shape} and y_true.shape={y_true.shape}."
             )
         axis = None if self.average == "micro" else 0
+        shape = () if axis is None else y_pred.shape[1:]
         if self.true_positives is None:
             for name in ("true_positives", "false_positives", "false_negatives", "intermediate_weights"):
-                setattr(self, name, self.add_variable(() if axis is None else y_pred.shape[1:], name=name))
+                setattr(self, name, self.add_variable(shape, name=name))
+        check_outputs(shape, self.true_positives)
         if self.threshold is None:
             yes = (y_pred >= y_pred.max(axis=-1, keepdims=True)) & (np.abs(y_pred) > 1e-9)
         else:

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from .. import losses
-from .arguments import masked_weight, same_rank, same_shape, spread_weight
+from .arguments import check_outputs, masked_weight, same_rank, same_shape, spread_weight
 from .metric import Metric
 from .reduction import MeanMetricWrapper
 
@@ -144,6 +144,7 @@ class R2Score(Metric):
         if self.squared_sum is None:
             for name in ("squared_sum", "sum", "total_mse", "count"):
                 setattr(self, name, self.add_variable(y_pred.shape[1:], name=name))
+        check_outputs(y_pred.shape[1:], self.squared_sum)
         y_true = y_true.astype(np.float64)
         weight = spread_weight(1.0 if sample_weight is None else sample_weight, y_true.shape)
         weighted = y_true * weight
