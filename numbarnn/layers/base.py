@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 import threading
 import warnings
@@ -25,6 +26,7 @@ from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
+from .loading import allow
 from .masks import attach_mask, get_mask, masks_of, set_mask
 from .nests import is_shape, is_values, leaves_of, map_nest, map_shapes, shape_of
 from .signatures import call_info, shape_parameters, wrap_build
@@ -324,6 +326,7 @@ class Layer(Tracked):
                 "Shapes used to initialize variables must be fully-defined (no `None` dimensions). "
                 f"Received: shape={shape}"
             )
+        allow(math.prod(shape))
         dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
         initializer = given["initializer"]
         if initializer is None:
