@@ -22,7 +22,7 @@ from .input_gradient import InputGradient
 from .outputs import check_loss, check_metrics
 from .own_steps import OwnSteps
 from .ragged import check_lengths, padded
-from .steps import State
+from .state import State
 
 __all__ = ["Trainer"]
 
