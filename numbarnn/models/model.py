@@ -13,7 +13,7 @@ from ..layers import masks
 from ..layers.base import Layer
 from ..layers.nests import is_values, shape_of
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
-from .steps import State
+from .state import State
 from .summary import Row, print_summary
 from .training import Trainer
 

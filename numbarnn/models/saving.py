@@ -237,7 +237,7 @@ def _states(model, with_optimizer):
     """Return what training changes, as members of an archive."""
     weights, state = model._named_variables()
     arrays = _values(state)
-    shuffle = getattr(model._training, "shuffle_seed", None)
+    shuffle = model._training.shuffle_seed
     if shuffle is not None:
         arrays[_SHUFFLE] = shuffle.state.numpy()
     members = {_WEIGHTS: _values(weights), _STATE: arrays}
@@ -266,7 +266,7 @@ def _assign(model, members, weights, state):
     pairs, problems = pairs + more, problems + further
     generator = None
     if shuffle is not None:
-        generator = SeedGenerator(0, name=_SHUFFLE)
+        generator = model._training.shuffle_seed or SeedGenerator(0, name=_SHUFFLE)
         more, further = _matched({_SHUFFLE: generator.state}, {_SHUFFLE: shuffle}, exact=True)
         pairs, problems = pairs + more, problems + further
     if problems:
