@@ -24,16 +24,17 @@ __all__ = [
     "get_registered_name",
     "get_registered_object",
     "lookup",
+    "read_together",
     "register_keras_serializable",
     "serialize_keras_object",
-    "sharing",
+    "written_together",
 ]
 
 _BUILTIN: dict[str, dict[str, object]] = {}  # module name as Keras spells it -> name -> class or function
 _MODULE_OF: dict[object, tuple[str, str]] = {}  # class or function -> (module, name)
 _REGISTERED: dict[str, object] = {}  # "package>name" -> class or function
 _REGISTERED_NAMES: dict[object, str] = {}
-_scopes = threading.local()  # stack: custom objects; written, read: see `sharing`
+_scopes = threading.local()  # stack: custom objects; written, read: see below
 
 
 def export(module, *objects, **aliases):
@@ -143,11 +144,11 @@ CustomObjectScope = custom_object_scope
 
 
 @contextlib.contextmanager
-def sharing():
-    """Within the block, an object that occurs several times in what is written or read is one object.
+def written_together():
+    """Within the block, an object that is serialized several times is marked as one.
 
-    The outermost block counts. `serialize_keras_object` and `deserialize_keras_object` open one themselves; who calls
-    them several times for one configuration, such as a model for its layers, opens it around them.
+    The outermost block counts. `serialize_keras_object` opens one itself; who calls it several times for one
+    configuration, such as a model for its layers, opens it around them.
 
     Yields
     ------
@@ -158,11 +159,31 @@ def sharing():
     if getattr(_scopes, "written", None) is not None:
         yield lambda config: config
         return
-    _scopes.written, _scopes.read = {}, {}  # id -> (object, its mark); mark -> object
+    _scopes.written = {}  # id -> (object, its mark)
     try:
         yield _drop_single
     finally:
-        _scopes.written = _scopes.read = None
+        _scopes.written = None
+
+
+@contextlib.contextmanager
+def read_together(anew=False):
+    """Within the block, what is marked as one object becomes one.
+
+    The outermost block counts, as for `written_together`.
+
+    Parameters
+    ----------
+    anew : bool
+        Make this one count, though there may be others around it: for a configuration that is not a part of theirs.
+    """
+    before = getattr(_scopes, "read", None)
+    if before is None or anew:
+        _scopes.read = {}  # mark -> object
+    try:
+        yield
+    finally:
+        _scopes.read = before
 
 
 def _drop_single(config):
@@ -208,7 +229,7 @@ def serialize_keras_object(obj):
     ValueError
         If the object is none of these; a lambda has no name under which it could be found again.
     """
-    with sharing() as drop_single:
+    with written_together() as drop_single:
         return drop_single(_serialize(obj))
 
 
@@ -324,7 +345,7 @@ def deserialize_keras_object(config, custom_objects=None, module_objects=None, s
     ValueError, TypeError
         If the configuration names something unknown, or holds code.
     """
-    with sharing():
+    with read_together():
         return _deserialize(config, custom_objects, module_objects)
 
 

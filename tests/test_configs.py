@@ -349,6 +349,27 @@ def test_a_cell_in_two_layers_is_one_cell(rng):
     assert Sequential.from_config(model.get_config()).layers[0].cell is not cell
 
 
+def test_layers_that_are_made_again_share_nothing_with_others(rng):
+    shared, within = layers.GRUCell(3), layers.GRUCell(3)
+    model = Sequential(
+        [
+            Input((4, 3)),
+            layers.RNN(shared, return_sequences=True),
+            layers.RNN(shared, return_sequences=True),
+            layers.Bidirectional(layers.RNN([within, within])),
+        ]
+    )
+    config = json.loads(model.to_json())
+    del config["config"]["layers"][3]["config"]["backward_layer"]  # as Keras 2 has it
+    twin = deserialize_keras_object(config)
+    both = twin.layers[2]
+    cells = [layer.cell.cells for layer in (both.forward_layer, both.backward_layer)]
+    assert all(first is second for first, second in cells)
+    assert len({id(twin.layers[0].cell), id(cells[0][0]), id(cells[1][0])}) == 3
+    assert len(twin.weights) == len(model.weights) == 9
+    again(model, rng.normal(size=(2, 4, 3)).astype("f4"))
+
+
 def test_a_layer_in_two_models_is_one_layer(rng):
     head, x = layers.Dense(3, name="head"), Input((3,))
     one, two = Model(x, head(x), name="one"), Model(x, head(head(x)), name="two")
@@ -481,6 +502,6 @@ def test_serialization_knows_slices_and_returns_its_lists():
     for item in (slice(1, None, -2), Ellipsis, {"a": [None, 1.5, "x"]}, np.arange(3)):
         found = through_json(item)
         assert np.array_equal(found, item) if isinstance(item, np.ndarray) else found == item
-    with serialization.sharing() as drop_single:
+    with serialization.written_together() as drop_single:
         config = [serialize_keras_object(layer) for layer in (LAYERS[0], LAYERS[0])]
         assert [entry["shared_object_id"] for entry in drop_single(config)] == [1, 1]

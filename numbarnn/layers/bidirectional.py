@@ -5,7 +5,13 @@ import inspect
 import numpy as np
 
 from .. import ops
-from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
+from ..serialization import (
+    custom_object_scope,
+    deserialize_keras_object,
+    export,
+    read_together,
+    serialize_keras_object,
+)
 from .base import Layer
 from .cell_protocol import output_size_of, output_sizes_of, sizes_of
 from .fused import run_abreast
@@ -398,7 +404,7 @@ def _made_again(layer, prefix, go_backwards):
         "go_backwards": go_backwards,
         "name": prefix + layer.name.removeprefix(prefix),
     }
-    with custom_object_scope(_named_within(layer)):
+    with custom_object_scope(_named_within(layer)), read_together(anew=True):
         again = type(layer).from_config(config)
     _copy_unserialized(layer, again)
     return again
