@@ -24,17 +24,16 @@ __all__ = [
     "get_registered_name",
     "get_registered_object",
     "lookup",
-    "read_together",
     "register_keras_serializable",
     "serialize_keras_object",
-    "written_together",
+    "sharing",
 ]
 
 _BUILTIN: dict[str, dict[str, object]] = {}  # module name as Keras spells it -> name -> class or function
 _MODULE_OF: dict[object, tuple[str, str]] = {}  # class or function -> (module, name)
 _REGISTERED: dict[str, object] = {}  # "package>name" -> class or function
 _REGISTERED_NAMES: dict[object, str] = {}
-_scopes = threading.local()  # stack: custom objects; written, read: see below
+_scopes = threading.local()  # stack: custom objects; written, read: see `sharing`
 
 
 def export(module, *objects, **aliases):
@@ -144,11 +143,16 @@ CustomObjectScope = custom_object_scope
 
 
 @contextlib.contextmanager
-def written_together():
-    """Within the block, an object that is serialized several times is marked as one.
+def sharing(apart=False):
+    """Within the block, an object that occurs several times in what is written or read is one object.
 
-    The outermost block counts. `serialize_keras_object` opens one itself; who calls it several times for one
-    configuration, such as a model for its layers, opens it around them.
+    The outermost block counts. `serialize_keras_object` and `deserialize_keras_object` open one themselves; who calls
+    them several times for one configuration, such as a model for its layers, opens it around them.
+
+    Parameters
+    ----------
+    apart : bool
+        Whether this is another configuration than that of a block around: none of its objects is one of that.
 
     Yields
     ------
@@ -156,34 +160,15 @@ def written_together():
         ``drop_single(config)`` takes the marks of those that occur once out of what was written; it does nothing in an
         inner block.
     """
-    if getattr(_scopes, "written", None) is not None:
+    before = getattr(_scopes, "written", None), getattr(_scopes, "read", None)
+    if before[0] is not None and not apart:
         yield lambda config: config
         return
-    _scopes.written = {}  # id -> (object, its mark)
+    _scopes.written, _scopes.read = {}, {}  # id -> (object, its mark); mark -> object
     try:
         yield _drop_single
     finally:
-        _scopes.written = None
-
-
-@contextlib.contextmanager
-def read_together(anew=False):
-    """Within the block, what is marked as one object becomes one.
-
-    The outermost block counts, as for `written_together`.
-
-    Parameters
-    ----------
-    anew : bool
-        Make this one count, though there may be others around it: for a configuration that is not a part of theirs.
-    """
-    before = getattr(_scopes, "read", None)
-    if before is None or anew:
-        _scopes.read = {}  # mark -> object
-    try:
-        yield
-    finally:
-        _scopes.read = before
+        _scopes.written, _scopes.read = before
 
 
 def _drop_single(config):
@@ -229,7 +214,7 @@ def serialize_keras_object(obj):
     ValueError
         If the object is none of these; a lambda has no name under which it could be found again.
     """
-    with written_together() as drop_single:
+    with sharing() as drop_single:
         return drop_single(_serialize(obj))
 
 
@@ -345,7 +330,7 @@ def deserialize_keras_object(config, custom_objects=None, module_objects=None, s
     ValueError, TypeError
         If the configuration names something unknown, or holds code.
     """
-    with read_together():
+    with sharing():
         return _deserialize(config, custom_objects, module_objects)
 
 

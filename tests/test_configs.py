@@ -502,6 +502,6 @@ def test_serialization_knows_slices_and_returns_its_lists():
     for item in (slice(1, None, -2), Ellipsis, {"a": [None, 1.5, "x"]}, np.arange(3)):
         found = through_json(item)
         assert np.array_equal(found, item) if isinstance(item, np.ndarray) else found == item
-    with serialization.written_together() as drop_single:
+    with serialization.sharing() as drop_single:
         config = [serialize_keras_object(layer) for layer in (LAYERS[0], LAYERS[0])]
         assert [entry["shared_object_id"] for entry in drop_single(config)] == [1, 1]

@@ -11,13 +11,7 @@ from ..layers.base import Layer
 from ..layers.bidirectional import Bidirectional
 from ..layers.core import InputLayer
 from ..layers.rnn import RNN
-from ..serialization import (
-    deserialize_keras_object,
-    lookup,
-    read_together,
-    serialize_keras_object,
-    written_together,
-)
+from ..serialization import deserialize_keras_object, lookup, serialize_keras_object, sharing
 from ..variable import Variable
 from . import operations
 from .outputs import unique_names
@@ -70,7 +64,7 @@ class _Description:
         self._places.update((x, (layer.name, 0, 0, False)) for x, layer in entries.items())
 
     def of(self, inputs, outputs):
-        with written_together() as drop_single:
+        with sharing() as drop_single:
             layers = [self._layer(*entry) for entry in self._entries]
             return drop_single(
                 {"layers": layers, "input_layers": self._place(inputs), "output_layers": self._place(outputs)}
@@ -165,7 +159,7 @@ def draw(config, custom_objects, is_drawn):
     ValueError
         If the layers cannot be connected as they say.
     """
-    with read_together():
+    with sharing():
         return _Drawing(config, custom_objects, is_drawn).ends(config)
 
 
