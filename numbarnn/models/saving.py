@@ -286,7 +286,8 @@ def _optimizer_pairs(model, members, variables):
     if unknown:
         raise ValueError(f"{_TRAINED} names weights that model '{model.name}' does not have: {unknown[:3]}")
     wanted = [variables[name] for name in trained]
-    if wanted:
+    known = {id(v) for v in optimizer._built_for}
+    if any(id(v) not in known for v in wanted):
         optimizer.build(wanted)
     if [id(v) for v in optimizer._built_for] != [id(v) for v in wanted]:
         raise ValueError(
