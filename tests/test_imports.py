@@ -57,12 +57,13 @@ FLOORS = {
     "testing": 4,
     "plotting": 4,
     "interop": 5,
+    "saving": 5,
     "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas"}
+LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors"}
 
 
 def module_name(path):
