@@ -19,6 +19,7 @@ from ..random import SeedGenerator
 from ..utils.sequence import Ragged
 from .data import ArrayBatches, Collected, check_batch, check_cardinality, standardize, train_validation_split
 from .input_gradient import InputGradient
+from .loss_watch import watched
 from .outputs import check_loss, check_metrics
 from .own_steps import OwnSteps
 from .ragged import check_lengths, padded
@@ -334,29 +335,32 @@ class Trainer(InputGradient, OwnSteps):
         )
         state = self._training
         state.stop_training = False
-        logs = {}
-        callbacks.on_train_begin()
-        each_begin = callbacks.listening("on_train_batch_begin")
-        each_end = callbacks.listening("on_train_batch_end")
-        for epoch in range(initial_epoch, epochs):
-            self.reset_metrics()
-            callbacks.on_epoch_begin(epoch)
-            for number, (_, batch) in enumerate(batches):
-                if each_begin:
-                    callbacks.on_train_batch_begin(number)
-                self._train(*batch)
-                if each_end:
-                    callbacks.on_train_batch_end(number, self._results())
+        with callbacks, watched(self) as watch:
+            logs = {}
+            callbacks.on_train_begin()
+            each_begin = callbacks.listening("on_train_batch_begin")
+            each_end = callbacks.listening("on_train_batch_end")
+            for epoch in range(initial_epoch, epochs):
+                self.reset_metrics()
+                callbacks.on_epoch_begin(epoch)
+                for number, (_, batch) in enumerate(batches):
+                    if each_begin:
+                        callbacks.on_train_batch_begin(number)
+                    watch.begin_step(epoch, number)
+                    self._train(*batch)
+                    if each_end:
+                        callbacks.on_train_batch_end(number, self._results())
+                    watch.end_step()
+                    if state.stop_training:
+                        break
+                logs = self._results()
+                if validation is not None and _validates(validation_freq, epoch):
+                    found = self._evaluate(validation, callbacks)
+                    logs.update({f"val_{name}": value for name, value in found.items()})
+                callbacks.on_epoch_end(epoch, logs)
                 if state.stop_training:
                     break
-            logs = self._results()
-            if validation is not None and _validates(validation_freq, epoch):
-                found = self._evaluate(validation, callbacks)
-                logs.update({f"val_{name}": value for name, value in found.items()})
-            callbacks.on_epoch_end(epoch, logs)
-            if state.stop_training:
-                break
-        callbacks.on_train_end(logs)
+            callbacks.on_train_end(logs)
         return callbacks.history
 
     def _unpack_validation(self, validation_data):
@@ -415,7 +419,8 @@ class Trainer(InputGradient, OwnSteps):
         callbacks = CallbackList(
             callbacks, add_progbar=verbose != 0, model=self, verbose=verbose, epochs=1, steps=len(batches)
         )
-        self._evaluate(batches, callbacks)
+        with callbacks:
+            self._evaluate(batches, callbacks)
         return self._report(return_dict)
 
     def predict(self, x, batch_size=None, verbose="auto", *, callbacks=None):
