@@ -17,7 +17,7 @@ class LambdaCallback(Callback):
     on_train_begin, on_train_end : callable, optional
         ``fn(logs)``.
     on_train_batch_begin, on_train_batch_end : callable, optional
-        ``fn(batch, logs)``; for those that declare it, `logs` comes by name.
+        ``fn(batch, logs)``.
     **kwargs : callable
         Any other method of `Callback`, by its name: ``on_test_end=fn``.
 

@@ -6,6 +6,7 @@ import numbers
 import operator
 import warnings
 
+from .. import losses
 from .callback import Callback
 
 __all__ = ["MonitorCallback", "check_count"]
@@ -88,7 +89,7 @@ class MonitorCallback(Callback):
     def _direction(self):
         name = self.monitor.removeprefix("val_")
         for metric in self.model.metrics:
-            direction = getattr(metric, "_direction", None)
+            direction = metric._direction or ("down" if _is_loss(getattr(metric, "_fn", None)) else None)
             if metric.name == name and direction is not None:
                 return operator.gt if direction == "up" else operator.lt
         if name == "loss" or (name.endswith("_loss") and name in self.model.metrics_names):
@@ -98,3 +99,8 @@ class MonitorCallback(Callback):
             "determine whether that metric should be maximized or minimized. Pass `mode='max'` in order to monitor "
             "based on the highest metric value, or pass `mode='min'` in order to use the lowest value."
         )
+
+
+def _is_loss(fn):
+    """Whether a metric's function is one of `numbarnn.losses`, or a loss."""
+    return isinstance(fn, losses.Loss) or (fn is not None and getattr(losses, getattr(fn, "__name__", ""), None) is fn)
