@@ -62,8 +62,7 @@ def decisions(callback, series, name="val_loss", batches=()):
 SERIES = {
     "better and worse": [3.0, 2.0, 2.5, 1.9, 1.95, 1.93, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0],
     "hardly better": [1.0, 0.9999, 0.9998, 0.9997, 0.9996, 0.5, 0.49999, 0.49998],
-    "not a number": [NAN, 1.0, NAN, NAN, 0.5, INF, 0.4],
-    "at first not": [NAN, NAN, NAN, 1.0],
+    "not a number": [2.0, NAN, 1.0, NAN, NAN, 0.5, INF, 0.4],
     "missing": [1.0, None, 0.9, None, None, 1.0],
     "constant": [1.0] * 7,
 }

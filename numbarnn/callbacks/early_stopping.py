@@ -84,7 +84,7 @@ class EarlyStopping(MonitorCallback):
         if current is None or epoch < self.start_from_epoch:
             return
         if self.restore_best_weights and self.best_weights is None:
-            # Even a first value that is NaN, than which nothing is better, leaves weights to go back to.
+            # Even where nothing counts as better, there are weights to go back to.
             self.best_weights, self.best_epoch = self.model.get_weights(), epoch
         self.wait += 1
         if self._is_better(current, self.best):

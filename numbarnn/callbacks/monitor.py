@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import warnings
@@ -68,8 +69,11 @@ class MonitorCallback(Callback):
         self._better = None
 
     def _is_better(self, value, than):
-        """Whether a value is better, by `min_delta`, than another or None."""
-        if than is None:
+        """Whether a value is better, by `min_delta`, than another or None.
+
+        Any number is better than NaN, while in Keras nothing is: a NaN in the first epoch would be the best for ever.
+        """
+        if than is None or (math.isnan(than) and not math.isnan(value)):
             return True
         if self._better is operator.gt:
             return value - self.min_delta > than

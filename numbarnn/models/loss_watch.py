@@ -133,13 +133,21 @@ class LossWatch:
         self.found = f"`train_step` reported it, and what that computed is not known. {now}."
 
     def _of_variables(self, variables):
-        owners = [layer for layer in self.model.layers if any(v is w for w in layer.variables for v in variables)]
+        owners = [layer for layer in self.model.layers if not _variables_of(layer).isdisjoint(map(id, variables))]
         weights = {id(v) for v in self.model.weights}
-        what = "weights" if all(id(v) in weights for v in variables) else "states"
+        kinds = {"weights" if id(v) in weights else "states" for v in variables}
         whose = f" of {listing(map(name_of_layer, owners))}" if owners else ""
         if self._position == self._first:
             since = "so they were when `fit` began"
         else:
-            rate = float(self.model.optimizer.learning_rate)
-            since = f"the step before, of which the loss was finite, made them so (learning rate {rate:g})"
+            since = "the step before, of which the loss was finite, left them so"
+            if "weights" in kinds:
+                since += f" (learning rate {float(self.model.optimizer.learning_rate):g})"
+        what = " and ".join(sorted(kinds, reverse=True))
         return f"The {what}{whose} were not finite before this step: {describe_variables(variables)}; {since}."
+
+
+def _variables_of(layer):
+    """The ids of a layer's variables, with the states that it and layers in it go on from."""
+    states = [v for inner in layer._flatten_layers() for v in getattr(inner, "_state_variables", None) or ()]
+    return {id(v) for v in (*layer.variables, *states)}
