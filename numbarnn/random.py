@@ -29,6 +29,7 @@ __all__ = [
     "make_default_seed",
     "normal",
     "randint",
+    "seedings",
     "set_seed",
     "truncated_normal",
     "uniform",
@@ -37,6 +38,7 @@ __all__ = [
 _lock = threading.Lock()
 _seeds = _python_random.Random()  # our own: users' draws from `random` change nothing here
 _global: SeedGenerator | None = None
+_seedings = 0
 
 
 class _Streams(threading.local):
@@ -61,9 +63,20 @@ def set_seed(seed):
     --------
     numbarnn.utils.set_random_seed : which seeds NumPy and Python too.
     """
-    global _global
+    global _global, _seedings
     _seeds.seed(int(seed))
     _global = None
+    _seedings += 1
+
+
+def seedings():
+    """Count the calls of `set_seed` so far: a generator drawn before the last of them is not of the seed set now.
+
+    Returns
+    -------
+    int
+    """
+    return _seedings
 
 
 def make_default_seed():

@@ -8,7 +8,7 @@ from .. import tree
 from ..layers import masks
 from ..layers.base import Layer
 from ..serialization import export
-from .steps import State
+from .state import State
 from .summary import Row, print_summary
 from .training import Trainer
 

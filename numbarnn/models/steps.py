@@ -14,7 +14,7 @@ from ..layers.tracking import Settings, structure_clock
 from .outputs import Outputs, leaves_or_nothing, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
-__all__ = ["BatchSteps", "State", "Step"]
+__all__ = ["BatchSteps", "Step"]
 
 losses.set_mask_reader(get_mask)
 
@@ -41,47 +41,6 @@ class Step:
         self.flat = flat  # whether the data are single arrays (or None), not nests
         self.backward = self.variables = self.views = self.layout = self.one = None
         self.touched = touched(program)
-
-
-class State:
-    """All that `compile` and the training loop keep; one object, which the layer's bookkeeping does not look into."""
-
-    def __init__(self):
-        self.compiled = False
-        self.optimizer = self.loss = self.loss_weights = self.metrics = self.weighted_metrics = None
-        self.run_eagerly = False
-        self.stop_training = False
-        self.history = None
-        self.watch = None  # a `LossWatch`, in `fit`
-        self.forget()
-
-    def forget(self):
-        """Drop what was derived from the settings: programs, resolved losses and metrics, running means."""
-        self.steps = {}
-        self.clock = self.version = None
-        self.settings = None  # `Settings` that the steps have baked in
-        self.in_succession = 0  # how often steps were dropped before any was used twice
-        self.strangers = []  # layers that the steps pass through and that are not the model's, as in a loss
-        self.loss_objects = None  # per output: (Loss or None, weight)
-        self.outputs = None  # an `Outputs`
-        self.entries = None  # (metric, number of its output, weighted)
-        self.tracker = metrics.Mean(name="loss")  # for steps of the user's own
-        self.prepared = False  # whether these know their metrics and variables
-        self.names = None  # of losses per output (only for several outputs)
-        self.reset()
-
-    def reset(self):
-        """Start the running means anew."""
-        self.logs = None  # what a step of the user's own returned
-        self.total = self.count = 0.0
-        self.parts = None
-        for metric, _, _ in self.entries or ():
-            metric.reset_state()
-
-    def __getstate__(self):
-        # Programs are traced again where they are needed.
-        fresh = dict.fromkeys(("clock", "version", "settings", "history", "watch"))
-        return {**self.__dict__, **fresh, "steps": {}}
 
 
 def _signature(nest):

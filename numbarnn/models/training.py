@@ -23,7 +23,7 @@ from .loss_watch import watched
 from .outputs import check_loss, check_metrics
 from .own_steps import OwnSteps
 from .ragged import check_lengths, padded
-from .steps import State
+from .state import State
 
 __all__ = ["Trainer"]
 
