@@ -58,12 +58,16 @@ FLOORS = {
     "testing": 4,
     "plotting": 4,
     "interop": 5,
+    "saving": 5,
     "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "tensorboardX"}
+LAZY = {
+    "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
+    "tensorboardX",
+}  # fmt: skip
 
 
 def module_name(path):

@@ -12,8 +12,8 @@ from .save_frequency import SaveFrequency
 
 __all__ = ["ModelCheckpoint"]
 
-_MODEL_FILES = (".numbarnn", ".keras", ".h5")
-_WEIGHTS_FILES = (".weights.h5",)
+_MODEL_FILES = (".numbarnn", ".keras")
+_WEIGHTS_FILES = (".weights.numbarnn", ".weights.h5")
 
 
 class ModelCheckpoint(MonitorCallback):
@@ -23,8 +23,8 @@ class ModelCheckpoint(MonitorCallback):
     ----------
     filepath : str or path
         Where to: a file for `model.save` (".numbarnn", ".keras"), or with `save_weights_only` for `model.save_weights`
-        (".weights.h5"). It may have fields in braces: ``{epoch:02d}`` (from 1), ``{batch}`` (from 1; for a number as
-        `save_freq`), and everything in the logs, ``{val_loss:.2f}``.
+        (".weights.numbarnn", ".weights.h5"). It may have fields in braces: ``{epoch:02d}`` (from 1), ``{batch}`` (from
+        1; where `save_freq` is a number), and everything in the logs, ``{val_loss:.2f}``.
     monitor : str
         What is compared with `save_best_only`.
     verbose : {0, 1}
@@ -67,16 +67,16 @@ class ModelCheckpoint(MonitorCallback):
         self.save_weights_only = save_weights_only
         self.save_freq = save_freq
         self._frequency = SaveFrequency(save_freq)
-        if save_weights_only:
-            if not self.filepath.endswith(_WEIGHTS_FILES):
-                raise ValueError(
-                    "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in "
-                    f"`.weights.h5`. Received: filepath={self.filepath}"
-                )
-        elif not self.filepath.endswith(_MODEL_FILES):
+        is_weights_file = self.filepath.endswith(_WEIGHTS_FILES)
+        if save_weights_only and not is_weights_file:
             raise ValueError(
-                f"The filepath provided must end in one of {', '.join(_MODEL_FILES)}. "
-                f"Received: filepath={self.filepath}"
+                "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in "
+                f"{' or '.join(_WEIGHTS_FILES)}. Received: filepath={self.filepath}"
+            )
+        if not save_weights_only and (is_weights_file or not self.filepath.endswith(_MODEL_FILES)):
+            raise ValueError(
+                f"The filepath provided must end in {' or '.join(_MODEL_FILES)}, the formats of whole models; weights "
+                f"alone are saved with `save_weights_only=True`. Received: filepath={self.filepath}"
             )
 
     def on_epoch_begin(self, epoch, logs=None):
