@@ -203,6 +203,31 @@ def test_fields_of_the_file_name():
         decisions(ModelCheckpoint("{accuracy}.keras"), [1.0])
 
 
+def test_the_files_hold_the_model_of_their_epoch(model, tmp_path):
+    kept = []
+    model.fit(
+        X,
+        Y,
+        epochs=3,
+        verbose=0,
+        callbacks=[
+            ModelCheckpoint(tmp_path / "new" / "{epoch}-{loss:.3f}.numbarnn"),
+            ModelCheckpoint(tmp_path / "{epoch}.weights.numbarnn", save_weights_only=True),
+            LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append((f"{logs['loss']:.3f}", model.get_weights()))),
+        ],
+    )
+    for epoch, (loss, weights) in enumerate(kept, 1):
+        whole = numbarnn.models.load_model(tmp_path / "new" / f"{epoch}-{loss}.numbarnn")
+        model.load_weights(tmp_path / f"{epoch}.weights.numbarnn")
+        assert int(whole.optimizer.iterations) == epoch
+        for a, b, c in zip(whole.get_weights(), model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(a, c)
+            np.testing.assert_array_equal(b, c)
+    (tmp_path / "1.numbarnn").mkdir()
+    with pytest.raises(IsADirectoryError, match="Please specify a non-directory filepath"):
+        model.fit(X, Y, verbose=0, callbacks=ModelCheckpoint(tmp_path / "{epoch}.numbarnn"))
+
+
 # -- CSVLogger -----------------------------------------------------------------------------------------------------
 
 
