@@ -365,6 +365,7 @@ class ProgbarLogger(Callback):
     def _close(self, logs):
         now = time.perf_counter()
         if self._bar is not None:
+            self._bar.total = self._bar.total or self._done  # which is known now
             self._draw(logs, now, refresh=False)  # closing draws once more
             # What will be redrawn is cut to the terminal's width, because a line that wraps cannot be redrawn; the last
             # drawing stays, and must show every value.
