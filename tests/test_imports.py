@@ -66,7 +66,7 @@ FLOORS = {
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX",
+    "tensorboardX", "pooch",
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class LossWatch:
                 f"The loss of model '{self.model.name}' is not finite from batch {batch} of epoch {epoch + 1} on "
                 f"(batches count from 0). {self.found}",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def look_into_batch(self, step, arrays, before, data, predictions):
