@@ -265,6 +265,43 @@ def test_recorded_arguments_serve_where_there_is_no_get_config(rng):
     assert (twin.units, twin.name) == (3, "block")
 
 
+class Pair(Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = layers.GRU(2), layers.Dense(2)
+
+    def call(self, sequences, weights, training=None):
+        return self.first(sequences) * self.second(weights["w"])
+
+
+def test_a_model_of_several_arguments_is_built_by_all_of_them(rng):
+    pair = Pair()
+    values = rng.normal(size=(2, 4, 3)).astype("f4"), {"w": rng.normal(size=(2, 5)).astype("f4")}
+    expected = pair(*values)
+    twin = through_json(pair, {"Pair": Pair})
+    twin.set_weights(pair.get_weights())
+    np.testing.assert_array_equal(twin(*values), expected)
+
+
+def test_nested_inputs_of_a_sequential_model(rng):
+    class Nested(layers.Layer):
+        state_size = output_size = 3
+
+        def build(self, shapes):
+            self.kernel = self.add_weight(shape=(shapes[0][-1] + shapes[1][-1], 3), name="kernel")
+
+        def call(self, inputs, states):
+            out = ops.matmul(ops.concatenate(list(inputs), axis=-1), self.kernel) + states[0]
+            return out, [out]
+
+    model = Sequential([layers.RNN(Nested()), layers.Dense(1)])
+    values = rng.normal(size=(2, 4, 3)).astype("f4"), rng.normal(size=(2, 4, 2)).astype("f4")
+    expected = model(values)
+    twin = through_json(model, {"Nested": Nested})
+    twin.set_weights(model.get_weights())
+    np.testing.assert_array_equal(twin(values), expected)
+
+
 def test_registered_classes():
     @register_keras_serializable(package="tests", name="Other")
     class Mine(layers.Layer):
@@ -348,6 +385,9 @@ def test_compile_comes_along(rng):
     data = np.ones((4, 3), "f4"), [np.ones((4, 1), "f4")] * 2
     histories = [m.fit(*data, epochs=2, shuffle=False, verbose=0).history for m in (model, twin)]
     assert histories[0] == histories[1] and "b_own" in histories[0]
+    trained = model_from_json(model.to_json())  # the names of metrics are those that were given
+    assert list(trained.fit(*data, verbose=0).history) == list(histories[0])
+    assert list(model.fit(*data, verbose=0).history) == list(histories[0])
     model.compile("sgd", lambda y_true, y_pred: ops.mean(y_pred))
     with pytest.raises(ValueError, match="lambda cannot be serialized"):
         model.to_json()

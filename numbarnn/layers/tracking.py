@@ -340,7 +340,7 @@ class Tracked:
         """Return what goes on from batch to batch beside the weights: the states of a stateful layer."""
         return []
 
-    def named_variables(self):
+    def _named_variables(self):
         """Name all variables by their place in the structure, whatever the layers are called.
 
         Returns

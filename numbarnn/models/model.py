@@ -13,6 +13,7 @@ from ..layers import masks
 from ..layers.base import Layer
 from ..layers.nests import is_values, shape_of
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
+from .outputs import given_names
 from .state import State
 from .summary import Row, print_summary
 from .training import Trainer
@@ -92,12 +93,25 @@ class Model(Trainer, Layer):
     # Layers keep their own paths: not as if they were made inside this one.
     build._builds = True
 
+    def build_from_config(self, config):
+        """Build from `get_build_config`'s result: by the shapes of all that `call` was given.
+
+        Parameters
+        ----------
+        config : dict
+        """
+        if "shapes_dict" in config and type(self).build is Model.build:
+            self.built = True
+            self.compute_output_shape(**config["shapes_dict"])
+        else:
+            super().build_from_config(config)
+
     def _maybe_build(self, args, kwargs):
         if type(self).build is Model.build:
             self.built = True  # the layers are built as `call` comes to them
-            first = args[0] if args else kwargs.get(self._call_info.first)
-            if is_values(first):
-                self.__dict__["_build_shapes"] = {"input_shape": shape_of(first)}
+            given = {**dict(zip(self._call_info.names, args, strict=False)), **kwargs}
+            shapes = {f"{key}_shape": shape_of(x) for key, x in given.items() if key != "mask" and is_values(x)}
+            self.__dict__["_build_shapes"] = shapes or None
         else:
             super()._maybe_build(args, kwargs)
 
@@ -323,7 +337,8 @@ class Model(Trainer, Layer):
         if not state.compiled:
             return {}
         names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly")
-        config = {name: serialize_keras_object(getattr(state, name)) for name in names}
+        with given_names(state.entries):
+            config = {name: serialize_keras_object(getattr(state, name)) for name in names}
         return {**config, "steps_per_execution": 1, "jit_compile": "auto"}
 
     def compile_from_config(self, config):

@@ -153,7 +153,7 @@ def save_weights(model, filepath, overwrite=True):
         raise ValueError(
             f"Model '{model.name}' has no weights to save yet: call it on data, or use `model.build(input_shape)`."
         )
-    weights, _ = model.named_variables()
+    weights, _ = model._named_variables()
     _check_overwrite(path, overwrite)
     _write(path, {_WEIGHTS: _values(weights)})
 
@@ -168,7 +168,7 @@ def load_weights(model, filepath, skip_mismatch=False):
     members = archive.read(path, (_WEIGHTS,))
     with _speaking_of(path):
         weights = archive.arrays_of(members[_WEIGHTS], _WEIGHTS)
-        variables, _ = model.named_variables()
+        variables, _ = model._named_variables()
         pairs, problems = _matched(variables, weights)
         if problems and not skip_mismatch:
             built = "" if model.built else "The model is not built: call it on data first. "
@@ -235,9 +235,9 @@ def read_training_state(model, path):
 
 def _states(model, with_optimizer):
     """Return what training changes, as members of an archive."""
-    weights, state = model.named_variables()
+    weights, state = model._named_variables()
     arrays = _values(state)
-    shuffle = getattr(model._training, "shuffle_seed", None)
+    shuffle = model._training.shuffle_seed
     if shuffle is not None:
         arrays[_SHUFFLE] = shuffle.state.numpy()
     members = {_WEIGHTS: _values(weights), _STATE: arrays}
@@ -258,7 +258,7 @@ def _states(model, with_optimizer):
 
 def _assign(model, members, weights, state):
     """Set what training changes; raise ValueError before anything is set."""
-    variables, carried = model.named_variables()
+    variables, carried = model._named_variables()
     state = dict(state)
     shuffle = state.pop(_SHUFFLE, None)
     pairs, problems = _matched(variables, weights, exact=True)
@@ -266,7 +266,7 @@ def _assign(model, members, weights, state):
     pairs, problems = pairs + more, problems + further
     generator = None
     if shuffle is not None:
-        generator = SeedGenerator(0, name=_SHUFFLE)
+        generator = model._training.shuffle_seed or SeedGenerator(0, name=_SHUFFLE)
         more, further = _matched({_SHUFFLE: generator.state}, {_SHUFFLE: shuffle}, exact=True)
         pairs, problems = pairs + more, problems + further
     if problems:
