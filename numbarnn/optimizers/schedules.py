@@ -65,7 +65,7 @@ class LearningRateSchedule:
 
 
 class _Decay(LearningRateSchedule):
-    """A schedule whose arguments are its attributes, the first of them steps to check."""
+    """A schedule whose arguments are its attributes."""
 
     _arguments: tuple[str, ...] = ()
 
