@@ -97,11 +97,19 @@ def find_origin(program, arrays, before):
             found = search(arrays)
             if found is not None and found.inputs:
                 # The cause, or what a mask hides while something else went wrong?
-                without = search([np.nan_to_num(a, posinf=0, neginf=0) if a.dtype.kind in "fc" else a for a in arrays])
+                without = search([a if is_finite(a) else _repaired(a) for a in arrays])
                 found = found if without is None else without
             return found
     finally:
         put_back(after)
+
+
+def _repaired(array):
+    """An array with what is usual in its column in place of what is not finite; zeros might be no better to a log."""
+    columns = np.atleast_2d(array).reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+    good = np.isfinite(columns)
+    means = np.where(good, columns, 0).mean(axis=0) * len(columns) / np.maximum(good.sum(axis=0), 1)
+    return np.where(good, columns, means.astype(array.dtype)).reshape(array.shape)
 
 
 def _search(program, values):
@@ -235,12 +243,14 @@ def describe_operation(origin, own_line=None):
 
 
 def _largest(node, values):
-    """The operation's inputs: how large the largest is, and which."""
+    """What the operation made it of: how large the largest number is, and which; or what is infinite by design."""
     best, best_name = None, ""
     for x in node.inputs:
         value = _array(values[id(x)] if isinstance(x, Tensor) else x)
-        if value is None or not value.size or not np.isfinite(value).all():
+        if value is None or not value.size:
             continue
+        if not np.isfinite(value).all():
+            return f"{_what(value)} that stands there as a constant"
         size = float(np.abs(value).max())
         if best is None or size > best:
             variable = x.variable if isinstance(x, Tensor) else None

@@ -7,7 +7,7 @@ import pytest
 
 from numbarnn import Model, Sequential, layers, ops, optimizers, value_and_grad
 from numbarnn.callbacks import LambdaCallback, TerminateOnNaN
-from numbarnn.utils import set_random_seed
+from numbarnn.utils import Ragged, set_random_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow) encountered:RuntimeWarning")
 
@@ -108,6 +108,14 @@ def test_nan_in_targets_and_in_one_of_several_inputs(data):
     assert "`x['b']` holds infinity in row 0 of the batch, first at index (0, 0)" in text
 
 
+def test_nan_in_sequences_of_different_lengths(rng, data):
+    x = [rng.standard_normal((n, 3), "float32") for n in (3, 5, 2, 4)]
+    x[3][2, 1] = np.nan
+    model = chain(layers.Input((None, 3)), layers.LSTM(2))
+    text = warning_of(model, Ragged(x), data[1][:4])
+    assert "`x` holds NaN in row 3 of the batch, first at index (3, 2, 1)." in text
+
+
 def test_a_loss_that_divides_by_zero(data):
     def loss(y_true, y_pred):
         return ops.mean((y_true - y_pred) / (y_true - y_true))
@@ -204,7 +212,21 @@ def test_infinity_that_is_written_down_is_not_the_origin(data):
     x[9] = -1
     text = warning_of(model, x, y)
     assert "batch 1 of epoch 1" in text and "layer 'attend' (Lambda)" in text and "made NaN" in text
-    assert "`where`" not in text
+    assert "`where`" not in text and "infinity that stands there as a constant" in text
+
+
+def test_a_constant_that_is_not_a_number(data):
+    scale = layers.Lambda(lambda t: t * np.array([1, np.nan, 1], "float32"), name="scale")
+    text = warning_of(chain(layers.Input((3,)), scale), data[0][:, 0], data[1])
+    assert "layer 'scale' (Lambda): `multiply` at" in text and "NaN that stands there as a constant" in text
+
+
+def test_the_data_are_blamed_although_zero_would_be_no_better(data):
+    """To see whether the data are the cause it takes something in their place, of which there is a logarithm."""
+    x = np.abs(data[0][:, 0]) + 1
+    x[4, 1] = np.nan
+    text = warning_of(chain(layers.Input((3,)), layers.Lambda(lambda t: ops.log(t))), x, data[1])
+    assert "The data are the cause: `x` holds NaN in row 4 of the batch, first at index (4, 1)." in text
 
 
 def test_looking_changes_nothing(data):

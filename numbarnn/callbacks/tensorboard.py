@@ -46,7 +46,8 @@ class TensorBoard(Callback):
     Notes
     -----
     The names are Keras's: ``epoch_loss`` by epoch, ``batch_loss`` and ``evaluation_loss_vs_iterations`` by step,
-    ``epoch_learning_rate``, ``<path of the weight>/histogram``.
+    ``epoch_learning_rate``, ``<path of the weight>/histogram``. Steps that are done again after an interruption are
+    written again.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from ..nonfinite import (
     listing,
     name_of_layer,
 )
+from .ragged import Padded
 
 __all__ = ["LossWatch", "watched"]
 
@@ -36,11 +37,11 @@ def watched(model):
     LossWatch
     """
     state = model._training
-    state.watch = LossWatch(model)
+    outer, state.watch = state.watch, LossWatch(model)
     try:
         yield state.watch
     finally:
-        state.watch = None
+        state.watch = outer
 
 
 class LossWatch:
@@ -94,14 +95,16 @@ class LossWatch:
             ``(x, y, sample_weight)``.
         predictions : list of ndarray
         """
-        names = [
-            name + "".join(f"[{key!r}]" for key in path)
-            for name, nest in zip(("x", "y", "sample_weight"), data, strict=True)
-            for path, leaf in tree.flatten_with_paths(nest)
-            if leaf is not None
-        ]
+        names = []
+        for name, nest in zip(("x", "y", "sample_weight"), data, strict=True):
+            for path, leaf in tree.flatten_with_paths(nest, is_leaf=lambda x: isinstance(x, Padded)):
+                place = name + "".join(f"[{key!r}]" for key in path)
+                names += (
+                    [] if leaf is None else [place] if isinstance(leaf, np.ndarray) else [place, f"mask of {place}"]
+                )
         spoilt = [~np.isfinite(p).reshape(len(p), -1).all(axis=1) for p in predictions if p.ndim and p.size]
-        self._look_into(step.run, arrays, before, names, spoilt[0] if spoilt else None)
+        rows = np.any(spoilt, axis=0) if len({len(of_one) for of_one in spoilt}) == 1 else None
+        self._look_into(step.run, arrays, before, names, rows)
 
     def during_own_step(self):
         """For a ``with`` statement around a step of the user's own: look into what `value_and_grad` runs there."""
