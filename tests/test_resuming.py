@@ -85,10 +85,13 @@ def test_two_fits_draw_different_orders_and_a_new_seed_starts_anew():
     model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
     assert model._training.shuffle_seed is generator
     set_random_seed(3)
+    assert model._training.shuffle_seed is None
     model.fit(x, y, verbose=0)
     first = model._training.shuffle_seed
     assert first is not generator and first.state.numpy()[1] == 1
     set_random_seed(3)
+    model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = copy.deepcopy(model)
     model.fit(x, y, verbose=0)
     same([model._training.shuffle_seed.state.numpy()], [first.state.numpy()])
 
