@@ -86,6 +86,15 @@ def test_what_is_in_the_file(rng, tmp_path):
     np.testing.assert_array_equal(tensors["layers/0/cell/recurrent_kernel"], model.layers[0].cell.recurrent_kernel)
 
 
+def test_loading_draws_no_first_values(rng, tmp_path, monkeypatch):
+    model, _ = trained(rng)
+    model.save(tmp_path / "m.numbarnn")
+    monkeypatch.setattr(numbarnn.initializers.Orthogonal, "__call__", lambda *args, **kwargs: 1 / 0)  # takes its time
+    assert_same(load_model(tmp_path / "m.numbarnn"), model)
+    with pytest.raises(ZeroDivisionError):
+        layers.LSTM(3).build((None, 4, 3))
+
+
 class Net(Model):
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)

@@ -314,6 +314,27 @@ def test_states_of_a_huge_batch_are_refused(saved, tmp_path):
     assert_refused(saved, rewrite((model, path), tmp_path, config_json=huge), "changed.numbarnn")
 
 
+@pytest.mark.parametrize(
+    ("class_name", "config"),
+    [("Repeat", {"repeats": 10**9, "axis": 1}), ("Split", {"indices_or_sections": 10**8, "axis": 1}), ("Open", {})],
+)
+def test_operations_that_would_make_very_much_are_refused(saved, tmp_path, class_name, config):
+    x = Input((10**8,))
+    model = Model(x, x + 1.0)
+    path = tmp_path / "m.numbarnn"
+    model.save(path)
+
+    @as_json
+    def hostile(found):
+        entry = found["config"]["layers"][1]
+        entry.update(class_name=class_name, config=config)
+        entry["inbound_nodes"][0]["args"].pop()
+
+    assert_refused(
+        saved, rewrite((model, path), tmp_path, config_json=hostile), "many more weights|no operation 'Open'"
+    )
+
+
 def _first(header):
     return header[next(key for key in header if key != "__metadata__")]
 

@@ -1,11 +1,11 @@
-"""How much a model may make while it is read from a file: not far more than the file has for it."""
+"""Weights of a model that is read from a file: not far more than the file has, and zeros until these are put in."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 
-__all__ = ["allow", "expecting"]
+__all__ = ["allow", "expecting", "is_expecting"]
 
 _SLACK = 1 << 20
 
@@ -32,6 +32,11 @@ def expecting(count):
         yield
     finally:
         _limit.left = before
+
+
+def is_expecting():
+    """Say whether weights that are made now get their values from a file."""
+    return _limit.left is not None
 
 
 def allow(count):

@@ -14,6 +14,7 @@ from ..layers.rnn import RNN
 from ..serialization import deserialize_keras_object, lookup, serialize_keras_object, sharing
 from ..variable import Variable
 from . import operations
+from .outputs import unique_names
 
 __all__ = ["describe", "draw"]
 
@@ -50,14 +51,12 @@ def describe(inputs, outputs, entries, calls, is_drawn):
 
 class _Description:
     def __init__(self, entries, calls, is_drawn):
-        taken = {owner.name for owner in calls if isinstance(owner, Layer)}
         self._entries = []  # (owner, its name, its calls)
         self._places = {}  # id of a Tensor -> name, number of the call, number of the output, whether of a Functional
+        layers_first = sorted(calls, key=lambda owner: not isinstance(owner, Layer))
+        names = dict(zip(layers_first, unique_names([owner.name for owner in layers_first]), strict=True))
         for owner, nodes in calls.items():
-            name = owner.name
-            if not isinstance(owner, Layer):
-                name = next(n for n in _numbered(name) if n not in taken)
-                taken.add(name)
+            name = names[owner]
             self._entries.append((owner, name, nodes))
             for number, node in enumerate(nodes):
                 for index, x in enumerate(node.outputs):
@@ -133,14 +132,6 @@ def _is_keras(operation):
         return True
     cls = type(operation)
     return lookup("keras.layers", cls.__name__) is cls or lookup("keras", cls.__name__) is cls
-
-
-def _numbered(name):
-    yield name
-    number = 0
-    while True:
-        number += 1
-        yield f"{name}_{number}"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -228,9 +219,6 @@ class _Drawing:
         return len(calls) < count
 
     def _arguments(self, call):
-        if isinstance(call, list):  # Keras 2: [[layer, call, output, keyword arguments], ...]
-            inputs, kwargs = [self._tensor(*place[:3]) for place in call], dict(call[0][3]) if len(call[0]) > 3 else {}
-            return [inputs if len(inputs) > 1 else inputs[0]], kwargs
         args = [self._values(x) for x in call["args"]]
         kwargs = {key: self._values(x) for key, x in call["kwargs"].items()}
         if "training" not in call and not kwargs.get("training"):

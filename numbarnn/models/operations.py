@@ -7,9 +7,12 @@ calling the function of `numbarnn.ops` that has this name. What Keras lacks is w
 
 from __future__ import annotations
 
+import math
+
 from .. import backend, ops, random
 from ..graph import Op, Tensor
 from ..layers import masks
+from ..layers.loading import allow
 from ..ops import elementwise, indexing, linalg, nn, reduction, shaping
 from ..serialization import export
 
@@ -78,6 +81,8 @@ _TABLE = {
     **_SPECIAL,
 }
 _NAMES = {cls: name for name, (_, cls, _) in _TABLE.items()}  # Keras's class -> name here
+# These make indices, or one array after the other, already as they are called on symbols.
+_MAKE_MANY = frozenset(("Diag", "Diagonal", "Repeat", "Split", "Tile", "Trace", "Unstack"))
 _MODULES = (elementwise, indexing, linalg, masks, nn, random, reduction, shaping)
 _OPERATIONS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Op)}
 
@@ -154,7 +159,7 @@ def run(module, class_name, config, args, kwargs):
     Raises
     ------
     ValueError
-        If there is no such operation, or it lacks an argument.
+        If there is no such operation, it lacks a symbolic tensor, or would make very much of a small file.
     """
     config = {key: _tuples(value) for key, value in config.items() if key not in ("name", "dtype_policy")}
     if module == _OURS:
@@ -170,6 +175,10 @@ def run(module, class_name, config, args, kwargs):
         raise ValueError(f"numbarnn has no operation '{class_name}' (of module '{module}').")
     if not any(isinstance(x, Tensor) for x in _flat(args)) and not any(isinstance(x, Tensor) for x in kwargs.values()):
         raise ValueError(f"Operation '{class_name}' between layers needs a symbolic tensor among its arguments.")
+    if class_name in _MAKE_MANY:
+        lengths = [n for x in _flat(args) if isinstance(x, Tensor) for n in x.shape if n]
+        counts = [n for n in _flat(config.values()) if isinstance(n, int) and n > 1]
+        allow(max(lengths, default=1) * math.prod(counts))
     if module != _OURS:  # Keras writes every default, also of arguments that functions here do not have
         config = {key: value for key, value in config.items() if value is not None and value is not False}
     return function(*args, **config, **kwargs)

@@ -7,6 +7,7 @@ Files of Keras are the affair of `numbarnn.interop.keras_files`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import warnings
@@ -344,19 +345,14 @@ def _write(path, members):
     archive.write(path, content, package.__version__)
 
 
-class _speaking_of:  # noqa: N801 - a context, as a function would be
+@contextlib.contextmanager
+def _speaking_of(path):
     """Say of which file it is that something is wrong with; whatever is raised becomes a ValueError."""
-
-    def __init__(self, path):
-        self._path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, Exception):
-            said = error if isinstance(error, ValueError) else f"{kind.__name__}: {error}"
-            raise ValueError(f"{self._path} cannot be loaded: {said}") from error
+    try:
+        yield
+    except Exception as error:
+        said = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be loaded: {said}") from error
 
 
 def _keras_files():
