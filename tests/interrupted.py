@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import signal
 import sys
 
 import numpy as np
 
 from numbarnn import Model, Sequential, callbacks, layers, optimizers, value_and_grad
+from numbarnn.random import uniform
 from numbarnn.utils import set_random_seed
 
 EPOCHS = 5
@@ -34,6 +36,13 @@ class Kill(callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def draws():
+    """Draw from every global generator."""
+    unseeded = layers.Dense(1)
+    unseeded.build((None, 1))
+    return [np.random.rand(), random.random(), float(uniform((1,))[0]), float(unseeded.kernel.numpy()[0, 0])]
+
+
 class Counts(callbacks.Callback):
     """A user's own, with a state."""
 
@@ -44,6 +53,7 @@ class Counts(callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.batches += 1
         self.here += 1
+        draws()
 
     def get_state(self):
         return {"batches": self.batches}
@@ -127,7 +137,7 @@ def run(folder, kind, save_freq, *at):
         "batches in this process": counts.here,
         "csv": pathlib.Path(folder, "log.csv").read_text(),
         "a later fit": model.fit(x, y, batch_size=4, verbose=0).history,
-        "later draws": [float(np.random.rand()), float(layers.Dense(1).kernel_initializer((1, 1))[0, 0])],
+        "later draws": draws(),
         "left": os.path.exists(os.path.join(folder, "backup")),
     }
 

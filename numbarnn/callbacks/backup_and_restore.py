@@ -55,7 +55,7 @@ class BackupAndRestore(Callback):
     Examples
     --------
     >>> from numbarnn.callbacks import BackupAndRestore
-    >>> backup = BackupAndRestore("/tmp/backup", save_freq=100)
+    >>> backup = BackupAndRestore("backups/forecast", save_freq=100)
     """
 
     _called_last = True
