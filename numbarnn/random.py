@@ -26,9 +26,11 @@ __all__ = [
     "dropout",
     "dropout_factors",
     "global_generator",
+    "global_state",
     "make_default_seed",
     "normal",
     "randint",
+    "restore_global_state",
     "seedings",
     "set_seed",
     "truncated_normal",
@@ -169,6 +171,23 @@ def global_generator():
     if _global is None:
         _global = SeedGenerator(name="global_seed_generator")
     return _global
+
+
+def global_state():
+    """Return what later draws from the global seed depend on, as JSON keeps it: dict."""
+    return {"seeds": _seeds.getstate(), "global": None if _global is None else _global.state.data.tolist()}
+
+
+def restore_global_state(state):
+    """Go on from what `global_state` returned: dict."""
+    global _global
+    version, internal, gauss = state["seeds"]
+    _seeds.setstate((version, tuple(internal), gauss))
+    if state["global"] is None:
+        _global = None
+    else:
+        global_generator().state.store(np.array(state["global"], np.int64))
+        _seeds.setstate((version, tuple(internal), gauss))  # of which a new generator has taken its seed
 
 
 def _key(seed):

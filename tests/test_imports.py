@@ -51,6 +51,7 @@ FLOORS = {
     "activations": 2,
     "layers": 3,
     "gradients": 3,
+    "nonfinite": 3,
     "models": 4,
     "datasets": 4,
     "utils": 4,
@@ -63,7 +64,10 @@ FLOORS = {
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors"}
+LAZY = {
+    "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
+    "tensorboardX", "pooch",
+}  # fmt: skip
 
 
 def module_name(path):

@@ -601,7 +601,7 @@ class Layer(Tracked):
         if not stack and _losses_added:
             self._clear_losses()
         if local.trace is not None:
-            local.trace.enter(self)
+            local.trace.enter(self, stack)
 
         # training: as given > as in the call around this one > as by default
         if training is None and stack:

@@ -14,6 +14,7 @@ from ..utils.sequence import Ragged
 from .batches import Epochs, holds_batches, source_of
 from .class_weight import check_class_weight
 from .data import Collected, standardize, train_validation_split
+from .loss_watch import watched
 from .own_steps import OwnSteps
 from .state import Progress
 
@@ -161,12 +162,13 @@ class Loops(OwnSteps):
         state.stop_training = False
         state.epochs = batches
         try:
-            self._fit(batches, validation, callbacks, range(initial_epoch, epochs), validation_freq)
+            with callbacks, watched(self) as watch:
+                self._fit(batches, validation, callbacks, range(initial_epoch, epochs), validation_freq, watch)
         finally:
             state.epochs = state.resume = None
         return callbacks.history
 
-    def _fit(self, batches, validation, callbacks, epochs, validation_freq):
+    def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch):
         state = self._training
         logs = {}
         callbacks.on_train_begin()
@@ -192,10 +194,12 @@ class Loops(OwnSteps):
             for number, (_, batch) in enumerate(batches, batches.done):
                 if each_begin:
                     callbacks.on_train_batch_begin(number)
+                watch.begin_step(epoch, number)
                 self._train(*batch)
                 if each_end:
                     state.position = epoch, number + 1
                     callbacks.on_train_batch_end(number, self._results())
+                watch.end_step()
                 if state.stop_training:
                     break
             logs = self._results()
@@ -230,6 +234,10 @@ class Loops(OwnSteps):
                 "metrics": [[v.numpy().tolist() for v in metric.variables] for metric in self.metrics],
             }
         return Progress(epoch, batch, state.epochs.before + batch, state.epochs.drawn, totals)
+
+    def _resume(self, progress):
+        """Have `fit` go on from what `_progress` returned, as a dict; to be called in `on_train_begin`."""
+        self._training.resume = Progress(**progress)
 
     def _go_on(self, batches, progress):
         """Put the loop where it was when `_progress` was asked."""
@@ -329,7 +337,8 @@ class Loops(OwnSteps):
         )
         if not batches.begin():
             raise ValueError("The data must hold at least one batch. Received: data without any")
-        self._evaluate(batches, callbacks)
+        with callbacks:
+            self._evaluate(batches, callbacks)
         return self._report(return_dict)
 
     # ------------------------------------------------------------------------------------------------ prediction

@@ -308,6 +308,18 @@ class Model(Trainer, Layer):
 
         load_weights(self, filepath, skip_mismatch)
 
+    # What callbacks, which lie below, save and load by.
+
+    def _write_training_state(self, path, extras):
+        from .saving import write_training_state
+
+        write_training_state(self, path, extras)
+
+    def _read_training_state(self, path):
+        from .saving import read_training_state
+
+        return read_training_state(self, path)
+
     def get_compile_config(self):
         """What `compile` was given, as plain values.
 

@@ -44,8 +44,8 @@ class State:
     ----------
     shuffle_seed : SeedGenerator or None
         Gives the order of the samples in each epoch; every `fit` goes on with it, so that several are one long one.
-        Made at the first `fit` from the global seed, anew if `set_seed` was called since. To restore a training,
-        assign a generator, or to the ``state`` of the one there is.
+        Made by `fit` from the global seed; None before that, and again when `set_seed` has been called since. To
+        restore a training outside of `fit`, assign a generator; within, use `resume`.
     resume : Progress or None
         From where `fit` is to go on. A callback's `on_train_begin` may set it, to what `Trainer._progress` returned in
         an earlier `on_train_batch_end` or `on_epoch_end`, after it has put back weights, optimizer and the states of
@@ -56,11 +56,13 @@ class State:
         The epoch that `fit` is in and how many of its batches are done.
     epochs : Epochs or None
         The data that `fit` is training on.
+    watch : LossWatch or None
+        Looks into losses that are not finite, in `fit`.
     """
 
     def __init__(self):
         self.shuffle_seed = None
-        self.resume = self.epochs = None
+        self.resume = self.epochs = self.watch = None
         self.position = 0, 0
         self.compiled = False
         self.optimizer = self.loss = self.loss_weights = self.metrics = self.weighted_metrics = None
@@ -95,22 +97,22 @@ class State:
     @property
     def shuffle_seed(self):
         """See the class."""
-        return self._shuffle_seed
+        return self._shuffle_seed if self._seeding == seedings() else None
 
     @shuffle_seed.setter
     def shuffle_seed(self, generator):
         self._shuffle_seed, self._seeding = generator, seedings()
 
     def shuffle_generator(self):
-        """Return `shuffle_seed`, made if there is none of the global seed that is set now."""
-        if self._shuffle_seed is None or self._seeding != seedings():
+        """Return `shuffle_seed`, made if there is none."""
+        if self.shuffle_seed is None:
             self.shuffle_seed = SeedGenerator(name="shuffle")
         return self._shuffle_seed
 
     def __getstate__(self):
         # Programs are traced again where they are needed.
-        gone = dict.fromkeys(("clock", "version", "settings", "history", "epochs"))
-        return {**self.__dict__, **gone, "steps": {}}
+        gone = dict.fromkeys(("clock", "version", "settings", "history", "epochs", "watch"))
+        return {**self.__dict__, **gone, "steps": {}, "_shuffle_seed": self.shuffle_seed}
 
     def __setstate__(self, kept):
         self.__dict__.update(kept)

@@ -290,6 +290,9 @@ class BatchSteps:
                     step.layout = optimizer.layout
                 for view, gradient in zip(step.views, gradients):  # noqa: B905 - equal by construction, once a step
                     view[...] = gradient
+            loss = float(total)
+            if loss - loss != 0 and state.watch is not None:  # NaN or infinite
+                state.watch.look_into_batch(step, arrays, before, (x, y, w), predictions)
             if state.entries:
                 self._update_metrics(y, predictions, masks, w)
             if step.backward is not None:
@@ -297,7 +300,7 @@ class BatchSteps:
         except BaseException:
             put_back(before)
             raise
-        return self._account(x, total, parts)
+        return self._account(x, loss, parts)
 
     def _test_batch(self, x, y, w):
         step = self._step("test", x, y, w)
@@ -309,7 +312,7 @@ class BatchSteps:
         except BaseException:
             put_back(before)
             raise
-        return self._account(x, total, parts)
+        return self._account(x, float(total), parts)
 
     def _predict_batch(self, x):
         ragged = type(x) is not np.ndarray and has_padded(x)
@@ -325,11 +328,10 @@ class BatchSteps:
             raise
         return cut_padding(*outputs, x) if ragged else outputs
 
-    def _account(self, x, total, parts):
+    def _account(self, x, loss, parts):
         """Take a batch's loss into the running means, weighted by the batch size; return it."""
         state = self._training
         size = x.shape[0] if type(x) is np.ndarray else next(a for a in tree.leaves(x) if a is not None).shape[0]
-        loss = float(total)
         state.total += loss * size
         state.count += size
         if parts:

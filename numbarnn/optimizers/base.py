@@ -444,6 +444,16 @@ class Optimizer(OptimizerState):
             group, number = self._places[id(variable)]
             variable.assign(group.slots["average"].variables[number])
 
+    def swap_averages(self):
+        """Exchange the weights and their averages, if the optimizer keeps any and has done a step."""
+        if not self.use_ema or not int(self._iterations.data):
+            return
+        for group in self._groups:
+            weights, average = group.parameters, group.slots["average"]
+            weights.flat[...], average.flat[...] = average.flat.copy(), weights.flat.copy()
+            weights.touch()
+            average.touch()
+
     # ------------------------------------------------------------------------------------------------ config
 
     def get_config(self):

@@ -118,10 +118,10 @@ def _bounds(start_index, end_index, length):
         raise ValueError(
             f"`end_index` must be higher than `start_index`. Received: start_index={start_index}, end_index={end_index}"
         )
-    if end_index > length:
+    if end_index >= length:
         raise ValueError(
-            f"`end_index` must not be higher than the length of the data. Received: end_index={end_index}, for data of "
-            f"length {length}"
+            "`end_index` must be lower than the length of the data. "
+            f"Received: end_index={end_index}, for data of length {length}"
         )
     return start, end_index
 
@@ -154,15 +154,9 @@ class WindowDataset:
         starts = self._starts if self._generator is None else self._generator.next().permutation(self._starts)
         size = self._batch_size or 1
         for first in range(0, len(starts), size):
-            places = starts[first] if self._batch_size is None else starts[first : first + size, None]
-            windows = self._data[places + self._offsets]
-            if self._targets is None:
-                yield windows
-            else:
-                yield (
-                    windows,
-                    self._targets[starts[first] if self._batch_size is None else starts[first : first + size]],
-                )
+            places = starts[first] if self._batch_size is None else starts[first : first + size]
+            windows = self._data[places[..., None] + self._offsets]
+            yield windows if self._targets is None else (windows, self._targets[places])
 
     def __repr__(self):
         return f"<WindowDataset of {len(self._starts)} windows of {len(self._offsets)} timesteps>"
