@@ -21,6 +21,7 @@ from numbarnn.simd import (
     Vec,
     advance,
     clear,
+    copy,
     first_lanes,
     fma_ir,
     lanes,
@@ -522,38 +523,53 @@ def _multiply_small(a, a_row, a_step, b, b_row, b_step, panel, c):
     for first in range(0, columns, width):
         n = min(width, columns - first)
         for k in range(depth):
-            for j in range(n):
-                put(here, k * width + j, source[k * b_row + (first + j) * b_step])
+            if b_step == 1:
+                copy(source, k * b_row + first, here, k * width, n)
+            else:
+                for j in range(n):
+                    put(here, k * width + j, source[k * b_row + (first + j) * b_step])
+            clear(here, k * width + n, width - n)  # what memory happens to hold may be denormal, and slow
         target = advance(pointer(c), first)
         rows_product(pointer(a), a_row, a_step, rows, here, width, depth, target, columns, target, columns, n)
 
 
-@njit
-def _multiply_rows(start, stop, a, a_row, a_step, depth, packed, c):
-    columns, width = c.shape[1], packed.shape[2]
-    left = advance(pointer(a), start * a_row)
-    for panel in range(packed.shape[0]):
-        target = advance(pointer(c), start * columns + panel * width)
-        right = advance(pointer(packed), panel * depth * width)
-        rows_product(
-            left, a_row, a_step, stop - start, right, width, depth,
-            target, columns, target, columns, columns - panel * width,
-        )  # fmt: skip
+_BLOCK_ROWS = 204  # tiles of six; with _BLOCK_DEPTH steps a block of `a` that the second-level cache holds
+_BLOCK_DEPTH = 256
 
 
 @njit
-def _multiply_panels(start, stop, a, a_row, a_step, depth, packed, c):
-    rows, columns, width = c.shape[0], c.shape[1], packed.shape[2]
-    for panel in range(start, stop):
-        target = advance(pointer(c), panel * width)
-        right = advance(pointer(packed), panel * depth * width)
-        rows_product(
-            pointer(a), a_row, a_step, rows, right, width, depth,
-            target, columns, target, columns, columns - panel * width,
-        )  # fmt: skip
+def _multiply(start, stop, by_rows, a, a_row, a_step, packed, c):
+    """Multiply rows start..stop with all panels, or (not `by_rows`) all rows with panels start..stop.
+
+    In blocks: the chains rest in `c` between two blocks of k. From a transposed `a`, blocks are copied, because each
+    step of a tile would read from another page.
+    """
+    rows, columns = c.shape
+    panels, depth, width = packed.shape
+    first_row, last_row, first_panel, last_panel = start, stop, 0, panels
+    if not by_rows:
+        first_row, last_row, first_panel, last_panel = 0, rows, start, stop
+    line = _BLOCK_ROWS + 4  # whole vectors, and no power of two, whose columns would share a few sets of the cache
+    block = np.empty((_BLOCK_DEPTH if a_row == 1 and a_step != 1 else 0, line), a.dtype)
+    for row in range(first_row, last_row, _BLOCK_ROWS):
+        height = min(_BLOCK_ROWS, last_row - row)
+        for k in range(0, depth, _BLOCK_DEPTH):
+            links = min(_BLOCK_DEPTH, depth - k)
+            left, left_step = advance(pointer(a), row * a_row + k * a_step), a_step
+            if block.shape[0]:
+                for i in range(links):
+                    copy(left, i * a_step, pointer(block), i * line, height)
+                left, left_step = pointer(block), line
+            for panel in range(first_panel, last_panel):
+                target = advance(pointer(c), row * columns + panel * width)
+                right = advance(pointer(packed), (panel * depth + k) * width)
+                rows_product(
+                    left, a_row, left_step, height, right, width, links,
+                    target, columns, target, columns, columns - panel * width,
+                )  # fmt: skip
 
 
-_SMALL = 1 << 15  # multiply-adds and packing of what takes less than a microsecond or two
+_SMALL = 1 << 20  # multiply-adds and packing of what takes less than the calls of two kernels, some ten microseconds
 _GRAIN = 1 << 22  # multiply-adds: some 75 microseconds of one core, what a hand-off may cost
 
 
@@ -603,10 +619,10 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     packed = pack_transposed(b) if transpose_b else pack(b)
     if get_num_threads() > packed.shape[0] or rows >= columns:
         grain = max(6, _GRAIN // (depth * columns))
-        parallel_for(_multiply_rows, rows, grain, a, a_row, a_step, depth, packed, c)
+        parallel_for(_multiply, rows, grain, True, a, a_row, a_step, packed, c)
     else:
         grain = max(1, _GRAIN // (depth * rows * packed.shape[2]))
-        parallel_for(_multiply_panels, packed.shape[0], grain, a, a_row, a_step, depth, packed, c)
+        parallel_for(_multiply, packed.shape[0], grain, False, a, a_row, a_step, packed, c)
     return c
 
 
@@ -619,31 +635,37 @@ class RightOperand:
         Not to be changed as long as this is in use.
     """
 
-    __slots__ = ("_packed", "array", "dtype", "shape")
+    __slots__ = ("_prepared", "array", "dtype", "shape")
 
     def __init__(self, array):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self._packed = {}
+        self._prepared = {}
 
-    def times(self, a, *, transpose=False):
+    def times(self, a, *, transpose=False, start=None):
         """Return ``matmul(a, array)``, with the same bits, or with `transpose` ``matmul(a, array.T)``.
 
         Parameters
         ----------
         a : ndarray, 2-D, of the same dtype
         transpose : bool
+        start : ndarray, optional
+            Like the result: what its chains of additions start from, instead of zeros.
         """
-        columns, depth = self.shape if transpose else self.shape[::-1]
-        rows = a.shape[0]
-        c = np.zeros((rows, columns), self.dtype)
-        if not (rows and columns and depth):
-            return c
-        packed = self._packed.get(transpose)
-        if packed is None:
-            packed = self._packed[transpose] = pack_transposed(self.array) if transpose else pack(self.array)
-        grain = max(6, _GRAIN // (depth * columns))
-        if rows < 2 * grain:
-            _multiply_rows(0, rows, kernel_array(a), depth, 1, depth, packed, c)
-        else:
-            parallel_for(_multiply_rows, rows, grain, kernel_array(a), depth, 1, depth, packed, c)
+        packed, columns, alone = self._prepared.get(transpose) or self._prepare(transpose)
+        rows = len(a)
+        c = np.zeros((rows, columns), self.dtype) if start is None else np.array(start, order="C")
+        if packed is not None and rows < alone:
+            _multiply(0, rows, True, kernel_array(a), packed.shape[1], 1, packed, c)
+        elif packed is not None:
+            parallel_for(_multiply, rows, alone // 2, True, kernel_array(a), packed.shape[1], 1, packed, c)
         return c
+
+    def _prepare(self, transpose):
+        """Return the packed matrix (None if it is empty), its columns, and with how many rows threads share."""
+        columns, depth = self.shape if transpose else self.shape[::-1]
+        packed = None
+        if columns and depth:
+            packed = pack_transposed(self.array) if transpose else pack(self.array)
+        grain = max(6, _GRAIN // max(1, depth * columns))
+        self._prepared[transpose] = packed, columns, 2 * grain
+        return self._prepared[transpose]

@@ -14,6 +14,7 @@ The gradients of weights, sums over rows, are again computed for all timesteps a
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -42,25 +43,23 @@ _merge = Op(
     lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]),
     lambda x: Spec((_lengths(x.shape[:2]), *x.shape[2:]), x.dtype),
     lambda node, d: _split(d, node.inputs[0]),
-    doc="(timesteps, batch, ...) -> (timesteps * batch, ...)",
+    doc="(batch, timesteps, ...) -> (batch * timesteps, ...)",
 )
 _split = Op(
     "rows_of_steps",
     lambda rows, like: rows.reshape(*like.shape[:2], *rows.shape[1:]),
     lambda rows, like: Spec((*like.shape[:2], *rows.shape[1:]), rows.dtype),
     lambda node, d: (_merge(d), None),
-    doc="(timesteps * batch, ...) -> (timesteps, batch, ...)",
+    doc="(batch * timesteps, ...) -> (batch, timesteps, ...)",
 )
-_count_steps = Op("timesteps", lambda x: np.asarray(x.shape[0]), lambda x: Spec((), np.int64))
+_count_steps = Op("timesteps", lambda x: np.asarray(x.shape[1]), lambda x: Spec((), np.int64))
 _given = Op("given", lambda x: np.asarray(x), lambda x: x, lambda node, d: d, doc="Make a Tensor of any value.")
 
 
 # -- products with what stays the same ---------------------------------------------------------------------------
 
 
-def _packed_gradient(node, d):
-    a, b = node.inputs
-    transpose_b = node.attrs["transpose_b"]
+def _packed_gradient(a, b, d, transpose_b):
     left, right = (d, a) if transpose_b else (a, d)
     return (
         _packed_matmul(d, b, transpose_b=not transpose_b),
@@ -72,8 +71,17 @@ _packed_matmul = Op(
     "packed_matmul",
     lambda a, b, *, transpose_b: b.times(a, transpose=transpose_b),
     lambda a, b, *, transpose_b: Spec((a.shape[0], b.shape[0 if transpose_b else 1]), a.dtype),
-    _packed_gradient,
+    lambda node, d: _packed_gradient(*node.inputs, d, node.attrs["transpose_b"]),
     doc="Multiply a matrix by a `gemm.RightOperand`.",
+)
+
+
+_packed_onto = Op(
+    "packed_matmul_onto",
+    lambda start, a, b, *, transpose_b: b.times(a, transpose=transpose_b, start=start),
+    lambda start, a, b, *, transpose_b: start,
+    lambda node, d: (d, *_packed_gradient(*node.inputs[1:], d, node.attrs["transpose_b"])),
+    doc="Add the product of a matrix and a `gemm.RightOperand` to a matrix: its chains of additions go on.",
 )
 
 
@@ -146,16 +154,15 @@ def scan(
         # What a masked step computes is not used, but its slopes are multiplied by zero: they must be finite. Finite
         # inputs stay: there are cells that divide by the size of their inputs.
         sequences = [_where_rows(mask, x, None, ops.isfinite(x)) for x in sequences]
-    xs = [_time_first(x, backwards) for x in sequences]
     flags = {"counts": mask, "keeps": None if reset is None else ops.logical_not(reset)}
     flags = {key: _time_first(value, backwards) for key, value in flags.items() if value is not None}
     specs = [Spec((x.shape[0], *x.shape[2:]), x.dtype) for x in sequences]
-    recorded = _Recorded(step, specs, [Spec.of(state) for state in states])
-    around = _Around(recorded, xs)
+    recorded = _Recorded(step, specs, [Spec.of(state) for state in states], mask is not None)
+    around = _Around(recorded, sequences, backwards)
     carried = _Carried(len(states), len(recorded.assigned), recorded.outputs, len(recorded.extras))
     loop = _Loop(recorded, around, tuple(flags), carried, mask is not None and not zero_output, name)
-    operation = _Scan(loop, xs[0].shape[0], return_sequences)
-    steps = _count_steps(xs[0])
+    operation = _Scan(loop, sequences[0].shape[1], return_sequences)
+    steps = _count_steps(sequences[0])
     last = operation(
         steps, *around.cuts, *flags.values(), *states, *recorded.assigned, *loop.fixed, **recorded.generators
     )
@@ -163,6 +170,10 @@ def scan(
     finals, assigned, outputs, extras = carried.cut(last)
     for variable, value in zip(recorded.assigned, assigned, strict=True):
         variable.assign(value)
+    for place, x in recorded.outside.items():
+        whole = around.sequence(x)
+        whole = ops.flip(whole, 1) if backwards else whole
+        outputs.insert(place, whole if return_sequences else whole[:, -1])
     return outputs, finals, extras
 
 
@@ -204,9 +215,17 @@ def _in_the_name_of(node):
 
 
 class _Recorded:
-    """One run of a step on symbols: its nodes, and of which kind each value is."""
+    """One run of a step on symbols: its nodes, and of which kind each value is.
 
-    def __init__(self, step, input_specs, state_specs):
+    Attributes
+    ----------
+    outside : dict
+        Outputs that no state and no mask has a part in, by their place: the loop has nothing to do with them.
+    outputs : list
+        The others.
+    """
+
+    def __init__(self, step, input_specs, state_specs, masked):
         trace, symbols, (outputs, states, extras) = graph.trace_within(step, (input_specs, state_specs))
         self.inputs, self.states = symbols[: len(input_specs)], symbols[len(input_specs) :]
         if len(states) != len(self.states):
@@ -217,17 +236,19 @@ class _Recorded:
                 n is not None and m is not None and n != m for n, m in zip(shape, old.shape, strict=True)
             ):
                 raise ValueError(f"the step returned state {number} of shape {tuple(shape)}, it had {old.shape}")
-        self.trace, self.outputs, self.new_states, self.extras = trace, list(outputs), list(states), list(extras)
+        self.trace, self.new_states, self.extras = trace, list(states), list(extras)
         self.assigned = sorted(trace.assigned, key=lambda v: v.path)
         self.finals = [trace.variables[v] for v in self.assigned]
         self.leaves = {id(leaf): variable for variable, leaf in trace.leaves.items()}
         self.captures = {id(twin): ours for ours, twin in trace.captures.values()}
-        self.results = [*self.new_states, *self.finals, *self.outputs, *self.extras]
-        self.nodes = _needed(trace.nodes, self.results)
+        self.nodes = _needed(trace.nodes, [*self.new_states, *self.finals, *outputs, *self.extras])
         self.carries = [*self.states, *(trace.leaves[v] for v in self.assigned)]
         self.effect = any(node.operation.effect and node.operation is not _assign_op for node in self.nodes)
         self.generators = self._find_generators()
         self.kinds = self._classify()
+        self.outside = {} if masked else {i: x for i, x in enumerate(outputs) if self.kind(x) is ROWS}
+        self.outputs = [x for i, x in enumerate(outputs) if i not in self.outside]
+        self.results = [*self.new_states, *self.finals, *self.outputs, *self.extras]
 
     def _find_generators(self):
         """Return what the nodes draw from, where whoever runs a program finds it (and puts it back if that fails)."""
@@ -260,8 +281,8 @@ class _Around:
         The values of `cut`, in the active trace.
     """
 
-    def __init__(self, recorded, xs):
-        self.recorded, self.xs, self.values, self.whole = recorded, xs, {}, {}
+    def __init__(self, recorded, sequences, backwards):
+        self.recorded, self.sequences, self.values = recorded, sequences, {}
         inside = [node for node in recorded.nodes if not node.outputs or recorded.kind(node.outputs[0]) is STEP]
         used = [x for node in inside for x in node.inputs if isinstance(x, Tensor)]
         used += [x for x in recorded.results if isinstance(x, Tensor)]
@@ -270,13 +291,15 @@ class _Around:
         self.cut = [x for x in used if recorded.kind(x) is ROWS]
         self.fixed = [x for x in used if recorded.kind(x) is INVARIANT]
         within = {id(node) for node in inside}
-        for node in _needed([n for n in recorded.nodes if id(n) not in within], [*self.cut, *self.fixed]):
+        wanted = [*self.cut, *self.fixed, *recorded.outside.values()]
+        for node in _needed([n for n in recorded.nodes if id(n) not in within], wanted):
             with _in_the_name_of(node):
                 rows = recorded.kinds[id(node.outputs[0])] is ROWS
                 args = [self._value(x) for x in node.inputs]
                 found = call_on_rows(node, recorded.kinds, args) if rows else node.operation(*args, **node.attrs)
             self.values.update(zip(map(id, node.outputs), (found,) if node.single else found, strict=True))
-        self.cuts = [self._sequence(x) for x in self.cut]
+        # Time comes first after what is computed for all timesteps: mostly it is smaller than the inputs are.
+        self.cuts = [_time_first(self.sequence(x), backwards) for x in self.cut]
 
     def _value(self, x):
         """Return the value of a Tensor of the step, rows of all timesteps together."""
@@ -290,15 +313,14 @@ class _Around:
             elif id(x) in recorded.captures:
                 found = recorded.captures[id(x)]
             else:
-                found = _merge(self.xs[next(i for i, y in enumerate(recorded.inputs) if y is x)])
+                found = _merge(self.sequences[next(i for i, y in enumerate(recorded.inputs) if y is x)])
             self.values[id(x)] = found
         return found
 
-    def _sequence(self, x):
-        for given, mine in zip(self.recorded.inputs, self.xs, strict=True):
-            if given is x:
-                return mine
-        return _split(self._value(x), self.xs[0])
+    def sequence(self, x):
+        """Return what a Tensor of the step, of kind `ROWS`, is at all timesteps: shape (batch, timesteps, ...)."""
+        whole = next((y for given, y in zip(self.recorded.inputs, self.sequences, strict=True) if given is x), None)
+        return _split(self._value(x), self.sequences[0]) if whole is None else whole
 
     def constant(self, x):
         """Return the value of a Tensor of the step that stays the same."""
@@ -355,6 +377,19 @@ class _Loop:
         def value(x):
             return values[id(x)] if isinstance(x, Tensor) else x
 
+        def onto(node):
+            """Where a node adds a product that nothing else needs to a matrix, return the sum as one operation."""
+            for x, y in (node.inputs, node.inputs[::-1]):
+                product, start = value(x), value(y)
+                made = product.node if isinstance(product, Tensor) else None
+                if made is None or made.operation is not _packed_matmul or uses[id(x)] > 1:
+                    continue
+                if isinstance(start, Tensor) and start.spec == product.spec:
+                    return _packed_onto(start, *made.inputs, **made.attrs)
+            return None
+
+        used = [x for node in self.around.inside for x in node.inputs] + recorded.results
+        uses = Counter(id(x) for x in used if isinstance(x, Tensor))
         for node in self.around.inside:
             with _in_the_name_of(node):
                 if node.operation is _assign_op:  # the value goes on with the states, and is assigned after the loop
@@ -364,6 +399,8 @@ class _Loop:
                 ):
                     a, b = node.inputs
                     found = _packed_matmul(value(a), right[id(b)], transpose_b=node.attrs["transpose_b"])
+                elif node.operation is ops.add and (found := onto(node)) is not None:
+                    pass
                 else:
                     found = node.operation(*map(value, node.inputs), **node.attrs)
             values.update(zip(map(id, node.outputs), (found,) if node.single else found, strict=True))
@@ -553,9 +590,9 @@ class _Scan(KernelOp):
         going = carries + len(loop.output_specs) * loop.holds
         first, last = carries, carries + len(loop.output_specs)
         program = loop.linear[0] if save else loop.program
-        run, residuals, outputs, extras = program._run, [], [], []
+        run, residuals, shown, extras = program._run, [], None, []
         try:
-            for now in zip(*moving, strict=True) if moving else ((),) * steps:
+            for t, now in enumerate(zip(*moving, strict=True) if moving else ((),) * steps):
                 result = run(*now, *carry, *fixed)
                 run = program._run_again
                 if save:
@@ -563,15 +600,16 @@ class _Scan(KernelOp):
                     residuals.append(kept)
                 carry = result[:going]
                 if self.return_sequences:
-                    outputs.append(result[first:last])
+                    shown = shown or [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in result[first:last]]
+                    for whole, x in zip(shown, result[first:last], strict=True):
+                        whole[:, t] = x
                 if carried.extras:
                     extras.append(result[last:])
         except Exception as error:
             program._explain(error)
             raise
-        shown = [np.stack(x, 1) for x in zip(*outputs, strict=True)] if self.return_sequences else result[first:last]
         more = [np.stack(x) for x in zip(*extras, strict=True)]
-        return (*result[:first], *shown, *more), residuals
+        return (*result[:first], *(shown if self.return_sequences else result[first:last]), *more), residuals
 
     def _pullback(self, saved, d_outputs, needs, **generators):
         loop = self.loop
@@ -608,13 +646,13 @@ class _Scan(KernelOp):
         n_states = len(state_heads)
         places = [n_states + other_heads.index(held_at[a]) for a in plan.carries[n_states:]]
         held_d = []
-        seeds_seen, from_loop = [], []
+        rows, row_seeds = None, [j for j in plan.from_seeds if j < n_states or j in places]
         step_cuts, sums = [], None
         n_carry, n_sum, n_cut = len(plan.carries), len(plan.step_sums), len(plan.step_cuts)
         back = plan.back._run
         try:
             for t in range(steps - 1, -1, -1):
-                seeds = [*going, *(stream[t] for stream in streams)]
+                seeds = [*going, *[stream[t] for stream in streams]]
                 for place, d in zip(places, held_d, strict=False):
                     seeds[place] = d if seeds[place] is nothing[place - n_states] else seeds[place] + d
                 found = back(saved[t], seeds)
@@ -625,13 +663,24 @@ class _Scan(KernelOp):
                     sums = more if sums is None else [a + b for a, b in zip(sums, more, strict=True)]
                 if n_cut:
                     step_cuts.append(found[n_carry + n_sum : n_carry + n_sum + n_cut])
-                if plan.from_loop:
-                    from_loop.append(found[n_carry + n_sum + n_cut :])
-                if plan.from_seeds:
-                    seeds_seen.append(seeds)
+                pieces = [*found[n_carry + n_sum + n_cut :], *(seeds[j] for j in row_seeds)]
+                rows = rows or [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in pieces]
+                for whole, x in zip(rows, pieces, strict=True):
+                    whole[:, t] = x
         except Exception as error:
             plan.back._explain(error)
             raise
+
+        def whole_stream(i):
+            """Return the gradient of result `i` of all steps: shape (batch, timesteps, ...)."""
+            d = d_outputs[i]
+            if self.return_sequences and d is not None:
+                return d
+            none = zeros(i)
+            whole = np.zeros((len(none), steps, *none.shape[1:]), none.dtype)
+            if d is not None:
+                whole[:, -1] = d
+            return whole
 
         def put(argument, gradient):
             """Note the gradient of an argument of the program."""
@@ -644,13 +693,19 @@ class _Scan(KernelOp):
         for j, argument in enumerate(plan.step_cuts):
             put(argument, np.stack([found[j] for found in step_cuts[::-1]]))
         if plan.tail is not None:
-            rows = [np.concatenate([found[j] for found in from_loop[::-1]]) for j in range(len(plan.from_loop))]
-            rows += [np.concatenate([kept[j] for kept in saved]) for j in plan.from_residuals]
-            rows += [np.concatenate([seeds[j] for seeds in seeds_seen[::-1]]) for j in plan.from_seeds]
+            # Rows stand as in the data, batch before time.
+            seeds = dict(zip(row_seeds, rows[len(plan.from_loop) :], strict=True))
+            for j in plan.from_seeds:
+                if j not in seeds:
+                    seeds[j] = whole_stream(other_heads[j - n_states])
+            rows = rows[: len(plan.from_loop)]
+            rows += [np.stack([kept[j] for kept in saved], 1) for j in plan.from_residuals]
+            rows += [seeds[j] for j in plan.from_seeds]
+            rows = [x.reshape(-1, *x.shape[2:]) for x in rows]
             found = plan.tail(*rows, *(saved[0][j] for j in plan.constants))
             n = len(plan.tail_cuts)
             for argument, d in zip(plan.tail_cuts, found[:n], strict=True):
-                put(argument, d.reshape(steps, loop.batch, *d.shape[1:]))
+                put(argument, np.moveaxis(d.reshape(loop.batch, steps, *d.shape[1:]), 1, 0))
             for argument, d in zip(plan.tail_sums, found[n:], strict=True):
                 put(argument, d)
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))

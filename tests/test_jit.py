@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -642,3 +643,19 @@ def test_the_process_ends_while_threads_are_at_work():
     assert out.strip() == "[0, 1, 2, 3, 4]"
     assert err == ""
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in ways of their own")
+def test_memory_that_a_step_frees_is_kept_for_the_next_one():
+    code = """
+import resource, numpy as np, numbarnn.jit
+def step():
+    for array in [np.empty(100_000, np.uint8) for _ in range(40)]:
+        array[::1000] = 1
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    assert int(run_python(code)[0]) < 500  # 5 steps of 980 pages

@@ -140,7 +140,7 @@ class Backup(callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.kept is not None:
             values, progress = self.kept
-            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.optimizer.ensure_built(self.model.trainable_variables)
             for variable, value in zip(self.variables(), values, strict=True):
                 variable.assign(value)
             self.model._training.resume = Progress(**json.loads(progress))

@@ -121,7 +121,7 @@ def test_what_needs_no_state_is_done_once_for_all_timesteps(weights):
     program = graph.trace(
         lambda x, h: scan(step, [x], [h])[0][0], (Spec((B, T, F), "float64"), Spec((B, U), "float64"))
     )
-    assert names(loop_of(program).program) == ["packed_matmul", "add", "tanh"]
+    assert names(loop_of(program).program) == ["packed_matmul_onto", "tanh"]
     assert names(program).count("matmul") == names(program).count("exp") == 1
     plan = loop_of(program).plan((True,) * len(loop_of(program).program.inputs))
     assert "matmul" not in names(plan.back) and names(plan.tail).count("matmul") == 1

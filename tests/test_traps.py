@@ -15,6 +15,7 @@ from numbarnn import callbacks, layers, losses, metrics, models, ops, optimizers
 from numbarnn.graph import Tensor
 from numbarnn.random import SeedGenerator
 from numbarnn.testing import check_gradients
+from numbarnn.utils import pad
 from numbarnn.variable import Variable
 
 F8 = {"dtype": "float64"}
@@ -546,6 +547,32 @@ def test_augmented_assignment_makes_a_new_value(way):
     for a, b in zip(model.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("wrap", [Formula, lambda f: layers.Lambda(lambda x: f(None, x))], ids=["call", "Lambda"])
+def test_a_call_on_arrays_does_not_write_into_what_it_is_given(wrap):
+    x = np.zeros((2, 3), wrap(lambda self, x: x).compute_dtype)
+    for write in (lambda self, x: added(x, 1.0), lambda self, x: assigned(x, 0, 1.0)):
+        with pytest.raises(ValueError, match="read-only") as caught:
+            wrap(write)(x)
+        assert any("must not write into what it is given" in note for note in caught.value.__notes__)
+    np.testing.assert_array_equal(x, np.zeros((2, 3)))
+    # What comes back is the array itself, to be written to, with its mask; its own values may be changed in place.
+    layer = wrap(lambda self, x: x)
+    layer.supports_masking = True
+    assert np.shares_memory(layer(x), x) and layer(x).flags.writeable
+    own = wrap(lambda self, x: {"a": added(x * 2, 1.0), "b": [x]})(x)
+    np.testing.assert_array_equal(own["a"], np.ones((2, 3)))
+    own["b"][0][0] = 5.0
+    np.testing.assert_array_equal(x[0], [5.0] * 3)
+
+
+def test_a_call_on_arrays_sees_their_masks():
+    x = layers.Masking(**F8)(pad([np.ones((2, 3)), np.ones((4, 3))])[0])
+    inner = layers.LSTM(2, **F8)
+    expected = inner(x)
+    assert not np.allclose(expected, inner(x.copy()))
+    np.testing.assert_array_equal(Formula(lambda self, x: inner(x), supports_masking=True)(x), expected)
 
 
 # -- NumPy -------------------------------------------------------------------------------------------------------------

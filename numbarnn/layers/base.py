@@ -25,7 +25,7 @@ from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
-from .masks import attach_mask, get_mask, masks_of, set_mask
+from .masks import ReadOnly, attach_mask, get_mask, masks_of, set_mask
 from .nests import is_shape, is_values, leaves_of, map_nest, shape_of
 from .signatures import call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
@@ -95,6 +95,7 @@ class Layer(Tracked):
 
     _allow_non_tensor_positional_args = False
     _call_info = None
+    _wraps_function = False  # whether `call` is ours, but calls a function of the user
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -616,13 +617,32 @@ class Layer(Tracked):
 
         stack.append((self, training))
         try:
-            outputs = self._finish(self.call(*args, **kwargs))
+            if (info.own or self._wraps_function) and local.trace is None:
+                outputs = self._finish(self._call_guarded(args, kwargs))
+            else:
+                outputs = self._finish(self.call(*args, **kwargs))
         finally:
             stack.pop()
 
         if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
             return outputs
         return self._pass_mask(first, previous, outputs)
+
+    def _call_guarded(self, args, kwargs):
+        """Run a `call` that a user wrote on arrays that it cannot write to."""
+        guard = ReadOnly()
+        args = [map_nest(guard.view, x) for x in args]
+        kwargs = {key: x if key == "mask" else map_nest(guard.view, x) for key, x in kwargs.items()}
+        try:
+            outputs = self.call(*args, **kwargs)
+        except ValueError as error:
+            if "read-only" in str(error):
+                error.add_note(
+                    f"Layer '{self.name}' (of type {type(self).__name__}): `call` must not write into what it is "
+                    "given. Write `x = x + y` for `x += y`, and ops.where for an assignment of items"
+                )
+            raise
+        return map_nest(guard.original, outputs) if any(map(guard.made, leaves_of(outputs))) else outputs
 
     def _finish(self, outputs):
         """Turn what `call` returned into what the layer returns, and note what it costs."""

@@ -494,6 +494,8 @@ class Lambda(Layer):
         Of `Layer`.
     """
 
+    _wraps_function = True
+
     def __init__(self, function, output_shape=None, mask=None, arguments=None, **kwargs):
         super().__init__(**kwargs)
         if not callable(function):

@@ -9,7 +9,7 @@ import numpy as np
 from ..graph import Op, Tensor
 from .nests import leaves_of, map_nest
 
-__all__ = ["alias", "attach_mask", "get_mask", "masks_of", "set_mask"]
+__all__ = ["ReadOnly", "alias", "attach_mask", "get_mask", "masks_of", "set_mask"]
 
 _masks: dict[int, tuple] = {}  # id of an array -> (weak reference to it, its mask)
 
@@ -65,6 +65,36 @@ def set_mask(x, mask):
             del _masks[key]
 
     _masks[key] = (weakref.ref(x, forget), mask)
+
+
+class ReadOnly:
+    """Views of arrays that cannot be written to, for a `call` that a user wrote, with the masks of the arrays.
+
+    On symbols ``x += 1`` is a new value. On an array it would change the array of whoever called.
+    """
+
+    def __init__(self):
+        self._views = []  # (view, array)
+
+    def view(self, x):
+        """Return a view of an array; anything else as it is."""
+        if not isinstance(x, np.ndarray) or not x.flags.writeable:
+            return x
+        view = x.view()
+        view.flags.writeable = False
+        mask = get_mask(x)
+        if mask is not None:
+            set_mask(view, mask)
+        self._views.append((view, x))
+        return view
+
+    def made(self, x):
+        """Say whether something is one of the views."""
+        return any(view is x for view, _ in self._views)
+
+    def original(self, x):
+        """Return the array of a view, and anything else as it is."""
+        return next((array for view, array in self._views if view is x), x)
 
 
 def masks_of(nest):

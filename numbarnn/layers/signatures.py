@@ -28,6 +28,7 @@ class CallInfo:
         "keywords",
         "mask_index",
         "names",
+        "own",
         "signature",
         "training_default",
         "training_index",
@@ -38,6 +39,8 @@ class CallInfo:
         parameters = _parameters(self.signature)
         plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.names = [p.name for p in plain]
+        #: Whether a user wrote it: what it is given must not be written to, and it may try.
+        self.own = (getattr(function, "__module__", None) or "").partition(".")[0] != "numbarnn"
         self.keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.first = self.names[0] if self.names else None
         self.has_training = "training" in self.names

@@ -44,8 +44,8 @@ class State:
     ----------
     shuffle_seed : SeedGenerator or None
         Gives the order of the samples in each epoch; every `fit` goes on with it, so that several are one long one.
-        Made by `fit` from the global seed; None before that, and again when `set_seed` has been called since. To restore
-        a training outside of `fit`, assign a generator; within, use `resume`.
+        Made by `fit` from the global seed; None before that, and again when `set_seed` has been called since. To
+        restore a training outside of `fit`, assign a generator; within, use `resume`.
     resume : Progress or None
         From where `fit` is to go on. A callback's `on_train_begin` may set it, to what `Trainer._progress` returned in
         an earlier `on_train_batch_end` or `on_epoch_end`, after it has put back weights, optimizer and the states of

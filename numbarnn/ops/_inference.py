@@ -8,6 +8,8 @@ import numpy as np
 from ..protocols import user_line
 from ..symbolic import Spec
 
+_KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
 
 def array_module(*arrays):
     """Return the module whose functions make new arrays like these: NumPy, or the one (CuPy) that an array comes from.
@@ -20,6 +22,12 @@ def array_module(*arrays):
         if type(x) is not np.ndarray and hasattr(x, "__array_function__") and not isinstance(x, np.generic):
             return sys.modules[type(x).__module__.partition(".")[0]]
     return np
+
+
+def has_kernels(*arrays):
+    """Say whether our kernels take these arrays: NumPy's own, all float32 or all float64."""
+    dtype = arrays[0].dtype
+    return dtype in _KERNEL_DTYPES and all(type(x) is np.ndarray and x.dtype == dtype for x in arrays)
 
 
 def promote(*specs):

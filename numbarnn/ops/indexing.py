@@ -120,6 +120,24 @@ def _scatter_all(*ds, keys, shape):
     return result
 
 
+def _side_by_side(keys, shape):
+    """Return the axis along which slices lie one behind the other and fill an array of `shape`, and their order.
+
+    (None, None) where they do not.
+    """
+    cut = {i for key in keys for i, part in enumerate(key) if part != slice(None)}
+    if len(cut) != 1 or not all(type(part) is slice and part.step is None for key in keys for part in key):
+        return None, None
+    axis = cut.pop()
+    if any(len(key) <= axis for key in keys) or axis >= len(shape) or shape[axis] is None:
+        return None, None
+    bounds = [key[axis].indices(shape[axis])[:2] for key in keys]
+    order = sorted(range(len(keys)), key=bounds.__getitem__)
+    ends = [0, *(bounds[i][1] for i in order)]
+    fills = [bounds[i][0] for i in order] == ends[:-1] and ends[-1] == shape[axis]
+    return (axis, order) if fills else (None, None)
+
+
 # The sum of several, as the gradient of what was cut into pieces is: one array instead of one for each piece.
 _scatter_pieces = Op(
     "scatter_pieces",
@@ -143,7 +161,11 @@ def add_pieces(a, b):
     (one, keys), (other, more) = pieces
     if one.attrs["shape"] != other.attrs["shape"] or a.dtype != b.dtype:
         return None
-    return _scatter_pieces(*one.inputs, *other.inputs, keys=(*keys, *more), shape=one.attrs["shape"])
+    inputs, keys, shape = (*one.inputs, *other.inputs), (*keys, *more), one.attrs["shape"]
+    axis, order = _side_by_side(keys, shape)
+    if order is not None:  # what `split` has cut is put together again without zeros and sums
+        return OPERATIONS["concatenate"]([inputs[i] for i in order], axis)
+    return _scatter_pieces(*inputs, keys=keys, shape=shape)
 
 
 _scatter_like = Op(
