@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from numbarnn import callbacks, layers, losses, models
+from numbarnn import callbacks, layers, losses, metrics, models
 from numbarnn.models.state import Progress
 from numbarnn.random import SeedGenerator
 from numbarnn.utils import PyDataset, set_random_seed
@@ -242,6 +242,29 @@ def test_a_training_with_steps_of_ones_own_goes_on():
         twin = make_own()
         assert twin.fit(*data(), callbacks=[Backup(kept=killed.kept)], **options).history == expected
         same(everything(twin), everything(model))
+
+
+def make_regression(*given):
+    set_random_seed(5)
+    model = models.Sequential([layers.Input((6, 3)), layers.Dropout(0.5), layers.Flatten(), layers.Dense(2)])
+    model.compile("adam", "mse", metrics=[metric() for metric in given])
+    return model
+
+
+def test_metrics_that_make_their_variables_late_go_on():
+    x, _ = data()
+    options = {"epochs": 2, "batch_size": SIZE, "verbose": 0}
+    kinds = (metrics.R2Score, metrics.MeanAbsoluteError)
+    model = make_regression(*kinds)
+    expected = model.fit(x, x[:, 0, :2], **options).history
+    killed = Backup(2)
+    with pytest.raises(Killed):
+        make_regression(*kinds).fit(x, x[:, 0, :2], callbacks=[killed], **options)
+    twin = make_regression(*kinds)
+    assert twin.fit(x, x[:, 0, :2], callbacks=[Backup(kept=killed.kept)], **options).history == expected
+    same(everything(twin), everything(model))
+    with pytest.raises(ValueError, match="its metrics are not those of the model"):
+        make_regression().fit(x, x[:, 0, :2], callbacks=[Backup(kept=killed.kept)], **options)
 
 
 def test_nothing_of_an_iterator_is_left_out():
