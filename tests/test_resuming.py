@@ -294,5 +294,5 @@ def test_data_that_are_too_short_to_go_on_are_refused():
     options = {"batch_size": SIZE, "verbose": 0}
     with pytest.raises(Killed):
         make().fit(x, y, callbacks=[killed], **options)
-    with pytest.raises(ValueError, match="4 batches of the data are done, and there are not so many"):
+    with pytest.raises(ValueError, match="4 batches of the data are done, there are not so many"):
         make().fit(x[:12], y[:12], callbacks=[Backup(kept=killed.kept)], **options)
