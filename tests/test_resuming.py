@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from numbarnn import callbacks, layers, losses, models
+from numbarnn import callbacks, layers, losses, metrics, models
 from numbarnn.models.state import Progress
 from numbarnn.random import SeedGenerator
 from numbarnn.utils import PyDataset, set_random_seed
@@ -100,10 +100,10 @@ def test_two_fits_draw_different_orders_and_a_new_seed_starts_anew():
 def test_a_copy_goes_on_with_the_same_orders(how):
     x, y = data()
     model = make()
-    model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, batch_size=SIZE, verbose=0)
     twin = how(model)
     for each in (model, twin):
+        each.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
         each.fit(x, y, batch_size=SIZE, verbose=0)
     same(twin.get_weights(), model.get_weights())
 
@@ -140,7 +140,7 @@ class Backup(callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.kept is not None:
             values, progress = self.kept
-            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.optimizer.ensure_built(self.model.trainable_variables)
             for variable, value in zip(self.variables(), values, strict=True):
                 variable.assign(value)
             self.model._training.resume = Progress(**json.loads(progress))
@@ -244,6 +244,29 @@ def test_a_training_with_steps_of_ones_own_goes_on():
         same(everything(twin), everything(model))
 
 
+def make_regression(*given):
+    set_random_seed(5)
+    model = models.Sequential([layers.Input((6, 3)), layers.Dropout(0.5), layers.Flatten(), layers.Dense(2)])
+    model.compile("adam", "mse", metrics=[metric() for metric in given])
+    return model
+
+
+def test_metrics_that_make_their_variables_late_go_on():
+    x, _ = data()
+    options = {"epochs": 2, "batch_size": SIZE, "verbose": 0}
+    kinds = (metrics.R2Score, metrics.MeanAbsoluteError)
+    model = make_regression(*kinds)
+    expected = model.fit(x, x[:, 0, :2], **options).history
+    killed = Backup(2)
+    with pytest.raises(Killed):
+        make_regression(*kinds).fit(x, x[:, 0, :2], callbacks=[killed], **options)
+    twin = make_regression(*kinds)
+    assert twin.fit(x, x[:, 0, :2], callbacks=[Backup(kept=killed.kept)], **options).history == expected
+    same(everything(twin), everything(model))
+    with pytest.raises(ValueError, match="its metrics are not those of the model"):
+        make_regression().fit(x, x[:, 0, :2], callbacks=[Backup(kept=killed.kept)], **options)
+
+
 def test_nothing_of_an_iterator_is_left_out():
     x, y = data()
     taken = []
@@ -271,5 +294,5 @@ def test_data_that_are_too_short_to_go_on_are_refused():
     options = {"batch_size": SIZE, "verbose": 0}
     with pytest.raises(Killed):
         make().fit(x, y, callbacks=[killed], **options)
-    with pytest.raises(ValueError, match="4 batches of the data are done, and there are not so many"):
+    with pytest.raises(ValueError, match="4 batches of the data are done, there are not so many"):
         make().fit(x[:12], y[:12], callbacks=[Backup(kept=killed.kept)], **options)

@@ -97,7 +97,7 @@ class StreamBatches:
 
     def __init__(self, stream, standardize):
         self.stream, self.standardize = stream, standardize
-        self.once = iter(stream) is stream  # an iterator gives its batches once
+        self.once = hasattr(stream, "__next__")  # an iterator gives its batches once
         self.steps = _length(stream)
         if self.steps == 0:
             raise ValueError(f"`x` must hold at least one batch. Received: {stream!r:.200} of length 0")
@@ -369,26 +369,27 @@ class Epochs:
             seed.state.assign(np.asarray(progress.shuffle, np.int64))
         self._start()
         self.done, self.before = progress.batch, progress.seen - progress.batch
-        if self.source.once:
-            known = self._head if self._look_ahead() else []
+        left_out = collections.deque(maxlen=1)
+        if not self.source.once:
+            left_out.extend(enumerate(itertools.islice(self._keys, progress.seen), 1))
+            if progress.seen and (not left_out or left_out[0][0] < progress.seen):
+                raise ValueError(
+                    f"The training cannot go on: {progress.seen} batches of the data are done, there are not so many."
+                )
+        if progress.batch and left_out:
+            known = [left_out[0][1]]
+        elif self._look_ahead():
+            known = self._head
         else:
-            known = list(itertools.islice(self._keys, progress.seen))
-            if len(known) < progress.seen:
-                known = []
-            elif not progress.batch:
-                known = self._head if self._look_ahead() else []
-        if not known:
-            raise ValueError(
-                f"The training cannot go on: {progress.seen} batches of the data are done, and there are not so many."
-            )
-        return next(self.source.take(known[-1:]))[1] if progress.batch else None
+            raise ValueError("The training cannot go on: the data hold no more batches.")
+        return next(self.source.take(known))[1] if progress.batch else None
 
     def __iter__(self):
         """Yield the batches of the epoch that was begun: (number of samples, tuple of nests)."""
         head, self._head = self._head, ()
         keys = itertools.chain(head, self._keys)
         if self.limit is not None:
-            keys = itertools.islice(keys, self.limit - self.done)
+            keys = itertools.islice(keys, max(0, self.limit - self.done))
         for size, batch in self.source.take(keys):
             self.done += 1
             yield size, batch

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections.abc
 import functools
+import itertools
 import numbers
 
 import numpy as np
 
 from .. import tree
 from ..callbacks import CallbackList
+from ..gradients import kept, put_back
 from ..utils.sequence import Ragged
 from .batches import Epochs, holds_batches, source_of
 from .class_weight import check_class_weight
@@ -245,17 +247,24 @@ class Loops(OwnSteps):
         example = batches.go_on(progress)
         if example is None:
             return
-        # The metrics of `compile` are known once a batch has been traced.
+        # The metrics of `compile` are known, and have all their variables, once they have seen a batch.
         if self._has_own("train_step"):
             self._prepare(*example[:2])
         else:
-            self._step("train", *example)
+            before = kept(self._step("test", *example).touched)
+            self._test_batch(*example)
+            put_back(before)
         state, totals = self._training, progress.totals
         state.total, state.count = totals["loss"]
         state.parts, state.logs = totals["parts"], totals["logs"]
-        for metric, values in zip(self.metrics, totals["metrics"], strict=True):
-            for variable, value in zip(metric.variables, values, strict=True):
-                variable.assign(np.asarray(value, variable.dtype))
+        variables = [metric.variables for metric in self.metrics]
+        if [len(each) for each in variables] != [len(values) for values in totals["metrics"]]:
+            raise ValueError(
+                "The training cannot go on in the middle of an epoch: its metrics are not those of the model, "
+                f"{[metric.name for metric in self.metrics]}, or make their variables later."
+            )
+        for variable, value in zip(itertools.chain(*variables), itertools.chain(*totals["metrics"]), strict=True):
+            variable.assign(np.asarray(value, variable.dtype))
 
     # ------------------------------------------------------------------------------------------------ validation
 
