@@ -134,7 +134,7 @@ class Optimizer(OptimizerState):
         self._schedule = None
         self._takes_step = True
         self.learning_rate = learning_rate
-        self._undecayed = set()  # ids of variables
+        self._undecayed = []
         self._undecayed_names = None  # compiled pattern
 
     # ------------------------------------------------------------------------------------------------ settings
@@ -204,11 +204,11 @@ class Optimizer(OptimizerState):
                 "`exclude_from_weight_decay()` can only be configured before the optimizer is built. "
                 f"Received: var_list={var_list}, var_names={var_names}"
             )
-        self._undecayed = {id(variable) for variable in var_list or ()}
+        self._undecayed = list(var_list or ())
         self._undecayed_names = re.compile("|".join(sorted(set(var_names)))) if var_names else None
 
     def _decays(self, variable):
-        if id(variable) in self._undecayed:
+        if any(variable is v for v in self._undecayed):
             return False
         return self._undecayed_names is None or not self._undecayed_names.search(variable.name)
 
