@@ -1,0 +1,109 @@
+"""What a file holds for the weights of a model: collected and checked before any weight is changed."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+__all__ = ["Assignments"]
+
+
+class Assignments:
+    """Arrays for variables. Either all are assigned or none.
+
+    Parameters
+    ----------
+    skip_mismatch : bool
+        Warn of what does not fit, and leave it out, instead of raising.
+    """
+
+    def __init__(self, skip_mismatch=False):
+        self._skip_mismatch = skip_mismatch
+        self._pairs, self._problems = [], []
+
+    def refuse(self, problem):
+        """Note something that does not fit.
+
+        Parameters
+        ----------
+        problem : str
+        """
+        self._problems.append(problem)
+
+    def add(self, owner, variables, stored):
+        """Read what is stored for the variables of one layer.
+
+        Parameters
+        ----------
+        owner : str
+            Whose they are, for messages.
+        variables : list of Variable
+        stored : list of Dataset
+            In the same order.
+        """
+        if len(variables) != len(stored):
+            self.refuse(f"{owner}: expected {len(variables)} weights, found {len(stored)}")
+            return
+        pairs = []
+        for variable, dataset in zip(variables, stored, strict=True):
+            if not np.can_cast(dataset.dtype, variable.dtype, "same_kind"):
+                self.refuse(f"{owner}: weight '{variable.name}' is of {variable.dtype}, found {dataset.dtype}")
+                return
+            if dataset.shape != variable.shape:
+                self.refuse(f"{owner}: weight '{variable.name}' has shape {variable.shape}, found {dataset.shape}")
+                return
+            pairs.append((variable, dataset.read(variable.shape)))
+        self._pairs += pairs
+
+    def add_optimizer(self, optimizer, model, stored):
+        """Read what is stored for an optimizer.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            It is built for the model's trainable weights if it is not yet.
+        model : Model
+        stored : list of Dataset
+            The count of steps, the learning rate (which Keras 2 leaves out), the slots.
+        """
+        own = len(optimizer.variables) if not optimizer.built else _count_of_own(optimizer)
+        if len(stored) > own and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        variables = optimizer.variables
+        if len(stored) == own:
+            variables = variables[:own]  # of an optimizer that had not done a step
+        elif len(stored) == len(variables) - 1 and own == 2:
+            variables = [variables[0], *variables[2:]]
+        if len(stored) != len(variables):
+            warnings.warn(
+                f"The state of optimizer '{optimizer.name}' is not loaded, because it has {len(variables)} variables "
+                f"and {len(stored)} were saved. It starts anew.",
+                stacklevel=2,
+            )
+            return
+        self.add(f"optimizer '{optimizer.name}'", variables, stored)
+
+    def check(self):
+        """Raise, or warn of, what does not fit.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not self._problems:
+            return
+        text = "; ".join(self._problems)
+        if not self._skip_mismatch:
+            raise ValueError(f"The file does not fit the model, and nothing was loaded: {text}")
+        warnings.warn(f"Not loaded, because it does not fit the model: {text}", stacklevel=2)
+
+    def assign(self):
+        """Set all weights."""
+        for variable, value in self._pairs:
+            variable.assign(value)
+
+
+def _count_of_own(optimizer):
+    """How many variables an optimizer has beside its slots: the count of steps, and the rate if no schedule sets it."""
+    return 1 + (optimizer.variables[1].name == "learning_rate" if len(optimizer.variables) > 1 else 0)

@@ -1,0 +1,107 @@
+"""Weights in Keras's older HDF5 files: a group for each of the model's layers, named in an attribute, in their order.
+
+Keras 2 writes such files by default (``save_weights("x.h5")``, and the group ``model_weights`` of a whole model), and
+Keras 3 still can.
+"""
+
+from __future__ import annotations
+
+from .assignments import Assignments
+
+__all__ = ["read", "read_optimizer"]
+
+_TOP_LEVEL = "top_level_model_weights"
+
+
+def _weights(layer):
+    """A layer's weights in the order of these files."""
+    return [*layer.trainable_weights, *layer.non_trainable_weights]
+
+
+def _stored(group):
+    names = group.texts("weight_names") or []
+    return [group.dataset(name) for name in names]
+
+
+def read(model, root, *, by_name=False, skip_mismatch=False):
+    """Read what a file holds for a model; nothing is changed yet.
+
+    Parameters
+    ----------
+    model : Model
+        Built.
+    root : Group
+        The one that has the attribute ``layer_names``.
+    by_name : bool
+        Find layers by their names, not by their order.
+    skip_mismatch : bool
+        Leave out layers that do not fit, with a warning.
+
+    Returns
+    -------
+    Assignments
+
+    Raises
+    ------
+    ValueError
+        If anything is missing, left over, damaged or of another shape.
+    """
+    names = root.texts("layer_names")
+    if names is None:
+        raise ValueError("The file is not one of Keras: the attribute 'layer_names' is missing")
+    result = Assignments(skip_mismatch)
+    layers = [layer for layer in model.layers if _weights(layer)]
+    groups = {name: stored for name in names if (stored := _stored(root.group(name)))}
+    if by_name:
+        known = {layer.name for layer in layers}
+        for name in groups.keys() - known:
+            result.refuse(f"layer '{name}' of the file is not in the model")
+        pairs = [(layer, layer.name) for layer in layers]
+    else:
+        if len(layers) != len(groups):
+            # Which belongs to which is not known then, so nothing can be skipped.
+            raise ValueError(
+                f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found "
+                f"{len(groups)} saved layers."
+            )
+        pairs = zip(layers, groups, strict=True)
+    for layer, name in pairs:
+        result.add(f"layer '{layer.name}' from '{name}'", _weights(layer), groups.get(name, []))
+    top = root.find(_TOP_LEVEL)
+    if top is not None:
+        own = model._own_variables()
+        weights = [v for v in _weights(model) if any(v is w for w in own)]
+        result.add(f"model '{model.name}'", weights, _stored(top))
+    result.check()
+    return result
+
+
+def read_optimizer(model, root, result):
+    """Read what a file of a whole model holds for its optimizer.
+
+    Parameters
+    ----------
+    model : Model
+        Compiled.
+    root : Group
+        Of the file.
+    result : Assignments
+        Takes it.
+    """
+    group = root.find("optimizer_weights")
+    if group is None:
+        return
+    names, stored = group.texts("weight_names") or [], _stored(group)
+    if names and names[0].rpartition("/")[2].startswith("iter:"):
+        stored = _interleaved(stored, len(model.trainable_variables))
+    if stored:
+        result.add_optimizer(model.optimizer, model, stored)
+    result.check()
+
+
+def _interleaved(stored, count):
+    """Sort the slots of the oldest optimizers, whose files have one slot of all weights, then the next, by weights."""
+    first, slots = stored[:1], stored[1:]
+    if not count or len(slots) % count:
+        return stored
+    return [*first, *(slots[i] for number in range(count) for i in range(number, len(slots), count))]
