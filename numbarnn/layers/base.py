@@ -30,7 +30,7 @@ from .nests import is_shape, is_values, leaves_of, map_nest, shape_of
 from .signatures import call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
 
-__all__ = ["InputSpec", "Layer", "call_context", "get_mask", "set_mask", "structure_clock"]
+__all__ = ["InputSpec", "Layer", "call_context", "get_mask", "serialize_policy", "set_mask", "structure_clock"]
 
 _build_lock = threading.RLock()
 
@@ -853,7 +853,7 @@ class Layer(Tracked):
             If the arguments are not plain values.
         """
         self._check_super_called()
-        config = {"name": self.name, "trainable": self.trainable, "dtype": _serialize_policy(self._dtype_policy)}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_policy(self._dtype_policy)}
         if self._activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self._activity_regularizer)
         if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
@@ -891,10 +891,26 @@ class Layer(Tracked):
         -------
         Layer
             New, without weights.
+
+        Notes
+        -----
+        A constructor without parameters for name, trainability or dtype gets none; these are set afterwards.
         """
-        return cls(**config)
+        config = {key: value for key, value in config.items() if (key, value) not in _NO_EFFECT}
+        parameters = inspect.signature(cls.__init__).parameters
+        if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return cls(**config)
+        unasked = {key: config[key] for key in _OF_ALL_LAYERS if key in config and key not in parameters}
+        layer = cls(**{key: value for key, value in config.items() if key not in unasked})
+        for key, name in _OF_ALL_LAYERS.items():
+            if key in unasked:
+                setattr(layer, name, unasked[key])
+        return layer
 
 
+# What Keras's configurations hold beside arguments that are known here.
+_NO_EFFECT = (("quantization_config", None), ("enable_caching_device", True), ("enable_caching_device", False))
+_OF_ALL_LAYERS = {"name": "name", "trainable": "trainable", "dtype": "dtype_policy"}  # key -> attribute
 _NO_CONFIG = (
     "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the "
     "layer must override `get_config()` in order to be serializable. Please implement `get_config()`."
@@ -902,7 +918,8 @@ _NO_CONFIG = (
 Layer.build = wrap_build(Layer.build)
 
 
-def _serialize_policy(policy):
+def serialize_policy(policy):
+    """Return the configuration of a `DTypePolicy`."""
     return {"module": "keras", "class_name": "DTypePolicy", "config": policy.get_config(), "registered_name": None}
 
 

@@ -559,7 +559,7 @@ class RNN(Layer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         constants = config.pop("num_constants", None)
-        layer = cls(**config)
+        layer = super().from_config(config)
         layer._num_constants = constants
         return layer
 

@@ -13,12 +13,13 @@ from ..layers.base import Layer
 from ..layers.core import InputLayer
 from ..layers.input_spec import InputSpec
 from ..layers.masks import get_mask
-from ..serialization import export
-from .model import Model, with_mask
+from ..serialization import custom_object_scope, export
+from . import graph_config
+from .model import Model, takes_graph, with_mask
 from .outputs import unique_names
 from .summary import Row
 
-__all__ = ["Functional", "functional_twin"]
+__all__ = ["Functional", "from_graph_config", "functional_twin"]
 
 
 @dataclass(frozen=True)
@@ -288,24 +289,25 @@ class Functional(Model):
     # ------------------------------------------------------------------------------------------------ types, config
 
     def get_config(self):
-        """The arguments of a subclass's constructor, if they are plain values.
+        """The layers and how they are called, in Keras 3's layout.
 
         Returns
         -------
         dict
+            Of a subclass with a constructor of its own, the arguments of that, if they are plain values.
 
         Raises
         ------
+        ValueError
+            If something between the layers has no configuration: a variable, an operation of the user's.
         NotImplementedError
-            If the model was made from inputs and outputs: a graph is no configuration. `copy.deepcopy` and `pickle`
-            copy it, weights included.
+            If the arguments are not plain values.
         """
-        if type(self).__init__ is Functional.__init__:
-            raise NotImplementedError(
-                f"Model '{self.name}' was made from inputs and outputs, which get_config() cannot describe. To copy "
-                "it, use `copy.deepcopy` or `pickle`; or make it in the `__init__` of a subclass of `Model` that has "
-                "plain arguments."
+        if takes_graph(type(self)):
+            graph = graph_config.describe(
+                self._inputs, self._graph.result, self._order.entries, self._order.calls(), _is_functional
             )
+            return {"name": self.name, "trainable": self.trainable, **graph}
         config = super().get_config()
         if type(self).get_config is Functional.get_config:
             config.update(self._constructor_config(set(config)))
@@ -348,12 +350,14 @@ class _Order:
     ----------
     owners : list of Layer and Operation
         Whose calls the nodes are.
+    entries : dict
+        id of an input -> its layer.
     is_chain : bool
         Whether each call takes what the one before gives, and nothing else.
     """
 
     def __init__(self, graph, input_layers):
-        self._entries = {id(x): layer for x, layer in zip(graph.inputs, input_layers, strict=True)}
+        self.entries = {id(x): layer for x, layer in zip(graph.inputs, input_layers, strict=True)}
         self._operations = {}
         met, calls = self._walk(graph.outputs)
         operations = [self._operations[call] for call in calls if call in self._operations]
@@ -385,7 +389,7 @@ class _Order:
     # A call is a Node, or an InputLayer: that is where data enter.
 
     def _call(self, x):
-        return self._entries.get(id(x), x.node)
+        return self.entries.get(id(x), x.node)
 
     def _owner(self, call):
         if isinstance(call, InputLayer):
@@ -419,16 +423,24 @@ class _Order:
             stack.extend((self._call(x), False) for x in reversed(self._inputs_of(call)))
         return met, calls
 
+    def calls(self):
+        """Return the calls of each layer and operation, in the order in which they were made; an input has none."""
+        return {owner: self._made(owner) for owner in self.owners}
+
+    def _made(self, owner):
+        if isinstance(owner, InputLayer):
+            return []
+        calls = self._calls[owner]
+        return sorted(calls, key=owner._inbound_nodes.index) if isinstance(owner, Layer) else calls
+
     def rows(self):
         """Return what `summary` shows: list of `Row`."""
         return [self._row(owner) for owner in self.owners]
 
     def _row(self, owner):
-        calls = self._calls[owner]
         if isinstance(owner, InputLayer):
             return Row(owner, [owner.batch_shape])
-        if isinstance(owner, Layer):  # in the order in which they were made
-            calls = sorted(calls, key=owner._inbound_nodes.index)
+        calls = self._made(owner)
         shapes = [_shapes(call.outputs if len(call.outputs) > 1 else call.outputs[0]) for call in calls]
         shape = shapes[0] if all(other == shapes[0] for other in shapes) else None
         return Row(owner, shape, [self._edge(x) for call in calls for x in call.inputs])
@@ -447,6 +459,34 @@ def _input_layer(x):
         return layer
     source = f"{x.node.name}_{x.index}" if x.index else x.node.name
     return InputLayer(batch_shape=x.shape, dtype=x.dtype.name, name=f"{source}_input")
+
+
+def _is_functional(layer):
+    return isinstance(layer, Functional)
+
+
+def from_graph_config(cls, config, custom_objects):
+    """Make a model of a class, whose constructor takes inputs and outputs, from what `Functional.get_config` returned.
+
+    Parameters
+    ----------
+    cls : subclass of Model
+    config : dict
+    custom_objects : dict, optional
+        Name -> class or function.
+
+    Returns
+    -------
+    Model
+    """
+    with custom_object_scope(custom_objects or {}):
+        inputs, outputs = graph_config.draw(config, custom_objects, _is_functional)
+    further = {key: value for key, value in config.items() if key not in ("layers", "input_layers", "output_layers")}
+    trainable = further.pop("trainable", True)
+    model = cls(inputs=inputs, outputs=outputs, **further)
+    if trainable is False:
+        model.trainable = False
+    return model
 
 
 def _shapes(nest):
@@ -469,6 +509,7 @@ def functional_twin(cls):
     twin = cls.__dict__.get("_functional_twin")
     if twin is None:
         own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        own["_serialized_as"] = cls
         twin = cls._functional_twin = type(cls.__name__, (cls, Functional), {**own, "__reduce__": _reduce_twin})
     return twin
 
@@ -482,4 +523,4 @@ def _new_twin(cls):
     return twin.__new__(twin)
 
 
-export("keras", Functional)
+export("keras.src.models.functional", Functional)  # where Keras finds its own

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import warnings
+
 import numpy as np
 
 from .. import tree
 from ..layers import masks
 from ..layers.base import Layer
-from ..serialization import export
+from ..layers.nests import is_values, shape_of
+from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .steps import State
 from .summary import Row, print_summary
 from .training import Trainer
@@ -81,6 +86,7 @@ class Model(Trainer, Layer):
         """
         self.built = True
         if input_shape is not None:
+            self.__dict__["_build_shapes"] = {"input_shape": input_shape}
             self.compute_output_shape(input_shape)
 
     # Layers keep their own paths: not as if they were made inside this one.
@@ -89,6 +95,9 @@ class Model(Trainer, Layer):
     def _maybe_build(self, args, kwargs):
         if type(self).build is Model.build:
             self.built = True  # the layers are built as `call` comes to them
+            first = args[0] if args else kwargs.get(self._call_info.first)
+            if is_values(first):
+                self.__dict__["_build_shapes"] = {"input_shape": shape_of(first)}
         else:
             super()._maybe_build(args, kwargs)
 
@@ -188,6 +197,84 @@ class Model(Trainer, Layer):
         """
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
+    # ------------------------------------------------------------------------------------------------ configuration
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make a model from `get_config`'s dict, with new weights.
+
+        Parameters
+        ----------
+        config : dict
+        custom_objects : dict, optional
+            Name -> class or function, for what is not built in.
+
+        Returns
+        -------
+        Model
+        """
+        if {"layers", "input_layers", "output_layers"} <= set(config) and takes_graph(cls):
+            from .functional import from_graph_config
+
+            return from_graph_config(cls, config, custom_objects)
+        return super().from_config(config)
+
+    def to_json(self, **kwargs):
+        """The architecture as a JSON string, in Keras 3's layout: what `models.model_from_json` reads.
+
+        Parameters
+        ----------
+        **kwargs
+            Of `json.dumps`.
+
+        Returns
+        -------
+        str
+        """
+        return json.dumps(serialize_keras_object(self), **kwargs)
+
+    def get_compile_config(self):
+        """What `compile` was given, as plain values.
+
+        Returns
+        -------
+        dict
+            Empty before `compile`.
+
+        Raises
+        ------
+        ValueError
+            If a loss or metric cannot be serialized, such as a lambda.
+        """
+        state = self._training
+        if not state.compiled:
+            return {}
+        names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly")
+        config = {name: serialize_keras_object(getattr(state, name)) for name in names}
+        return {**config, "steps_per_execution": 1, "jit_compile": "auto"}
+
+    def compile_from_config(self, config):
+        """Compile as `get_compile_config` says.
+
+        A model whose class has a `compile` of its own is left alone, with a warning: such a class overrides this
+        method too.
+
+        Parameters
+        ----------
+        config : dict
+        """
+        if type(self).compile is not Model.compile:
+            warnings.warn(
+                f"`compile()` was not called for model '{self.name}', because its class has a `compile()` of its own. "
+                "Override `get_compile_config()` and `compile_from_config(config)` too, or call `compile()`.",
+                stacklevel=2,
+            )
+            return
+        self.compile(**deserialize_keras_object(config))
+        variables = self._trained_variables()
+        if self.built and variables:
+            self.optimizer.build(variables)
+
     def _rows(self):
         """What `summary` shows: list of `Row`."""
         return [Row(layer) for layer in self.layers]
@@ -201,6 +288,24 @@ class Model(Trainer, Layer):
 def _is_drawn(args, kwargs):
     """Whether a model is made from inputs and outputs."""
     return len(args) > 1 or (bool(args) and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
+
+
+def takes_graph(cls):
+    """Say whether the constructor of a subclass of `Model` takes inputs and outputs.
+
+    Parameters
+    ----------
+    cls : type
+
+    Returns
+    -------
+    bool
+    """
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    kinds = {p.kind for p in parameters}
+    names = [p.name for p in parameters]
+    everything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return everything <= kinds or names[:2] == ["inputs", "outputs"]
 
 
 def batch_shape_of(layer):

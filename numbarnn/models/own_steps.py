@@ -196,7 +196,7 @@ class OwnSteps(BatchSteps):
                 raise
         else:
             self._resolve_metrics(arrays_of(y), leaves_or_nothing(y_pred), y_pred)
-            variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
+            variables = self._trained_variables()
             if variables:
                 state.optimizer.build(variables)
         finally:

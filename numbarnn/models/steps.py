@@ -274,7 +274,7 @@ class BatchSteps:
         if not training:
             return Step(program, flat)
         self._warn_of_strangers(program)
-        variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
+        variables = self._trained_variables()
         if not variables:
             found = Step(program, flat)
             found.variables = []
@@ -285,6 +285,10 @@ class BatchSteps:
         found.backward, found.variables = backward, variables
         found.one = np.ones((), program.outputs[0].dtype)
         return found
+
+    def _trained_variables(self):
+        """The variables that the optimizer updates."""
+        return [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
 
     def _warn_of_strangers(self, program):
         """Say which layers' weights the training step reads but will not train, as those of a layer made in `call`."""
