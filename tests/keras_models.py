@@ -92,15 +92,14 @@ def every_layer(layers, models):
 
 @case((T, F))
 def cells(layers, models):
-    return models.Sequential(
-        [
-            layers.Input((T, F)),
-            layers.RNN(layers.LSTMCell(3), return_sequences=True),
-            layers.RNN(layers.GRUCell(2, reset_after=False), return_sequences=True),
-            layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2), layers.GRUCell(3)], return_sequences=True),
-            layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.SimpleRNNCell(2)])),
-        ]
-    )
+    x = layers.Input((T, F))
+    every = [
+        layers.RNN(layers.LSTMCell(3), return_sequences=True),
+        layers.RNN(layers.GRUCell(2, reset_after=False)),
+        layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2), layers.GRUCell(3)], return_sequences=True),
+        layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.SimpleRNNCell(2)])),
+    ]
+    return models.Model(x, [layer(x) for layer in every])
 
 
 @case((T, F))
@@ -190,7 +189,7 @@ def stateful(layers, models):
 @case((T, F))
 def arguments(layers, models):
     """What is no number: initializers, regularizers, constraints, frozen layers."""
-    frozen = layers.GRU(3, return_sequences=True, kernel_constraint="non_neg")
+    frozen = layers.GRU(3, return_sequences=True, kernel_constraint="non_neg", recurrent_activation="hard_sigmoid")
     frozen.trainable = False
     return models.Sequential(
         [
@@ -250,9 +249,11 @@ def record(path):
                 answers.update({f"{name}/{kind}/{i}": array for i, array in enumerate(arrays)})
         model = make("cells", tf_keras)
         model.compile(tf_keras.optimizers.legacy.Adam(0.01), "mse")
-        prediction = [step(model, x := data("cells")) for _ in range(2)][-1]
+        for _ in range(2):
+            prediction = step(model, data("cells"))
         model.save(Path(folder, "legacy_optimizer.h5"))
-        answers |= {"legacy_optimizer/now/0": prediction[0], "legacy_optimizer/later/0": step(model, x)[0]}
+        for kind, arrays in (("now", prediction), ("later", step(model, data("cells")))):
+            answers.update({f"legacy_optimizer/{kind}/{i}": array for i, array in enumerate(arrays)})
         np.savez_compressed(Path(folder, "answers.npz"), **answers)
         for file in sorted(Path(folder).iterdir()):
             archive.write(file, file.name)

@@ -9,7 +9,7 @@ from ..layers.kernel_cell import KernelCell
 from ..layers.rnn import RNN
 from ..layers.stacked import StackedRNNCells
 from ..models.model import Model
-from ..serialization import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from ..serialization import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["compile_model", "described", "made", "parsed"]
 
@@ -45,14 +45,12 @@ def parsed(text, name):
     return value
 
 
-def made(config, custom_objects):
+def made(config):
     """Make the model of a configuration.
 
     Parameters
     ----------
     config : dict
-    custom_objects : dict or None
-        Name -> class or function.
 
     Returns
     -------
@@ -65,7 +63,7 @@ def made(config, custom_objects):
         If it is no model's, holds code, or names what is not known.
     """
     try:
-        model = deserialize_keras_object(config, custom_objects)
+        model = deserialize_keras_object(config)
     except _NONSENSE as error:
         raise ValueError(f"The configuration of the model makes no sense: {error!r}") from error
     if not isinstance(model, Model):
@@ -73,15 +71,13 @@ def made(config, custom_objects):
     return model
 
 
-def compile_model(model, config, custom_objects):
+def compile_model(model, config):
     """Compile a model as a configuration says.
 
     Parameters
     ----------
     model : Model
     config : dict
-    custom_objects : dict or None
-        Name -> class or function.
 
     Raises
     ------
@@ -89,8 +85,7 @@ def compile_model(model, config, custom_objects):
         If it names what is not known.
     """
     try:
-        with custom_object_scope(custom_objects or {}):
-            model.compile_from_config(config)
+        model.compile_from_config(config)
     except _NONSENSE as error:
         raise ValueError(f"How the model was compiled makes no sense: {error!r}") from error
 
@@ -124,8 +119,6 @@ def described(model):
 
 _NOT_IN_KERAS = (
     "Keras has no {}, so the model cannot be written as a file of Keras. `save_weights` can store its weights."
-)
-    "Keras has no {}, so the model cannot be written as a file of Keras. `save_weights` can store its weights"
 )
 
 

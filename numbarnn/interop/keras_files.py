@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 
+from ..serialization import custom_object_scope
 from . import archive, hdf5, keras_config, legacy_config, legacy_weights, weights_tree
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
@@ -161,12 +162,11 @@ def load_model(filepath, custom_objects=None, compile=True, safe_mode=True):
     """
     path = _path(filepath, ".keras", ".h5", ".hdf5")
     hdf5.require_h5py()
-    if path.endswith(".keras"):
-        return _load_archive(path, custom_objects, compile)
-    return _load_hdf5(path, custom_objects, compile)
+    with custom_object_scope(custom_objects or {}):
+        return _load_archive(path, compile) if path.endswith(".keras") else _load_hdf5(path, compile)
 
 
-def _load_archive(path, custom_objects, compile):
+def _load_archive(path, compile):
     members = archive.unpack(path)
     config = keras_config.parsed(members[archive.CONFIG], path)
     metadata = keras_config.parsed(members.get(archive.METADATA, b"{}"), path)
@@ -174,16 +174,16 @@ def _load_archive(path, custom_objects, compile):
     if _is_keras_2(metadata.get("keras_version")):
         config = legacy_config.modern_model(config, True)
         compiled = compiled and legacy_config.modern_compile(compiled)
-    model = keras_config.made(config, custom_objects)
+    model = keras_config.made(config)
     if compiled:
-        keras_config.compile_model(model, compiled, custom_objects)
+        keras_config.compile_model(model, compiled)
     with hdf5.reading(members[archive.WEIGHTS], path) as root:
         found = weights_tree.read(model, root)
     found.assign()
     return model
 
 
-def _load_hdf5(path, custom_objects, compile):
+def _load_hdf5(path, compile):
     with hdf5.reading(path, path) as root:
         text = root.text("model_config")
         if text is None:
@@ -192,11 +192,11 @@ def _load_hdf5(path, custom_objects, compile):
             )
         is_keras_2 = _is_keras_2(root.text("keras_version") or root.group("model_weights").text("keras_version"))
         config = legacy_config.modern_model(keras_config.parsed(text, path), is_keras_2)
-        model = keras_config.made(config, custom_objects)
+        model = keras_config.made(config)
         training = root.text("training_config") if compile else None
         if training is not None:
             compiled = legacy_config.modern_training(keras_config.parsed(training, path))
-            keras_config.compile_model(model, compiled, custom_objects)
+            keras_config.compile_model(model, compiled)
         found = legacy_weights.read(model, root.group("model_weights"), by_name=True)
         if model.compiled:
             legacy_weights.read_optimizer(model, root, found)

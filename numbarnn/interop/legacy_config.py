@@ -7,6 +7,8 @@ function in Keras 3; and what Keras 2 says about itself, which has no meaning he
 
 from __future__ import annotations
 
+from ..serialization import get_registered_object
+
 __all__ = ["modern_compile", "modern_model", "modern_training"]
 
 _MODELS = ("Functional", "Model", "Sequential")
@@ -206,9 +208,18 @@ class _Layout:
         layers = []
         for entry in config["layers"]:
             calls = [self._call(call, kinds) for call in entry.get("inbound_nodes", ())]
-            layers.append({**self.of(entry), "name": entry["name"], "inbound_nodes": calls})
+            kept = self.of(entry)
+            if self._is_operation(entry):
+                kept["module"] = "keras.ops"
+            layers.append({**kept, "name": entry["name"], "inbound_nodes": calls})
         ends = {key: self._ends(config[key], kinds) for key in ("input_layers", "output_layers")}
         return {"layers": layers, **ends}
+
+    def _is_operation(self, entry):
+        """Whether it is an operation between layers, for which Keras 3's HDF5 files have no other mark."""
+        name = entry["class_name"]
+        is_layer = name == "InputLayer" or name in _MODELS or "trainable" in entry["config"]
+        return not self._is_keras_2 and not is_layer and get_registered_object(name) is None
 
     def _call(self, call, kinds):
         if isinstance(call, dict):

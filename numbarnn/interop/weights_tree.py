@@ -76,10 +76,9 @@ def _children(layer):
     """Yield (name, value) of the attributes of a layer that Keras looks at, in its order: private ones come last."""
     if isinstance(layer, (Sequential, Functional)):
         yield "layers", layer.layers
-    names = [name for name in dir(layer) if not name.startswith("__") and name not in _of_every_layer()]
+    passed = _of_every_layer() | layer._untracked_names
+    names = [name for name in dir(layer) if not name.startswith("__") and name not in passed]
     for name in sorted(names, key=lambda name: f"~{name}" if name.startswith("_") else name):
-        if name == "_input" and isinstance(layer, Sequential):
-            continue
         try:
             yield name, getattr(layer, name)
         except Exception:  # noqa: BLE001, S112 - a property that has no value now, whatever it raises
