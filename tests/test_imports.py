@@ -52,17 +52,18 @@ FLOORS = {
     "layers": 3,
     "gradients": 3,
     "models": 4,
-    "interop": 4,
     "datasets": 4,
     "utils": 4,
     "testing": 4,
     "plotting": 4,
+    "interop": 5,
+    "saving": 5,
     "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "h5py"}
+LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors", "h5py"}
 
 
 def module_name(path):

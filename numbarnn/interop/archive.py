@@ -1,16 +1,12 @@
-"""The zip archive that a ``.keras`` file is, and how files are put in the place of others."""
+"""The zip archive that a ``.keras`` file is."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import secrets
 import zipfile
 import zlib
-from pathlib import Path
 
-__all__ = ["CONFIG", "METADATA", "WEIGHTS", "pack", "replacing", "unpack"]
+__all__ = ["CONFIG", "METADATA", "WEIGHTS", "pack", "unpack"]
 
 METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"
 _ASSETS = "assets/"
@@ -87,34 +83,3 @@ def pack(members):
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Write a file that takes the place of another only when it is whole and on the disk.
-
-    Parameters
-    ----------
-    path : path
-
-    Yields
-    ------
-    binary file
-        Open for reading and writing, in the same folder.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with contextlib.ExitStack() as on_error:
-        with open(temporary, "x+b") as file:
-            on_error.callback(temporary.unlink, missing_ok=True)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        on_error.pop_all()
-    if hasattr(os, "O_DIRECTORY"):  # the new name itself; folders cannot be opened everywhere
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

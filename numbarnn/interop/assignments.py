@@ -69,7 +69,7 @@ class Assignments:
         """
         own = len(optimizer.variables) if not optimizer.built else _count_of_own(optimizer)
         if len(stored) > own and not optimizer.built:
-            optimizer.build(model.trainable_variables)
+            optimizer.build(model._trained_variables())
         variables = optimizer.variables
         if len(stored) == own:
             variables = variables[:own]  # of an optimizer that had not done a step

@@ -14,6 +14,7 @@ import numpy as np
 __all__ = ["Dataset", "Group", "require_h5py", "reading"]
 
 MOST_GROUPS, MOST_LEVELS = 100_000, 64
+_MOST_EXPANSION = 20  # numbers in a byte that is stored
 LARGEST_CHUNK = 1 << 26  # bytes that HDF5 may have to unpack to give a part of a dataset
 _DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, UnicodeDecodeError)  # as h5py reports it
 
@@ -194,14 +195,15 @@ class Group:
         except _DAMAGED as error:
             raise self._invalid(path, f"cannot be read: {error}") from error
 
-    def groups_with_datasets(self):
-        """Return the paths of all groups of the file that have datasets.
+    def contents(self):
+        """Find all datasets below.
 
         Returns
         -------
-        list of str
+        dict
+            Path of a group -> how many numbers its datasets hold; no more than what is stored of them could be.
         """
-        found, count = [], 0
+        found, count = {}, 0
         waiting = [(self, 0)]
         while waiting:
             group, level = waiting.pop()
@@ -209,12 +211,22 @@ class Group:
                 count += 1
                 member = group._member(name)
                 if isinstance(member, require_h5py().Dataset):
-                    found.append(group.path)
+                    stored = _MOST_EXPANSION * member.id.get_storage_size()
+                    found[group.path] = found.get(group.path, 0) + min(member.size or 0, stored)
                 elif isinstance(member, require_h5py().Group):
                     if level == MOST_LEVELS or count > MOST_GROUPS:
                         raise group._invalid(name, "is one group too many: no model is so deep or so large")
                     waiting.append((Group(member, self._file_name, group._at(name)), level + 1))
-        return sorted(set(found))
+        return found
+
+    def count_numbers(self):
+        """Return how many numbers all datasets below hold.
+
+        Returns
+        -------
+        int
+        """
+        return sum(self.contents().values())
 
     def _attribute(self, name):
         try:

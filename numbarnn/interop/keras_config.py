@@ -6,12 +6,13 @@ import json
 
 from ..layers.base import InputSpec, Layer
 from ..layers.kernel_cell import KernelCell
+from ..layers.loading import expecting
 from ..layers.rnn import RNN
 from ..layers.stacked import StackedRNNCells
 from ..models.model import Model
 from ..serialization import deserialize_keras_object, serialize_keras_object
 
-__all__ = ["compile_model", "described", "made", "parsed"]
+__all__ = ["described", "made", "parsed"]
 
 # What a damaged or invented configuration may lead to, where it leads to no ValueError or TypeError by itself.
 _NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
@@ -45,49 +46,37 @@ def parsed(text, name):
     return value
 
 
-def made(config):
+def made(config, compiled, count):
     """Make the model of a configuration.
 
     Parameters
     ----------
     config : dict
+    compiled : dict or None
+        What it was compiled with.
+    count : int
+        How many numbers the file has for it: it may ask for about as many.
 
     Returns
     -------
     Model
-        With new weights, not compiled.
+        With new weights.
 
     Raises
     ------
     ValueError, TypeError
-        If it is no model's, holds code, or names what is not known.
+        If it is no model's, holds code, names what is not known, or is too large.
     """
     try:
-        model = deserialize_keras_object(config)
+        with expecting(count):
+            model = deserialize_keras_object(config)
+        if not isinstance(model, Model):
+            raise ValueError(f"The configuration is no model's, but makes {model!r}")
+        if compiled:
+            model.compile_from_config(compiled)
     except _NONSENSE as error:
         raise ValueError(f"The configuration of the model makes no sense: {error!r}") from error
-    if not isinstance(model, Model):
-        raise ValueError(f"The configuration is no model's, but makes {model!r}")
     return model
-
-
-def compile_model(model, config):
-    """Compile a model as a configuration says.
-
-    Parameters
-    ----------
-    model : Model
-    config : dict
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it names what is not known.
-    """
-    try:
-        model.compile_from_config(config)
-    except _NONSENSE as error:
-        raise ValueError(f"How the model was compiled makes no sense: {error!r}") from error
 
 
 def described(model):

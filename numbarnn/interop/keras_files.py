@@ -13,6 +13,7 @@ import time
 import warnings
 
 from ..serialization import custom_object_scope
+from ..utils.files import replacing
 from . import archive, hdf5, keras_config, legacy_config, legacy_weights, weights_tree
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
@@ -56,7 +57,7 @@ def save_weights(model, filepath):
     path = _path(filepath, ".weights.h5")
     _require_built(model, "saving the weights of")
     content = weights_tree.pack(model)
-    with archive.replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 
@@ -130,7 +131,7 @@ def save_model(model, filepath):
             archive.WEIGHTS: weights_tree.pack(model),
         }
     )
-    with archive.replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 
@@ -174,10 +175,8 @@ def _load_archive(path, compile):
     if _is_keras_2(metadata.get("keras_version")):
         config = legacy_config.modern_model(config, True)
         compiled = compiled and legacy_config.modern_compile(compiled)
-    model = keras_config.made(config)
-    if compiled:
-        keras_config.compile_model(model, compiled)
     with hdf5.reading(members[archive.WEIGHTS], path) as root:
+        model = keras_config.made(config, compiled, root.count_numbers())
         found = weights_tree.read(model, root)
     found.assign()
     return model
@@ -192,11 +191,9 @@ def _load_hdf5(path, compile):
             )
         is_keras_2 = _is_keras_2(root.text("keras_version") or root.group("model_weights").text("keras_version"))
         config = legacy_config.modern_model(keras_config.parsed(text, path), is_keras_2)
-        model = keras_config.made(config)
-        training = root.text("training_config") if compile else None
-        if training is not None:
-            compiled = legacy_config.modern_training(keras_config.parsed(training, path))
-            keras_config.compile_model(model, compiled)
+        compiled = root.text("training_config") if compile else None
+        compiled = compiled and legacy_config.modern_training(keras_config.parsed(compiled, path))
+        model = keras_config.made(config, compiled, root.count_numbers())
         found = legacy_weights.read(model, root.group("model_weights"), by_name=True)
         if model.compiled:
             legacy_weights.read_optimizer(model, root, found)

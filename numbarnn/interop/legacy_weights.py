@@ -93,7 +93,7 @@ def read_optimizer(model, root, result):
         return
     names, stored = group.texts("weight_names") or [], _stored(group)
     if names and names[0].rpartition("/")[2].startswith("iter:"):
-        stored = _interleaved(stored, len(model.trainable_variables))
+        stored = _interleaved(stored, len(model._trained_variables()))
     if stored:
         result.add_optimizer(model.optimizer, model, stored)
     result.check()

@@ -200,7 +200,7 @@ def read(model, root, skip_mismatch=False):
                 result.add_optimizer(place.owner, model, stored)
         else:
             result.add(f"layer '{place.owner.name}' at '{path}'", place.variables, stored)
-    left = [path for path in root.groups_with_datasets() if path not in claimed and not path.startswith(_BESIDE)]
+    left = [path for path in root.contents() if path not in claimed and not path.startswith(_BESIDE)]
     if left:
         result.refuse(f"weights for which the model has no layer, at {left}")
     result.check()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 import threading
 import warnings
@@ -25,8 +26,9 @@ from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
+from .loading import allow
 from .masks import attach_mask, get_mask, masks_of, set_mask
-from .nests import is_shape, is_values, leaves_of, map_nest, shape_of
+from .nests import is_shape, is_values, leaves_of, map_nest, map_shapes, shape_of
 from .signatures import call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
 
@@ -324,6 +326,7 @@ class Layer(Tracked):
                 "Shapes used to initialize variables must be fully-defined (no `None` dimensions). "
                 f"Received: shape={shape}"
             )
+        allow(math.prod(shape))
         dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
         initializer = given["initializer"]
         if initializer is None:
@@ -453,9 +456,9 @@ class Layer(Tracked):
         config : dict
         """
         if "input_shape" in config:
-            self.build(config["input_shape"])
+            self.build(_with_tuples(config["input_shape"]))
         elif "shapes_dict" in config:
-            self.build(**config["shapes_dict"])
+            self.build(**{name: _with_tuples(shapes) for name, shapes in config["shapes_dict"].items()})
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -916,6 +919,11 @@ _NO_CONFIG = (
     "layer must override `get_config()` in order to be serializable. Please implement `get_config()`."
 )
 Layer.build = wrap_build(Layer.build)
+
+
+def _with_tuples(shapes):
+    """Return a nest of shapes with the shapes as tuples, which JSON does not have."""
+    return shapes if shapes is None else map_shapes(lambda shape: shape, shapes)
 
 
 def serialize_policy(policy):

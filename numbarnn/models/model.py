@@ -233,6 +233,67 @@ class Model(Trainer, Layer):
         """
         return json.dumps(serialize_keras_object(self), **kwargs)
 
+    def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True):
+        """Write the whole model to a file: architecture, weights, what it was compiled with and how far training got.
+
+        See `numbarnn.models.save_model`.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Ends in ``.numbarnn``, or in ``.keras`` for Keras.
+        overwrite : bool
+            Whether a file of this name may be replaced.
+        zipped : bool, optional
+            Accepted for Keras's sake: a file is one zip; True or None.
+        include_optimizer : bool
+            Whether what it was compiled with, and the optimizer's state, are written.
+        """
+        from .saving import save_model
+
+        save_model(self, filepath, overwrite, zipped, include_optimizer)
+
+    def save_weights(self, filepath, overwrite=True):
+        """Write the weights to a file.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Ends in ``.weights.numbarnn``, or in ``.weights.h5`` for Keras.
+        overwrite : bool
+            Whether a file of this name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, or the model is not built.
+        FileExistsError
+            If there is such a file and `overwrite` is False.
+        """
+        from .saving import save_weights
+
+        save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath, skip_mismatch=False):
+        """Set the weights from a file, all of them or none: by the structure of the model, not by names of layers.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Of weights or of a whole model: ``.numbarnn``, or Keras's ``.weights.h5``, ``.h5`` and ``.keras``.
+        skip_mismatch : bool
+            Leave out, with a warning, what is missing or does not fit.
+
+        Raises
+        ------
+        FileNotFoundError
+        ValueError
+            If the file is damaged or does not fit the model; nothing is changed then.
+        """
+        from .saving import load_weights
+
+        load_weights(self, filepath, skip_mismatch)
+
     def get_compile_config(self):
         """What `compile` was given, as plain values.
 
@@ -271,9 +332,6 @@ class Model(Trainer, Layer):
             )
             return
         self.compile(**deserialize_keras_object(config))
-        variables = self._trained_variables()
-        if self.built and variables:
-            self.optimizer.build(variables)
 
     def _rows(self):
         """What `summary` shows: list of `Row`."""

@@ -1,0 +1,48 @@
+"""How much a model may make while it is read from a file: not far more than the file has for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+__all__ = ["allow", "expecting"]
+
+_SLACK = 1 << 20
+
+
+class _Limit(threading.local):
+    left = None
+
+
+_limit = _Limit()
+
+
+@contextlib.contextmanager
+def expecting(count):
+    """Within the block, weights and states of layers may have about so many numbers in all.
+
+    A configuration from a file is then no way to fill the memory, such as by a layer of a billion units.
+
+    Parameters
+    ----------
+    count : int
+    """
+    before, _limit.left = _limit.left, 2 * count + _SLACK
+    try:
+        yield
+    finally:
+        _limit.left = before
+
+
+def allow(count):
+    """Raise ValueError if so many numbers more are too many.
+
+    Parameters
+    ----------
+    count : int
+        Of a weight that is about to be made.
+    """
+    if _limit.left is not None:
+        _limit.left -= count
+        if _limit.left < 0:
+            raise ValueError("the configuration asks for many more weights than the file holds")
