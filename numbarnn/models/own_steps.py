@@ -198,7 +198,7 @@ class OwnSteps(BatchSteps):
             self._resolve_metrics(arrays_of(y), leaves_or_nothing(y_pred), y_pred)
             variables = self._trained_variables()
             if variables:
-                state.optimizer.build(variables)
+                state.optimizer.ensure_built(variables)
         finally:
             self._clear_losses()
         state.prepared = True

@@ -279,11 +279,11 @@ class BatchSteps:
             found = Step(program, flat)
             found.variables = []
             return found
-        self._training.optimizer.build(variables)
+        self._training.optimizer.ensure_built(variables)
         forward, backward = program.linearize(0, variables)
         found = Step(forward, flat)
         found.backward, found.variables = backward, variables
-        found.one = np.ones((), program.outputs[0].dtype)
+        found.one = np.asarray(self._training.optimizer.scale_loss(1.0), program.outputs[0].dtype)
         return found
 
     def _trained_variables(self):

@@ -356,6 +356,7 @@ class Trainer(InputGradient, OwnSteps):
             callbacks.on_epoch_end(epoch, logs)
             if state.stop_training:
                 break
+        state.optimizer.finalize_variable_values(self.trainable_variables)  # moving averages, if it keeps any
         callbacks.on_train_end(logs)
         return callbacks.history
 
