@@ -143,11 +143,16 @@ CustomObjectScope = custom_object_scope
 
 
 @contextlib.contextmanager
-def sharing():
+def sharing(apart=False):
     """Within the block, an object that occurs several times in what is written or read is one object.
 
     The outermost block counts. `serialize_keras_object` and `deserialize_keras_object` open one themselves; who calls
     them several times for one configuration, such as a model for its layers, opens it around them.
+
+    Parameters
+    ----------
+    apart : bool
+        Whether this is another configuration than that of a block around: none of its objects is one of that.
 
     Yields
     ------
@@ -155,14 +160,15 @@ def sharing():
         ``drop_single(config)`` takes the marks of those that occur once out of what was written; it does nothing in an
         inner block.
     """
-    if getattr(_scopes, "written", None) is not None:
+    before = getattr(_scopes, "written", None), getattr(_scopes, "read", None)
+    if before[0] is not None and not apart:
         yield lambda config: config
         return
     _scopes.written, _scopes.read = {}, {}  # id -> (object, its mark); mark -> object
     try:
         yield _drop_single
     finally:
-        _scopes.written = _scopes.read = None
+        _scopes.written, _scopes.read = before
 
 
 def _drop_single(config):

@@ -172,7 +172,7 @@ class _Layout:
             self._check_function(config.get("function"))
         if isinstance(config, dict):
             config = self._arguments(name, config)
-        kept = {key: value for key, value in item.items() if key in ("module", "registered_name", "build_config")}
+        kept = {key: value for key, value in item.items() if key in ("module", "registered_name", "shared_object_id")}
         return {**kept, "class_name": item["class_name"], "config": config}
 
     @staticmethod
