@@ -1,6 +1,7 @@
 """Files of Keras: those that tf_keras recorded, those that hands or enemies make, and what is refused."""
 
 import builtins
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -265,6 +266,48 @@ def test_layers_of_the_user(tmp_path):
         np.testing.assert_array_equal(found[f"layers/tower/{key}"], variable)
     x = np.ones((1, 4, 2), "float32")
     np.testing.assert_array_equal(models.load_model(tmp_path / "m.keras").predict(x), model.predict(x))
+
+
+class Packed(layers.Dense):
+    """Says itself what is stored of it; may fail in the middle."""
+
+    def save_own_variables(self, store):
+        store["both"] = np.concatenate([self.kernel, self.bias[None]])
+
+    def load_own_variables(self, store):
+        self.kernel.assign(store["both"][:-1])
+        self.bias.assign(store["both"][-1][:2])
+
+
+def test_layers_that_say_what_is_stored(tmp_path):
+    def make(units):
+        model = models.Sequential([layers.Input((3,)), layers.Dense(3), Packed(units)])
+        model.set_weights([w + 1 for w in model.get_weights()])
+        return model
+
+    for units in (2, 3):  # with three, the layer fails to load what it stored
+        model, twin = make(units), make(units)
+        model.save_weights(tmp_path / "m.weights.h5")
+        assert contents(tmp_path / "m.weights.h5")["layers/packed/vars/both"].shape == (4, units)
+        expected = model.get_weights()
+        if units == 2:
+            twin.load_weights(tmp_path / "m.weights.h5")
+        else:
+            expected = twin.get_weights()
+            with pytest.raises(ValueError, match="Nothing was loaded, because `load_own_variables` of layer 'packed"):
+                twin.load_weights(tmp_path / "m.weights.h5")
+        for one, two in zip(twin.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_without_the_optimizer(tmp_path):
+    model = trained()
+    model.save(tmp_path / "m.keras", include_optimizer=False)
+    assert "compile_config" not in config_of(tmp_path / "m.keras")
+    twin = models.load_model(tmp_path / "m.keras")
+    assert not twin.compiled
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as f:
+        assert "optimizer" not in f
 
 
 def test_layers_where_keras_does_not_look(tmp_path):

@@ -1,6 +1,7 @@
 """Files of Keras: what live Keras 3 writes, numbarnn reads, and the other way round."""
 
 import keras_models
+import numpy as np
 import pytest
 
 import numbarnn
@@ -79,3 +80,233 @@ def test_we_read_hdf5_models(name, tmp_path):
     compare(name, ours, theirs)
     if name not in [*keras_models.RANDOM, "stateful"]:
         compare(name, more(name, ours), more(name, theirs))
+
+
+OPTIMIZERS = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9, "nesterov": True, "clipnorm": 0.1}),
+    "rmsprop": ("RMSprop", {"momentum": 0.9, "centered": True}),
+    "amsgrad": ("Adam", {"amsgrad": True, "clipvalue": 0.1}),
+    "decay": ("AdamW", {"weight_decay": 0.1, "use_ema": True}),
+    "schedule": ("Adam", {"learning_rate": ("ExponentialDecay", (0.01, 2, 0.5))}),
+    "nadam": ("Nadam", {}),
+    "adagrad": ("Adagrad", {}),
+    "adadelta": ("Adadelta", {}),
+    "adamax": ("Adamax", {}),
+    "lion": ("Lion", {}),
+    "ftrl": ("Ftrl", {}),
+    "adafactor": ("Adafactor", {}),
+    "lamb": ("Lamb", {}),
+    "accumulation": ("Adam", {"gradient_accumulation_steps": 2}),
+}
+
+
+def optimizer(name, lib):
+    class_name, arguments = OPTIMIZERS[name]
+    arguments = dict(arguments)
+    if isinstance(arguments.get("learning_rate"), tuple):
+        schedule, given = arguments["learning_rate"]
+        arguments["learning_rate"] = getattr(lib.optimizers.schedules, schedule)(*given)
+    return getattr(lib.optimizers, class_name)(**arguments)
+
+
+FILES = [("keras", "m.keras"), ("keras", "m.h5"), ("keras", "m.weights.h5")]
+FILES += [("numbarnn", "m.keras"), ("numbarnn", "m.weights.h5")]
+GOING_ON = [(*file, name) for file in FILES for name in OPTIMIZERS]
+GOING_ON.remove(("keras", "m.h5", "adafactor"))  # Keras fails to write it
+
+
+@pytest.mark.parametrize(("writer", "form", "name"), GOING_ON)
+def test_training_goes_on(writer, form, name, tmp_path):
+    """Three steps, through a file, and two more: the weights are those that the writer comes to with no file."""
+    libs = {"keras": keras, "numbarnn": numbarnn}
+    model = keras_models.make("merging", libs[writer])
+    model.compile(optimizer(name, libs[writer]), "mse")
+    more("merging", model, 3)
+    (model.save_weights if form == "m.weights.h5" else model.save)(tmp_path / form)
+    if form == "m.weights.h5":
+        twin = keras_models.make("merging", numbarnn if writer == "keras" else keras)
+        twin.compile(optimizer(name, numbarnn if writer == "keras" else keras), "mse")
+        twin.optimizer.build(twin.trainable_variables)
+        twin.load_weights(tmp_path / form)
+    else:
+        twin = (numbarnn if writer == "keras" else keras).models.load_model(tmp_path / form)
+    for one, two in zip(more("merging", twin, 2).get_weights(), more("merging", model, 2).get_weights(), strict=True):
+        assert_close(one, two, 2e-5, name)
+    assert int(np.asarray(twin.optimizer.iterations)) == (2 if name == "accumulation" else 5)
+
+
+def tower(lib):
+    """A layer written for both libraries, with layers and weights in whatever a layer may keep them in."""
+
+    class Tower(lib.layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+            self._last = lib.layers.Dense(units)
+            self.by_name = {"b": lib.layers.GRU(units, return_sequences=True), "a": lib.layers.Dense(units)}
+            self.blocks = [
+                [lib.layers.Dense(units), lib.layers.Dense(units)],
+                (lib.layers.LSTM(units, return_sequences=True), {"x": lib.layers.Dense(units)}),
+            ]
+            self.first = self.blocks[0][1]
+
+        def build(self, input_shape):
+            self.count = self.add_weight(shape=(), trainable=False, initializer="ones", name="count")
+            self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="scale")
+            for layer in self.chain():
+                layer.build((*input_shape[:-1], self.units))
+
+        def chain(self):
+            return [*self.by_name.values(), *self.blocks[0], self.blocks[1][0], self.blocks[1][1]["x"], self._last]
+
+        @property
+        def also(self):
+            return self.by_name["a"]
+
+        @property
+        def broken(self):
+            raise RuntimeError("no value now")
+
+        def call(self, x):
+            x = x * self.scale * self.count
+            for layer in self.chain():
+                x = layer(x)
+            return x
+
+        def compute_output_shape(self, input_shape):
+            return (*input_shape[:-1], self.units)
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    return Tower
+
+
+def packed(lib):
+    """A layer that says itself what is stored of it."""
+
+    class Packed(lib.layers.Dense):
+        def save_own_variables(self, store):
+            kernel, bias = (np.asarray(w) for w in self.get_weights())
+            store["both"] = np.concatenate([kernel, bias[None]])
+
+        def load_own_variables(self, store):
+            self.kernel.assign(store["both"][:-1])
+            self.bias.assign(store["both"][-1])
+
+    return Packed
+
+
+def minimal(lib):
+    """A cell written for both."""
+    product = lib.ops.matmul
+
+    class Minimal(lib.layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = self.state_size = self.output_size = units
+            self.project = lib.layers.Dense(units)
+
+        def build(self, input_shape):
+            self.recurrent_kernel = self.add_weight(shape=(self.units, self.units), name="recurrent_kernel")
+            self.project.build(input_shape)
+
+        def call(self, inputs, states):
+            h = lib.ops.tanh(self.project(inputs) + product(states[0], self.recurrent_kernel))
+            return h, [h]
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    return Minimal
+
+
+@pytest.mark.parametrize("form", ["m.keras", "m.weights.h5"])
+@pytest.mark.parametrize("writer", ["keras", "numbarnn"])
+def test_layers_and_cells_of_the_user(writer, form, tmp_path, rng):
+    def make(lib, custom):
+        return lib.models.Sequential(
+            [
+                lib.layers.Input((4, 2)),
+                custom["Tower"](2),
+                lib.layers.RNN([custom["Minimal"](3), lib.layers.GRUCell(2)]),
+            ]
+        )
+
+    libs = {lib: {"Tower": tower(lib), "Minimal": minimal(lib), "Packed": packed(lib)} for lib in (keras, numbarnn)}
+    source, target = (keras, numbarnn) if writer == "keras" else (numbarnn, keras)
+    model = make(source, libs[source])
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    (model.save if form == "m.keras" else model.save_weights)(tmp_path / form)
+    if form == "m.keras":
+        twin = target.models.load_model(tmp_path / form, custom_objects=libs[target])
+    else:
+        twin = make(target, libs[target])
+        twin.load_weights(tmp_path / form)
+    x = rng.normal(size=(3, 4, 2)).astype("float32")
+    assert_close(model.predict(x, verbose=0), twin.predict(x, verbose=0), 1e-6)
+
+
+def subclass(lib):
+    """A model of one's own: where Keras puts its layers depends on the names of their attributes."""
+
+    class Reader(lib.models.Model):
+        def __init__(self):
+            super().__init__()
+            self.encoder = lib.layers.LSTM(3)
+            self.zoom = lib.layers.Dense(2)
+            self.also_zoom = lib.layers.Dense(3)
+
+        def call(self, x):
+            return self.zoom(self.also_zoom(self.encoder(x)))
+
+    model = Reader()
+    model.predict(np.ones((1, 4, 2), "float32"), verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("writer", ["keras", "numbarnn"])
+def test_models_of_the_user(writer, tmp_path, rng):
+    source, target = (keras, numbarnn) if writer == "keras" else (numbarnn, keras)
+    model, twin = subclass(source), subclass(target)
+    model.save_weights(tmp_path / "m.weights.h5")
+    twin.load_weights(tmp_path / "m.weights.h5")
+    x = rng.normal(size=(3, 4, 2)).astype("float32")
+    assert_close(model.predict(x, verbose=0), twin.predict(x, verbose=0), 1e-6)
+
+
+def test_forward_layer_that_goes_backwards(tmp_path):
+    """Keras can be told of it only with both layers given, as files have them."""
+    x = numbarnn.layers.Input((4, 2))
+    layer = numbarnn.layers.Bidirectional(numbarnn.layers.GRU(3, go_backwards=True))
+    model = numbarnn.models.Model(x, layer(x))
+    model.save(tmp_path / "m.keras")
+    data = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+    theirs = keras.models.load_model(tmp_path / "m.keras")
+    assert_close(model.predict(data, verbose=0), theirs.predict(data, verbose=0), 1e-6)
+
+
+def test_operations_between_layers(tmp_path):
+    for source, target in ((keras, numbarnn), (numbarnn, keras)):
+        x = source.layers.Input((4, 2))
+        y = source.layers.LSTM(3, return_sequences=True)(x)
+        y = source.ops.concatenate([y * 2.0, source.ops.tanh(x)], axis=-1)[:, -1]
+        model = source.models.Model(x, source.layers.Dense(2)(y))
+        model.save(tmp_path / "m.keras")
+        twin = target.models.load_model(tmp_path / "m.keras")
+        data = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+        assert_close(model.predict(data, verbose=0), twin.predict(data, verbose=0), 1e-6)
+
+
+def test_float64_and_mixed_types(tmp_path):
+    for dtype, tolerance in (("float64", 1e-6), ("mixed_float16", 1e-3)):
+        for source, target in ((keras, numbarnn), (numbarnn, keras)):
+            x = source.layers.Input((4, 2), dtype="float32")
+            y = source.layers.Dense(2, dtype=dtype)(source.layers.GRU(3, dtype=dtype)(x))
+            model = source.models.Model(x, y)
+            model.save(tmp_path / "m.keras")
+            twin = target.models.load_model(tmp_path / "m.keras")
+            assert [w.dtype for w in twin.get_weights()] == [w.dtype for w in model.get_weights()]
+            data = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+            assert_close(twin.predict(data, verbose=0), model.predict(data, verbose=0), tolerance, dtype)

@@ -20,7 +20,7 @@ class Assignments:
 
     def __init__(self, skip_mismatch=False):
         self._skip_mismatch = skip_mismatch
-        self._pairs, self._problems = [], []
+        self._pairs, self._loaders, self._problems = [], [], []
 
     def refuse(self, problem):
         """Note something that does not fit.
@@ -55,6 +55,17 @@ class Assignments:
                 return
             pairs.append((variable, dataset.read(variable.shape)))
         self._pairs += pairs
+
+    def add_loader(self, layer, store):
+        """Keep what is stored for a layer with a `load_own_variables` of its own.
+
+        Parameters
+        ----------
+        layer : Layer
+        store : dict
+            Name -> array.
+        """
+        self._loaders.append((layer, store))
 
     def add_optimizer(self, optimizer, model, stored):
         """Read what is stored for an optimizer.
@@ -99,9 +110,26 @@ class Assignments:
         warnings.warn(f"Not loaded, because it does not fit the model: {text}", stacklevel=2)
 
     def assign(self):
-        """Set all weights."""
+        """Set all weights.
+
+        Raises
+        ------
+        ValueError
+            If a layer's own `load_own_variables` fails; all is as it was then.
+        """
+        before = [(v, v.numpy()) for v, _ in self._pairs] if self._loaders else []
+        before += [(v, v.numpy()) for layer, _ in self._loaders for v in layer.variables]
         for variable, value in self._pairs:
             variable.assign(value)
+        for layer, store in self._loaders:
+            try:
+                layer.load_own_variables(store)
+            except Exception as error:
+                for variable, value in before:
+                    variable.assign(value)
+                raise ValueError(
+                    f"Nothing was loaded, because `load_own_variables` of layer '{layer.name}' failed: {error!r}"
+                ) from error
 
 
 def _count_of_own(optimizer):

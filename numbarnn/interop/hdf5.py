@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 
 import numpy as np
 
@@ -191,9 +192,9 @@ class Group:
         if not isinstance(member, require_h5py().Dataset):
             raise self._invalid(path, "is no dataset")
         try:
-            return Dataset(member)
-        except _DAMAGED as error:
-            raise self._invalid(path, f"cannot be read: {error}") from error
+            return Dataset(member, f"{self._file_name}: '{self._at(path)}'")
+        except (OSError, RuntimeError, TypeError) as error:
+            raise self._invalid(path, f"is damaged: {error}") from error
 
     def contents(self):
         """Find all datasets below.
@@ -289,6 +290,8 @@ class Dataset:
     Parameters
     ----------
     dataset : h5py.Dataset
+    name : str
+        What to call it in messages.
 
     Attributes
     ----------
@@ -301,24 +304,25 @@ class Dataset:
         If its numbers are not in the file, or are no numbers.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset, name):
         if dataset.external or dataset.is_virtual:
-            raise ValueError("its numbers are in another file: refused")
+            raise ValueError(f"{name} has its numbers in another file: refused")
         if dataset.shape is None or dataset.dtype.kind not in "fiub":
-            raise ValueError(f"a weight is an array of numbers, not of {dataset.dtype}")
-        self._dataset, self.shape, self.dtype = dataset, dataset.shape, dataset.dtype
-        self._name = f"{dataset.file.filename}: '{dataset.name}'"
-        chunk = int(np.prod(dataset.chunks, dtype=object)) * self.dtype.itemsize if dataset.chunks else 0
+            raise ValueError(f"{name}: a weight is an array of numbers, not of {dataset.dtype}")
+        chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
         if chunk > LARGEST_CHUNK:
-            raise ValueError(f"it is packed in pieces of {chunk} bytes: refused")
+            raise ValueError(f"{name} is packed in pieces of {chunk} bytes: refused")
+        self._dataset, self._name = dataset, name
+        self.shape, self.dtype = dataset.shape, dataset.dtype
 
-    def read(self, shape):
+    def read(self, shape=None):
         """Return the array.
 
         Parameters
         ----------
-        shape : tuple of int
-            What it must have, so that a file cannot fill the memory.
+        shape : tuple of int, optional
+            What it must have, so that a file cannot fill the memory. Where that is not known, the array may be about
+            as large as what is stored of it.
 
         Returns
         -------
@@ -327,11 +331,13 @@ class Dataset:
         Raises
         ------
         ValueError
-            If it has another shape, or is damaged.
+            If it has another shape, is too large or damaged.
         """
-        if self.shape != tuple(shape):
-            raise ValueError(f"expected shape {tuple(shape)}, found {self.shape}")
+        if shape is None and self._dataset.size > _MOST_EXPANSION * self._dataset.id.get_storage_size():
+            raise ValueError(f"{self._name} would have {self._dataset.size} numbers, of which few are stored: refused")
+        if shape is not None and self.shape != tuple(shape):
+            raise ValueError(f"{self._name} should have shape {tuple(shape)}, and has {self.shape}")
         try:
             return np.asarray(self._dataset[()])
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"is damaged: {error}") from error
+            raise ValueError(f"{self._name} is damaged: {error}") from error

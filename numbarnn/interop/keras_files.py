@@ -97,7 +97,7 @@ def load_weights(model, filepath, skip_mismatch=False):
     found.assign()
 
 
-def save_model(model, filepath):
+def save_model(model, filepath, include_optimizer=True):
     """Write a whole model as a ``.keras`` file, which Keras 3 loads: architecture, weights, what it was compiled with.
 
     Parameters
@@ -105,6 +105,8 @@ def save_model(model, filepath):
     model : Model
     filepath : path
         Ends in ``.keras``. A file of this name is replaced when the new one is complete.
+    include_optimizer : bool
+        Whether what the model was compiled with, and the optimizer's state, are written.
 
     Raises
     ------
@@ -123,12 +125,14 @@ def save_model(model, filepath):
             stacklevel=2,
         )
     config = keras_config.described(model)
+    if not include_optimizer:
+        config.pop("compile_config", None)
     metadata = {"keras_version": _KERAS_VERSION, "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S")}
     content = archive.pack(
         {
             archive.METADATA: json.dumps(metadata).encode(),
             archive.CONFIG: json.dumps(config).encode(),
-            archive.WEIGHTS: weights_tree.pack(model),
+            archive.WEIGHTS: weights_tree.pack(model, include_optimizer),
         }
     )
     with replacing(path) as file:

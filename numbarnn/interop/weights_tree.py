@@ -13,6 +13,8 @@ import io
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 from ..backend import to_snake_case
 from ..layers.base import Layer
 from ..models.functional import Functional
@@ -47,6 +49,20 @@ class Place:
     def variables(self):
         """The owner's own weights in the order of the file: list of `Variable`."""
         return self.owner.variables if isinstance(self.owner, Optimizer) else _own_variables(self.owner)
+
+    @property
+    def is_own_affair(self):
+        """Whether a layer itself says what is stored, by Keras's `save_own_variables` and `load_own_variables`."""
+        return isinstance(self.owner, Layer) and hasattr(self.owner, "save_own_variables")
+
+    @property
+    def values(self):
+        """What is stored: dict of name -> array."""
+        if not self.is_own_affair:
+            return {str(number): variable.numpy() for number, variable in enumerate(self.variables)}
+        store = {}
+        self.owner.save_own_variables(store)
+        return {str(name): np.asarray(value) for name, value in store.items()}
 
     @property
     def group(self):
@@ -128,12 +144,13 @@ def places(model):
     return found
 
 
-def pack(model):
+def pack(model, include_optimizer=True):
     """Make a file of a model's weights and its optimizer's state.
 
     Parameters
     ----------
     model : Model
+    include_optimizer : bool
 
     Returns
     -------
@@ -156,10 +173,12 @@ def pack(model):
     buffer = io.BytesIO()
     with require_h5py().File(buffer, "w") as file:
         for place in found:
+            if isinstance(place.owner, Optimizer) and not include_optimizer:
+                continue
             group = file.require_group(place.group)
             group.attrs["name"] = place.owner.name
-            for number, variable in enumerate(place.variables):
-                group.create_dataset(str(number), data=variable.numpy())
+            for name, value in place.values.items():
+                group.create_dataset(name, data=value)
     return buffer.getvalue()
 
 
@@ -193,9 +212,11 @@ def read(model, root, skip_mismatch=False):
             path = path.replace("layers", _EARLY_LAYERS)
             group = root.find(path)
         claimed.add(path)
-        names = [] if group is None else group.names()
-        stored = [group.dataset(name) for name in sorted(names, key=_number)]
-        if isinstance(place.owner, Optimizer):
+        names = [] if group is None else sorted(group.names(), key=_number)
+        stored = [group.dataset(name) for name in names]
+        if place.is_own_affair:
+            result.add_loader(place.owner, {name: dataset.read() for name, dataset in zip(names, stored, strict=True)})
+        elif isinstance(place.owner, Optimizer):
             if stored:
                 result.add_optimizer(place.owner, model, stored)
         else:

@@ -81,7 +81,7 @@ def save_model(model, filepath, overwrite=True, zipped=None, include_optimizer=T
     if not path.endswith(_OURS):
         keras_files = _keras_files()
         _check_overwrite(path, overwrite)
-        keras_files.save_model(model, path)
+        keras_files.save_model(model, path, include_optimizer)
         return
     config = serialize_keras_object(model)
     if not include_optimizer:
