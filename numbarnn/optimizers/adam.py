@@ -18,7 +18,8 @@ class _Moments(Optimizer):
     slot_blocks = (("momentum", "velocity"),)
     hyperparameters = ("beta_1", "beta_2", "epsilon")
 
-    def __init__(self, learning_rate, beta_1, beta_2, epsilon, **common):
+    @takes_common_arguments
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **common):
         super().__init__(learning_rate, **common)
         self.beta_1 = fraction("beta_1", beta_1, below=True)
         self.beta_2 = fraction("beta_2", beta_2, below=True)
@@ -110,11 +111,7 @@ class Nadam(_Moments):
     """
 
     kernel = staticmethod(kernels.nadam)
-
-    @takes_common_arguments
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **common):
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
-        self._u_product = None
+    _u_product = None  # made by `build`
 
     def build(self, variables):
         """See `Optimizer.build`."""
@@ -153,10 +150,6 @@ class Adamax(_Moments):
     kernel_slots = ("momentum", "norm")
     slot_blocks = (("momentum", "norm"),)
 
-    @takes_common_arguments
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **common):
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
-
     def coefficients(self, rate, step):
         """See `Optimizer.coefficients`."""
         return rate / (1.0 - self.beta_1**step), self.beta_1, self.beta_2, self.epsilon
@@ -178,10 +171,6 @@ class Lamb(_Moments):
     """
 
     kernel = staticmethod(kernels.lamb_direction)
-
-    @takes_common_arguments
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **common):
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
 
     def coefficients(self, rate, step):
         """See `Optimizer.coefficients`; the first one, the rate, is for the second pass."""

@@ -65,7 +65,7 @@ class LearningRateSchedule:
 
 
 class _Decay(LearningRateSchedule):
-    """A schedule whose arguments are its attributes, the first of them steps to check."""
+    """A schedule whose arguments are its attributes."""
 
     _arguments: tuple[str, ...] = ()
 
@@ -286,7 +286,7 @@ class CosineDecayRestarts(_Decay):
     Notes
     -----
     A step at which a cosine starts belongs to it. Keras takes the number of the cosine from a quotient of logarithms,
-    which rounding moves by one at some such steps (``t_mul=3``, the third); here it is put right.
+    which rounding moves by one at some such steps (``t_mul=10``, the fourth cosine); here it is put right.
     """
 
     _arguments = ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")
