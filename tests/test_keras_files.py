@@ -565,6 +565,27 @@ def test_no_file(tmp_path):
             models.load_model(tmp_path / name)
 
 
+def test_models_in_models_have_optimizers_of_their_own(tmp_path):
+    x, y = np.ones((2, 4, 2), "float32"), np.ones((2, 1), "float32")
+
+    def make():
+        inner = models.Sequential([layers.Input((4, 2)), layers.LSTM(3), layers.Dense(1)])
+        outer = models.Sequential([layers.Input((4, 2)), inner, layers.Dense(1)])
+        inner.compile("adam", "mse")
+        outer.compile("sgd", "mse")
+        return outer
+
+    model, twin, other = make(), make(), make()
+    model.layers[0].train_on_batch(x, y)
+    model.train_on_batch(x, y)
+    model.save_weights(tmp_path / "m.weights.h5")
+    twin.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(twin.layers[0].optimizer.variables[2], model.layers[0].optimizer.variables[2])
+    model.save(tmp_path / "m.keras", include_optimizer=False)
+    other.load_weights(tmp_path / "m.keras")
+    assert int(other.optimizer.iterations) == 0
+
+
 def test_skip_mismatch(weights):
     replaced(weights, data=np.zeros(2, "float32"))
     model = small()
@@ -651,6 +672,39 @@ def test_a_layer_of_a_billion_units(archive):
     repacked(archive, **{"config.json": json.dumps(config)})
     with pytest.raises(ValueError, match="many more weights than the file holds"):
         models.load_model(archive)
+
+
+def leaves(item, path=()):
+    """Yield the place of each value of a configuration."""
+    yield path
+    if isinstance(item, dict | list):
+        for key in item if isinstance(item, dict) else range(len(item)):
+            yield from leaves(item[key], (*path, key))
+
+
+NONSENSE = [None, -1, "x", [], {}, [[None, 1]], {"class_name": "x", "config": 1}]
+
+
+@pytest.mark.filterwarnings("ignore:The state of optimizer")
+@pytest.mark.parametrize("number", range(len(NONSENSE)))
+def test_configurations_that_make_no_sense(number, archive):
+    """Whatever value is replaced: an error that says so, or a model."""
+    config = config_of(archive)
+    places = [path for path in leaves(config) if path][number :: len(NONSENSE)]
+    refused = 0
+    for *path, last in places:
+        nonsense = NONSENSE[(number + len(path)) % len(NONSENSE)]
+        twin = json.loads(json.dumps(config))
+        around = twin
+        for key in path:
+            around = around[key]
+        around[last] = nonsense
+        repacked(archive, **{"config.json": json.dumps(twin)})
+        try:
+            models.load_model(archive)
+        except (ValueError, TypeError):
+            refused += 1
+    assert refused > len(places) // 10
 
 
 CODE = [

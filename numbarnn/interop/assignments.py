@@ -73,13 +73,13 @@ class Assignments:
         Parameters
         ----------
         optimizer : Optimizer
-            It is built for the model's trainable weights if it is not yet.
-        model : Model
+        model : Layer
+            If the optimizer is what it was compiled with, it is built for its trainable weights.
         stored : list of Dataset
             The count of steps, the learning rate (which Keras 2 leaves out), the slots.
         """
         own = len(optimizer.variables) if not optimizer.built else _count_of_own(optimizer)
-        if len(stored) > own and not optimizer.built:
+        if len(stored) > own and not optimizer.built and getattr(model, "optimizer", None) is optimizer:
             optimizer.build(model._trained_variables())
         variables = optimizer.variables
         if len(stored) == own:
@@ -95,19 +95,13 @@ class Assignments:
             return
         self.add(f"optimizer '{optimizer.name}'", variables, stored)
 
-    def check(self):
-        """Raise, or warn of, what does not fit.
-
-        Raises
-        ------
-        ValueError
-        """
+    def _check(self):
         if not self._problems:
             return
         text = "; ".join(self._problems)
         if not self._skip_mismatch:
             raise ValueError(f"The file does not fit the model, and nothing was loaded: {text}")
-        warnings.warn(f"Not loaded, because it does not fit the model: {text}", stacklevel=2)
+        warnings.warn(f"Not loaded, because it does not fit the model: {text}", stacklevel=3)
 
     def assign(self):
         """Set all weights.
@@ -115,8 +109,9 @@ class Assignments:
         Raises
         ------
         ValueError
-            If a layer's own `load_own_variables` fails; all is as it was then.
+            If something does not fit, or a layer's own `load_own_variables` fails; all is as it was then.
         """
+        self._check()
         before = [(v, v.numpy()) for v, _ in self._pairs] if self._loaders else []
         before += [(v, v.numpy()) for layer, _ in self._loaders for v in layer.variables]
         for variable, value in self._pairs:

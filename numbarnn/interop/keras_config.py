@@ -15,7 +15,7 @@ from ..serialization import deserialize_keras_object, serialize_keras_object
 __all__ = ["described", "made", "parsed"]
 
 # What a damaged or invented configuration may lead to, where it leads to no ValueError or TypeError by itself.
-_NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
+_NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError)
 _ONLY_OURS = ("reset", "constants")  # arguments of calls
 
 

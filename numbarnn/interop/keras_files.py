@@ -176,7 +176,7 @@ def _load_archive(path, compile):
     config = keras_config.parsed(members[archive.CONFIG], path)
     metadata = keras_config.parsed(members.get(archive.METADATA, b"{}"), path)
     compiled = config.pop("compile_config", None) if compile else None
-    if _is_keras_2(metadata.get("keras_version")):
+    if _is_keras_2(metadata.get("keras_version", _KERAS_VERSION)):
         config = legacy_config.modern_model(config, True)
         compiled = compiled and legacy_config.modern_compile(compiled)
     with hdf5.reading(members[archive.WEIGHTS], path) as root:
@@ -206,4 +206,4 @@ def _load_hdf5(path, compile):
 
 
 def _is_keras_2(version):
-    return version is None or version.startswith(("1.", "2."))
+    return version is None or str(version).startswith(("1.", "2."))

@@ -44,7 +44,7 @@ def read(model, root, *, by_name=False, skip_mismatch=False):
     Raises
     ------
     ValueError
-        If anything is missing, left over, damaged or of another shape.
+        If something is damaged or no group or dataset of this file, or there is another number of layers.
     """
     names = root.texts("layer_names")
     if names is None:
@@ -72,7 +72,6 @@ def read(model, root, *, by_name=False, skip_mismatch=False):
         own = model._own_variables()
         weights = [v for v in _weights(model) if any(v is w for w in own)]
         result.add(f"model '{model.name}'", weights, _stored(top))
-    result.check()
     return result
 
 
@@ -96,7 +95,6 @@ def read_optimizer(model, root, result):
         stored = _interleaved(stored, len(model._trained_variables()))
     if stored:
         result.add_optimizer(model.optimizer, model, stored)
-    result.check()
 
 
 def _interleaved(stored, count):

@@ -27,8 +27,6 @@ __all__ = ["Place", "pack", "places", "read"]
 
 # Of the first releases that wrote such files.
 _EARLY_LAYERS = "_layer_checkpoint_dependencies"
-# What files hold beside the weights of layers: both are used, or not, as the model is compiled.
-_BESIDE = ("optimizer/", "metrics/")
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,13 @@ class Place:
     path : str
         Of its group, ``""`` for the model itself.
     owner : Layer or Optimizer
+    holder : Layer or None
+        Of which the owner is an attribute, or in one; None for the model itself.
     """
 
     path: str
     owner: Layer | Optimizer
+    holder: Layer | None
 
     @property
     def variables(self):
@@ -115,18 +116,18 @@ def places(model):
     """
     found, seen = [], set()
 
-    def visit(owner, path):
+    def visit(owner, path, holder):
         if id(owner) in seen:
             return
         seen.add(id(owner))
-        found.append(Place(path, owner))
+        found.append(Place(path, owner, holder))
         if isinstance(owner, Layer):
             for name, value in _children(owner):
-                step(value, _join(path, name), set())
+                step(value, _join(path, name), owner, set())
 
-    def step(value, path, containers):
+    def step(value, path, holder, containers):
         if isinstance(value, (Layer, Optimizer)):
-            visit(value, path)
+            visit(value, path, holder)
         elif isinstance(value, (list, tuple, dict)) and id(value) not in containers:
             containers.add(id(value))
             counts = {}
@@ -138,9 +139,9 @@ def places(model):
                 else:
                     continue
                 number = counts[name] = counts.get(name, -1) + 1
-                step(item, _join(path, f"{name}_{number}" if number else name), containers)
+                step(item, _join(path, f"{name}_{number}" if number else name), holder, containers)
 
-    visit(model, "")
+    visit(model, "", None)
     return found
 
 
@@ -201,7 +202,7 @@ def read(model, root, skip_mismatch=False):
     Raises
     ------
     ValueError
-        If anything is missing, left over, damaged or of another shape.
+        If something is damaged or no group or dataset of this file.
     """
     result = Assignments(skip_mismatch)
     claimed = set()
@@ -218,14 +219,18 @@ def read(model, root, skip_mismatch=False):
             result.add_loader(place.owner, {name: dataset.read() for name, dataset in zip(names, stored, strict=True)})
         elif isinstance(place.owner, Optimizer):
             if stored:
-                result.add_optimizer(place.owner, model, stored)
+                result.add_optimizer(place.owner, place.holder, stored)
         else:
             result.add(f"layer '{place.owner.name}' at '{path}'", place.variables, stored)
-    left = [path for path in root.contents() if path not in claimed and not path.startswith(_BESIDE)]
+    left = [path for path in root.contents() if path not in claimed and not _is_beside(path)]
     if left:
         result.refuse(f"weights for which the model has no layer, at {left}")
-    result.check()
     return result
+
+
+def _is_beside(path):
+    """Whether it is of an optimizer, as a model that is not compiled has none, or of a metric of Keras 2."""
+    return f"/{path}".endswith("/optimizer/vars") or path.startswith("metrics/")
 
 
 def _number(name):
