@@ -13,6 +13,7 @@ import pytest
 import numbarnn
 from numbarnn import layers, models, optimizers
 from numbarnn.interop import keras_files
+from numbarnn.interop.legacy_weights import in_our_order
 from numbarnn.testing import assert_close
 
 h5py = pytest.importorskip("h5py")
@@ -83,6 +84,32 @@ def test_optimizer_of_before_keras_2_11(recorded):
     model = models.load_model(folder / "legacy_optimizer.h5")
     check(answers, "legacy_optimizer", "now", predict(model, "cells"))
     check(answers, "legacy_optimizer", "later", keras_models.step(model, keras_models.data("cells")))
+
+
+def test_slots_of_before_keras_2_11():
+    def names(*kinds):
+        return ["Adam/iter:0", *(f"Adam/{weight}/{kind}:0" for kind in kinds for weight in ("a", "b", "c"))]
+
+    assert in_our_order(names("m", "v"), list("i123456"), 3) == list("i142536")
+    assert in_our_order(names("m", "v", "vhat"), list("i123456789"), 3) == list("i142536789")
+    assert in_our_order(names("rms", "momentum"), list("i123456"), 3) == list("i123456")
+    assert in_our_order(["iteration:0", "Adam/m/a:0", "Adam/v/a:0"], list("i12"), 1) == list("i12")
+    assert in_our_order([], [], 3) == []
+
+
+def test_slots_that_keras_2_does_not_use(tmp_path):
+    """Its SGD without momentum has some."""
+    model = models.Sequential([layers.Input((2,)), layers.Dense(3)])
+    model.compile(optimizers.SGD(0.5), "mse")
+    path = whole_h5(tmp_path / "m.h5", sequential())
+    with h5py.File(path, "a") as file:
+        group = file.create_group("optimizer_weights")
+        group.attrs["weight_names"] = [b"iteration:0", b"SGD/m/dense/kernel:0", b"SGD/m/dense/bias:0"]
+        group["iteration:0"] = 7
+        group["SGD/m/dense/kernel:0"], group["SGD/m/dense/bias:0"] = np.zeros((2, 3)), np.zeros(3)
+    model.load_weights(path)
+    assert int(model.optimizer.iterations) == 7
+    assert float(model.optimizer.learning_rate) == 0.5
 
 
 def test_hard_sigmoid_of_keras_2_is_its_own(recorded, tmp_path):

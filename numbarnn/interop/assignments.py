@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 
+from ..optimizers import SGD
+
 __all__ = ["Assignments"]
 
 
@@ -73,11 +75,13 @@ class Assignments:
         Parameters
         ----------
         optimizer : Optimizer
-        model : Layer
+        model : Model
             If the optimizer is what it was compiled with, it is built for its trainable weights.
         stored : list of Dataset
             The count of steps, the learning rate (which Keras 2 leaves out), the slots.
         """
+        if isinstance(optimizer, SGD) and not optimizer.momentum and len(stored) == 1 + len(model._trained_variables()):
+            stored = stored[:1]  # Keras 2 has slots for it that it does not use
         own = len(optimizer.variables) if not optimizer.built else _count_of_own(optimizer)
         if len(stored) > own and not optimizer.built and getattr(model, "optimizer", None) is optimizer:
             optimizer.build(model._trained_variables())

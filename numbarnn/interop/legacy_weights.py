@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from .assignments import Assignments
 
-__all__ = ["read", "read_optimizer"]
+__all__ = ["in_our_order", "read", "read_optimizer"]
 
 _TOP_LEVEL = "top_level_model_weights"
+_IN_TURN = {("m:0", "v:0"), ("accum_grad:0", "accum_var:0"), ("accumulator:0", "linear:0")}
 
 
 def _weights(layer):
@@ -91,15 +92,30 @@ def read_optimizer(model, root, result):
     if group is None:
         return
     names, stored = group.texts("weight_names") or [], _stored(group)
-    if names and names[0].rpartition("/")[2].startswith("iter:"):
-        stored = _interleaved(stored, len(model._trained_variables()))
+    stored = in_our_order(names, stored, len(model._trained_variables()))
     if stored:
         result.add_optimizer(model.optimizer, model, stored)
 
 
-def _interleaved(stored, count):
-    """Sort the slots of the oldest optimizers, whose files have one slot of all weights, then the next, by weights."""
-    first, slots = stored[:1], stored[1:]
-    if not count or len(slots) % count:
+def in_our_order(names, stored, count):
+    """Put the state of one of the oldest optimizers (before Keras 2.11) into the order of all later ones.
+
+    Parameters
+    ----------
+    names : list of str
+        Of what is stored. Those of the oldest optimizers begin with ``.../iter:0`` and end with the slot's name.
+    stored : list
+        The count of steps, then one slot of all weights, then the next slot of all weights.
+    count : int
+        Of the weights.
+
+    Returns
+    -------
+    list
+        The first two slots taken in turn for each weight, where later optimizers have them so.
+    """
+    kinds = [name.rpartition("/")[2] for name in names]
+    if not kinds or not kinds[0].startswith("iter:") or tuple(kinds[1 :: count or 1][:2]) not in _IN_TURN:
         return stored
-    return [*first, *(slots[i] for number in range(count) for i in range(number, len(slots), count))]
+    first, second, rest = stored[1 : 1 + count], stored[1 + count : 1 + 2 * count], stored[1 + 2 * count :]
+    return [stored[0], *(slot for pair in zip(first, second, strict=True) for slot in pair), *rest]
