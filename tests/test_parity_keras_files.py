@@ -1,5 +1,7 @@
 """Files of Keras: what live Keras 3 writes, numbarnn reads, and the other way round."""
 
+import warnings
+
 import keras_models
 import numpy as np
 import pytest
@@ -310,3 +312,78 @@ def test_float64_and_mixed_types(tmp_path):
             assert [w.dtype for w in twin.get_weights()] == [w.dtype for w in model.get_weights()]
             data = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
             assert_close(twin.predict(data, verbose=0), model.predict(data, verbose=0), tolerance, dtype)
+
+
+@numbarnn.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("tests")
+def doubled(x):
+    return x * 2
+
+
+def drawn(inputs, outputs):
+    return numbarnn.models.Model(inputs, outputs)
+
+
+def stack(*layers):
+    return numbarnn.models.Sequential(list(layers))
+
+
+L = numbarnn.layers
+WORDS, ROWS = np.ones((2, 4), "int32"), np.random.default_rng(0).normal(size=(2, 4, 2)).astype("float32")
+ROUND = {
+    "embedding with a length": (lambda: stack(L.Embedding(10, 3, input_length=4), L.LSTM(2)), WORDS),
+    "embedding alone": (lambda: stack(L.Embedding(10, 3, mask_zero=True), L.LSTM(2)), WORDS),
+    "shape of a first layer": (lambda: stack(L.LSTM(2, batch_input_shape=(2, 4, 2)), L.Dense(3)), ROWS),
+    "implementation": (lambda: stack(L.Input((4, 2)), L.LSTM(2, implementation=1)), ROWS),
+    "LSTM over time": (lambda: stack(L.Input((1, 4, 2)), L.TimeDistributed(L.LSTM(2))), ROWS[:, None]),
+    "hard_sigmoid": (lambda: stack(L.Input((4, 2)), L.GRU(2, recurrent_activation="hard_sigmoid")), ROWS),
+    "zeros where masked": (
+        lambda: stack(L.Input((4, 2)), L.Masking(), L.GRU(2, return_sequences=True, zero_output_for_mask=True)),
+        np.where(ROWS[:, :, :1] > 0, ROWS, 0),
+    ),
+    "functions of the user": (lambda: stack(L.Input((4, 2)), L.Lambda(doubled), L.GRU(2, activation=doubled)), ROWS),
+    "words in a graph": (
+        lambda: drawn(x := L.Input((4,), dtype="int32"), L.GRU(2)(L.Embedding(5, 2)(x))),
+        WORDS,
+    ),
+    "dict of inputs": (
+        lambda: drawn(x := {k: L.Input((4, 2), name=k) for k in "ab"}, L.Add()([L.GRU(2)(x["a"]), L.GRU(2)(x["b"])])),
+        {"a": ROWS, "b": ROWS[::-1]},
+    ),
+    "states of both directions": (
+        lambda: drawn(
+            x := [L.Input((4, 2)), L.Input((2,))], L.Bidirectional(L.LSTM(2))(x[0], initial_state=[x[1]] * 4)
+        ),
+        [ROWS, ROWS[:, 0]],
+    ),
+    "states in a list": (lambda: drawn(x := [L.Input((4, 2)), L.Input((2,))], L.GRU(2)(x)), [ROWS, ROWS[:, 0]]),
+    "mask as an argument": (
+        lambda: drawn(x := [L.Input((4, 2)), L.Input((4,), dtype="bool")], L.GRU(2)(x[0], mask=x[1])),
+        [ROWS, ROWS[:, :, 0] > 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_round(name, tmp_path):
+    """From numbarnn to Keras and back, with what a model was compiled with."""
+    make, x = ROUND[name]
+    model = make()
+    loss = numbarnn.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    model.compile("adam", loss, metrics=["accuracy", numbarnn.metrics.MeanSquaredError(name="error")])
+    model.save(tmp_path / "ours.keras", include_optimizer=name != "hard_sigmoid")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # it has done no step
+        theirs = keras.models.load_model(tmp_path / "ours.keras")
+    theirs.save(tmp_path / "theirs.keras")
+    twin = numbarnn.models.load_model(tmp_path / "theirs.keras")
+    expected = model.predict(x, verbose=0)
+    assert_close(theirs.predict(x, verbose=0), expected, 1e-6)
+    np.testing.assert_array_equal(twin.predict(x, verbose=0), expected)
+    assert twin.compiled == theirs.compiled == (name != "hard_sigmoid")
+    if twin.compiled and expected.ndim == 2:
+        y = np.eye(expected.shape[1], dtype="float32")[[0] * len(expected)]
+        values = [one.evaluate(x, y, verbose=0, return_dict=True) for one in (model, theirs, twin)]
+        for value in values[1:]:
+            assert value.keys() == values[0].keys() == {"loss", "accuracy", "error"}
+            assert_close(list(value.values()), [values[0][key] for key in value], 1e-5)

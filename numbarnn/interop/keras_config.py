@@ -102,7 +102,7 @@ def described(model):
         if reason is not None:
             raise ValueError(_NOT_IN_KERAS.format(f"{reason}, in layer '{layer.name}'"))
     config = serialize_keras_object(model)
-    _check_described(config)
+    _tidy(config)
     return config
 
 
@@ -132,14 +132,16 @@ def _foreign(layer):
     return None
 
 
-def _check_described(config):
-    """Refuse operations and arguments of calls in graphs that Keras has not."""
+def _tidy(config):
+    """Refuse operations and arguments of calls that Keras has not; leave out what it would warn of."""
     waiting = [config]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             if str(item.get("module")) == "numbarnn.ops":
                 raise ValueError(_NOT_IN_KERAS.format(f"operation '{item['class_name']}' as ours between layers"))
+            if item.get("class_name") == "Embedding" and item.get("module") == "keras.layers":
+                item["config"].pop("input_length", None)  # the shape of the input says it
             for call in item.get("inbound_nodes") or ():
                 for key in _ONLY_OURS:
                     if call["kwargs"].get(key) is not None and str(item.get("module")).startswith("keras"):
