@@ -335,6 +335,7 @@ ROUND = {
     "embedding alone": (lambda: stack(L.Embedding(10, 3, mask_zero=True), L.LSTM(2)), WORDS),
     "shape of a first layer": (lambda: stack(L.LSTM(2, batch_input_shape=(2, 4, 2)), L.Dense(3)), ROWS),
     "implementation": (lambda: stack(L.Input((4, 2)), L.LSTM(2, implementation=1)), ROWS),
+    "both dropouts": (lambda: stack(L.Input((4, 2)), L.LSTM(2, dropout=0.1, recurrent_dropout=0.1)), ROWS),
     "LSTM over time": (lambda: stack(L.Input((1, 4, 2)), L.TimeDistributed(L.LSTM(2))), ROWS[:, None]),
     "hard_sigmoid": (lambda: stack(L.Input((4, 2)), L.GRU(2, recurrent_activation="hard_sigmoid")), ROWS),
     "zeros where masked": (

@@ -124,8 +124,8 @@ def _foreign(layer):
             return "recurrent layers with nested inputs"
     if isinstance(layer, StackedRNNCells) and layer.reverse_state_order:
         return "`reverse_state_order=True`"
-    if isinstance(layer, KernelCell) and layer.implementation == 1 and layer.dropout:
-        return "`implementation=1` with dropout that works"
+    if isinstance(layer, KernelCell) and layer.implementation == 1 and layer.dropout and not layer.recurrent_dropout:
+        return "`implementation=1` with dropout, which fails there"
     for name in ("activation", "recurrent_activation"):
         if getattr(getattr(layer, name, None), "__name__", None) == "hard_sigmoid_k2":
             return f"`{name}='hard_sigmoid_k2'`, which Keras 2's hard_sigmoid is here"

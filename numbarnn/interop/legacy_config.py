@@ -98,10 +98,10 @@ def modern_compile(config):
         optimizer = config["optimizer"]
         if not isinstance(optimizer, str):
             optimizer = _optimizer(optimizer)
-        kept = {key: config.get(key) for key in ("loss", "metrics", "weighted_metrics", "loss_weights")}
+        kept = {key: _metric(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
+        return {"optimizer": optimizer, "loss_weights": config.get("loss_weights"), **kept}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"How the model was compiled cannot be read: {error!r}") from error
-    return {"optimizer": optimizer, **kept}
 
 
 def _optimizer(config):
@@ -132,6 +132,8 @@ def _metric(config):
         return config
     if "class_name" not in config:
         return {key: _metric(value) for key, value in config.items()}
+    if not isinstance(config["config"], dict):
+        return config  # a function's name
     inner = dict(config["config"])
     if config["class_name"] == "MeanMetricWrapper" and isinstance(inner.get("fn"), str):
         # A name or function that was passed to `compile`. Its own name is what it is reported as.

@@ -217,6 +217,8 @@ def read(model, root, skip_mismatch=False):
         stored = [group.dataset(name) for name in names]
         if place.is_own_affair:
             result.add_loader(place.owner, {name: dataset.read() for name, dataset in zip(names, stored, strict=True)})
+        elif names != [str(number) for number in range(len(names))]:
+            result.refuse(f"weights of {path} are not numbered, but named {names}")
         elif isinstance(place.owner, Optimizer):
             if stored:
                 result.add_optimizer(place.owner, place.holder, stored)
