@@ -196,7 +196,7 @@ def _load_hdf5(path, compile):
         is_keras_2 = _is_keras_2(root.text("keras_version") or root.group("model_weights").text("keras_version"))
         config = legacy_config.modern_model(keras_config.parsed(text, path), is_keras_2)
         compiled = root.text("training_config") if compile else None
-        compiled = compiled and legacy_config.modern_training(keras_config.parsed(compiled, path))
+        compiled = compiled and legacy_config.modern_compile(keras_config.parsed(compiled, path))
         model = keras_config.made(config, compiled, root.count_numbers())
         found = legacy_weights.read(model, root.group("model_weights"), by_name=True)
         if model.compiled:

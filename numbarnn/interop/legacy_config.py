@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..serialization import get_registered_object
 
-__all__ = ["modern_compile", "modern_model", "modern_training"]
+__all__ = ["modern_compile", "modern_model"]
 
 _MODELS = ("Functional", "Model", "Sequential")
 # Arguments that mean nothing here, with the values that they may have.
@@ -51,13 +51,13 @@ def modern_model(config, is_keras_2):
         raise ValueError(f"The configuration of the model cannot be read: {error!r}") from error
 
 
-def modern_training(config):
+def modern_compile(config):
     """Return what a model was compiled with, in Keras 3's layout.
 
     Parameters
     ----------
     config : dict
-        Keras 2's ``training_config``.
+        ``training_config`` of an HDF5 file, or ``compile_config`` of a ``.keras`` file of Keras 2.
 
     Returns
     -------
@@ -70,36 +70,12 @@ def modern_training(config):
         If it is none.
     """
     try:
-        kept = {key: _metric(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
-        optimizer = _optimizer(config["optimizer_config"])
-        return {"optimizer": optimizer, "loss_weights": config.get("loss_weights"), **kept}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"How the model was compiled cannot be read: {error!r}") from error
-
-
-def modern_compile(config):
-    """Return what a model of Keras 2 was compiled with, from its ``.keras`` file, in Keras 3's layout.
-
-    Parameters
-    ----------
-    config : dict
-
-    Returns
-    -------
-    dict
-        Arguments of `compile`.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    try:
-        optimizer = config["optimizer"]
-        if not isinstance(optimizer, str):
-            optimizer = _optimizer(optimizer)
-        kept = {key: _metric(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
-        return {"optimizer": optimizer, "loss_weights": config.get("loss_weights"), **kept}
+        optimizer = config["optimizer_config"] if "optimizer_config" in config else config["optimizer"]
+        return {
+            "optimizer": optimizer if isinstance(optimizer, str) else _optimizer(optimizer),
+            "loss_weights": config.get("loss_weights"),
+            **{key: _metric(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")},
+        }
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"How the model was compiled cannot be read: {error!r}") from error
 
