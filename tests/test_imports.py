@@ -66,7 +66,7 @@ FLOORS = {
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX", "pooch",
+    "tensorboardX", "pooch", "h5py",
 }  # fmt: skip
 
 
