@@ -13,7 +13,7 @@ from .. import tree
 from ..callbacks import CallbackList
 from ..gradients import kept, put_back
 from ..utils.sequence import Ragged
-from .batches import Epochs, holds_batches, source_of
+from .batches import ArrayBatches, Epochs, holds_batches, source_of
 from .class_weight import check_class_weight
 from .data import Collected, standardize, train_validation_split
 from .loss_watch import watched
@@ -173,6 +173,9 @@ class Loops(OwnSteps):
     def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch):
         state = self._training
         logs = {}
+        if not self.built and isinstance(batches.source, ArrayBatches):
+            _, (x, y, _) = next(batches.source.take([slice(0, min(batches.source.batch_size, batches.source.samples))]))
+            self._prepare(x, y)  # callbacks may want to see, or to set, the weights
         callbacks.on_train_begin()
         resume, state.resume = state.resume, None
         if resume is not None:
@@ -382,29 +385,30 @@ class Loops(OwnSteps):
         )
         if not batches.begin():
             raise ValueError("The data must hold at least one batch. Received: data without any")
-        callbacks.on_predict_begin()
-        samples = getattr(source, "samples", None)
-        outputs, single, treedef = None, False, None
-        each = callbacks.listening("on_predict_batch_begin") or callbacks.listening("on_predict_batch_end")
-        for number, (size, (part, _, _)) in enumerate(batches):
-            if each:
-                callbacks.on_predict_batch_begin(number)
-            found = self._predict(part)
-            if outputs is None:
-                single = isinstance(found, (np.ndarray, Ragged))
-                leaves, treedef = ([found], None) if single else tree.flatten(found)
-                if any(leaf.shape[:1] != (size,) for leaf in leaves):
-                    raise ValueError(
-                        "`predict` needs outputs with the samples along the first axis. "
-                        f"Received: shapes {[leaf.shape for leaf in leaves]} for a batch of {size}"
-                    )
-                outputs = [Collected(samples, leaf) for leaf in leaves]
-            for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
-                whole.take(piece)
-            if each:
-                callbacks.on_predict_batch_end(number, {"outputs": found})
-        batches.end()
-        callbacks.on_predict_end()
+        with callbacks:
+            callbacks.on_predict_begin()
+            samples = getattr(source, "samples", None)
+            outputs, single, treedef = None, False, None
+            each = callbacks.listening("on_predict_batch_begin") or callbacks.listening("on_predict_batch_end")
+            for number, (size, (part, _, _)) in enumerate(batches):
+                if each:
+                    callbacks.on_predict_batch_begin(number)
+                found = self._predict(part)
+                if outputs is None:
+                    single = isinstance(found, (np.ndarray, Ragged))
+                    leaves, treedef = ([found], None) if single else tree.flatten(found)
+                    if any(leaf.shape[:1] != (size,) for leaf in leaves):
+                        raise ValueError(
+                            "`predict` needs outputs with the samples along the first axis. "
+                            f"Received: shapes {[leaf.shape for leaf in leaves]} for a batch of {size}"
+                        )
+                    outputs = [Collected(samples, leaf) for leaf in leaves]
+                for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
+                    whole.take(piece)
+                if each:
+                    callbacks.on_predict_batch_end(number, {"outputs": found})
+            batches.end()
+            callbacks.on_predict_end()
         results = [output.result() for output in outputs]
         return results[0] if single else tree.unflatten(treedef, results)
 
