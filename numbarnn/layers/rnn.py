@@ -72,6 +72,10 @@ class RNN(Layer):
         Give zeros at masked timesteps, not the last output again.
     time_major : bool
         Inputs, outputs and masks have the axes (timesteps, batch, ...).
+    checkpoint : int, optional
+        Of cells with kernels: keep the states of every so many timesteps for the gradient, and compute the rest again
+        on the way back. Gradients are the same to the last bit, a training step takes about a third longer, and what it
+        keeps of T timesteps is least, some 2 sqrt(T) timesteps' worth, for about sqrt(T).
     **kwargs
         Of `Layer`.
 
@@ -107,8 +111,12 @@ class RNN(Layer):
         zero_output_for_mask=False,
         *,
         time_major=False,
+        checkpoint=None,
         **kwargs,
     ):
+        whole = isinstance(checkpoint, (int, np.integer)) and not isinstance(checkpoint, bool)
+        if checkpoint is not None and not (whole and checkpoint > 0):
+            raise ValueError(f"Argument `checkpoint` must be a positive integer. Received: checkpoint={checkpoint!r}")
         if isinstance(cell, (list, tuple)):
             cell = StackedRNNCells(cell)
         if not callable(getattr(cell, "call", None)):
@@ -127,6 +135,7 @@ class RNN(Layer):
         self.unroll = bool(unroll)
         self.zero_output_for_mask = bool(zero_output_for_mask)
         self.time_major = bool(time_major)
+        self.checkpoint = None if checkpoint is None else int(checkpoint)
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.
         self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
@@ -304,6 +313,7 @@ class RNN(Layer):
             backwards=self.go_backwards,
             return_sequences=self.return_sequences,
             zero_output=self.zero_output_for_mask,
+            checkpoint=self.checkpoint,
         )
 
     def _check_nest(self, sequences):
@@ -331,6 +341,11 @@ class RNN(Layer):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
         if cells is None:
+            if self.checkpoint is not None:
+                raise ValueError(
+                    f"Layer '{self.name}' cannot have checkpoints: its cell {self.cell} has no kernels. Leave "
+                    f"`checkpoint` out. Received: checkpoint={self.checkpoint}"
+                )
             return step_by_step(run, self)
         if cells[0] is self.cell:
             return (yield run)
@@ -550,6 +565,8 @@ class RNN(Layer):
         }
         if self.time_major:
             config["time_major"] = True
+        if self.checkpoint is not None:
+            config["checkpoint"] = self.checkpoint
         if self._num_constants is not None:
             config["num_constants"] = self._num_constants
         return config
