@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, and the first learns what it says. (Its shell commands are run by .ci/run.)"""
+"""The README's examples run as they stand, and the first learns what it says. (.ci/run runs its shell commands.)"""
 
 import re
 from pathlib import Path
