@@ -46,6 +46,8 @@ def _activation(compute, rule, name=None, kernel=None):
 
     @wraps(compute)
     def run(x, **attrs):
+        if kernel is not None and has_kernels(x):
+            return kernel(x, **attrs)
         dtype = x.dtype if x.dtype.kind == "f" else inexact(x.dtype)
         x = x if x.dtype == dtype else x.astype(dtype)
         work = x.astype(np.float32) if dtype == np.float16 else x
