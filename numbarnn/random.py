@@ -7,6 +7,7 @@ drawn once and baked in.
 
 from __future__ import annotations
 
+import contextlib
 import random as _python_random
 import threading
 
@@ -29,6 +30,7 @@ __all__ = [
     "make_default_seed",
     "normal",
     "randint",
+    "seed_scope",
     "set_seed",
     "truncated_normal",
     "uniform",
@@ -64,6 +66,26 @@ def set_seed(seed):
     global _global
     _seeds.seed(int(seed))
     _global = None
+
+
+@contextlib.contextmanager
+def seed_scope(seed):
+    """Within the block, the global seed is this one; afterwards what was before goes on.
+
+    It is the same for all threads.
+
+    Parameters
+    ----------
+    seed : int
+    """
+    global _global
+    before = _seeds.getstate(), _global
+    set_seed(seed)
+    try:
+        yield
+    finally:
+        _seeds.setstate(before[0])
+        _global = before[1]
 
 
 def make_default_seed():
