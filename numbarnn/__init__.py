@@ -17,6 +17,7 @@ from numbarnn import (
     optimizers,
     random,
     regularizers,
+    saving,
     tree,
     utils,
 )
@@ -24,7 +25,7 @@ from numbarnn.backend import device
 from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
-from numbarnn.models import Model, Sequential
+from numbarnn.models import Model, Sequential, load_model
 from numbarnn.tensor_shape import TensorShape
 from numbarnn.variable import Variable
 
@@ -48,6 +49,7 @@ __all__ = [
     "graph",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "models",
@@ -55,6 +57,7 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "set_num_threads",
     "tree",
     "utils",

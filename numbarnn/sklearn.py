@@ -6,6 +6,7 @@ scikit-learn; nothing else in numbarnn imports this module.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 
 import numpy as np
@@ -23,10 +24,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from . import layers, optimizers
-from .callbacks import Callback
+from . import layers, optimizers, random
+from .callbacks import EarlyStopping
 from .models import Sequential
-from .random import seed_scope
 from .utils import Ragged
 
 __all__ = ["SequenceClassifier", "SequenceRegressor"]
@@ -158,7 +158,7 @@ class _SequenceEstimator(BaseEstimator):
         """Make the network, unless it is to be trained further, and train it."""
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(np.iinfo(np.int32).max))
-        with seed_scope(seed):
+        with _seeded(seed):
             if not (self.warm_start and hasattr(self, "model_")):
                 self.model_ = self._network(self._features, outputs, activation, sequences)
                 self.model_.compile(self._new_optimizer(), loss)
@@ -171,7 +171,7 @@ class _SequenceEstimator(BaseEstimator):
                 weights = (None, None) if sample_weight is None else (sample_weight[train], sample_weight[held_out])
                 validation = tuple(part for part in (X[held_out], y[held_out], weights[1]) if part is not None)
                 X, y, sample_weight = X[train], y[train], weights[0]
-                callbacks.append(_Best(self.n_iter_no_change))
+                callbacks.append(EarlyStopping(patience=int(self.n_iter_no_change), restore_best_weights=True))
             history = self.model_.fit(
                 X,
                 y,
@@ -491,22 +491,15 @@ batch_size, early_stopping, validation_fraction, n_iter_no_change, warm_start, r
         return r2_score(np.concatenate(list(y)), np.concatenate(list(found)), sample_weight=weights)
 
 
-class _Best(Callback):
-    """Ends training when the loss on held out data has stopped becoming less; brings back the best weights."""
-
-    def __init__(self, patience):
-        super().__init__()
-        self.patience, self.best, self.weights, self.wait = patience, np.inf, None, 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.wait += 1
-        if logs["val_loss"] < self.best:
-            self.best, self.weights, self.wait = logs["val_loss"], self.model.get_weights(), 0
-        self.model.stop_training = self.wait >= self.patience
-
-    def on_train_end(self, logs=None):
-        if self.weights is not None:
-            self.model.set_weights(self.weights)
+@contextlib.contextmanager
+def _seeded(seed):
+    """Within the block, the global seed is this one; afterwards what was before goes on."""
+    before = random.global_state()
+    random.set_seed(seed)
+    try:
+        yield
+    finally:
+        random.restore_global_state(before)
 
 
 def _check_given(estimator, y):

@@ -51,22 +51,25 @@ FLOORS = {
     "activations": 2,
     "layers": 3,
     "gradients": 3,
+    "nonfinite": 3,
     "models": 4,
     "datasets": 4,
     "utils": 4,
     "testing": 4,
     "plotting": 4,
     "interop": 5,
+    "saving": 5,
     "sklearn": 5,
     "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "onnx", "safetensors"}
-
-
-# Classes of scikit-learn's are what `numbarnn.sklearn` is made of; nothing else imports it.
+LAZY = {
+    "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
+    "tensorboardX", "pooch", "h5py", "onnx",
+}  # fmt: skip
+# Made of scikit-learn's classes; nothing else imports it.
 NOT_LIGHT = {"numbarnn.__main__", "numbarnn.sklearn"}
 
 

@@ -29,6 +29,7 @@ from ..layers import (
     SimpleRNNCell,
 )
 from ..models import Model, Sequential
+from ..utils.files import replacing
 
 __all__ = ["from_torch", "load_torch", "to_torch"]
 
@@ -193,9 +194,10 @@ def to_torch(modules, path=None, prefix=""):
             arrays = group.theirs([variable.numpy() for variable in group.variables])
             state.update(zip(group.names, map(np.ascontiguousarray, arrays), strict=True))
     if path is not None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file(state, os.fspath(path))
+        with replacing(path) as file:
+            file.write(save(state))
     return state
 
 

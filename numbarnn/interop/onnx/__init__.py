@@ -7,8 +7,6 @@ comes from.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from ... import graph, tree
@@ -18,6 +16,7 @@ from ...layers.base import Layer
 from ...layers.masks import set_mask
 from ...models import Sequential
 from ...models.functional import Functional
+from ...utils.files import replacing
 from ...variable import Variable
 from .builder import Builder
 from .operations import convert
@@ -132,7 +131,8 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
         b.output(f"{values[id(recorded.leaves[variable])]}_next", value(now), now.spec)
     made = b.model(model.name)
     if path is not None:
-        onnx.save(made, os.fspath(path))
+        with replacing(path) as file:
+            file.write(made.SerializeToString())
     return made
 
 
