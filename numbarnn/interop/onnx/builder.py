@@ -151,7 +151,7 @@ class Builder:
                 nodes.insert(0, node)
                 needed |= set(node.input)
         constants = [
-            self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), constant)
+            self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), constant)
             for constant, array in self._constants.items()
             if constant in needed
         ]
