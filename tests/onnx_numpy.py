@@ -33,13 +33,34 @@ def run(model, *arrays):
     for info, array in zip(graph.input, arrays, strict=True):
         assert info.dtype == array.dtype and len(info.shape) == array.ndim
         values[info.name] = array
+    return evaluate(graph, values)
+
+
+def evaluate(graph, values):
     for node in graph.node:
-        found = OPERATORS[node.op_type](*(values[name] for name in node.input), **node.attributes)
+        given = [values[name] for name in node.input]
+        found = (
+            scan(values, *given, **node.attributes)
+            if node.op_type == "Scan"
+            else OPERATORS[node.op_type](*given, **node.attributes)
+        )
         found = found if isinstance(found, tuple) else (found,)
         values.update(zip(node.output, found, strict=False))
     for info in graph.output:
         assert values[info.name].dtype == info.dtype
     return [values[info.name] for info in graph.output]
+
+
+def scan(outside, *given, body, num_scan_inputs):
+    """A loop over the first axis of the last inputs; its body sees the values around it."""
+    count = len(given) - num_scan_inputs
+    states, moving, shown = list(given[:count]), given[count:], []
+    for now in zip(*moving, strict=True):
+        inputs = dict(zip([info.name for info in body.input], [*states, *now], strict=True))
+        found = evaluate(body, {**outside, **inputs})
+        states = found[:count]
+        shown.append(found[count:])
+    return (*states, *(np.stack(rows) for rows in zip(*shown, strict=True)))
 
 
 ACTIVATIONS = {
@@ -121,7 +142,8 @@ OPERATORS = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
     "Min": np.minimum, "LessOrEqual": np.less_equal, "GreaterOrEqual": np.greater_equal, "And": np.logical_and,
     "Or": np.logical_or, "Where": np.where, "MatMul": np.matmul, "Sigmoid": special.expit, "Erf": special.erf,
-    "Cast": lambda x, to: x.astype(DTYPES[to]), "Identity": lambda x: x,
+    "Cast": lambda x, to: x.astype(DTYPES[to]),
+    "IsNaN": np.isnan, "IsInf": np.isinf, "Identity": lambda x: x,
     "Softmax": lambda x, axis: special.softmax(x, axis), "LogSoftmax": lambda x, axis: special.log_softmax(x, axis),
     "ReduceSum": reduction(np.sum), "ReduceMean": reduction(np.mean), "ReduceMax": reduction(np.max),
     "ReduceMin": reduction(np.min), "CumSum": lambda x, axis: np.cumsum(x, int(axis)),

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_numpy
 import pytest
 
-from numbarnn import activations, layers, models, ops
+from numbarnn import activations, layers, models, ops, tree
 from numbarnn.interop import to_onnx
 from numbarnn.testing import assert_close
 
@@ -80,6 +80,66 @@ def test_a_stateful_model_has_its_states_outside(rng):
         assert_close(theirs, ours, 1e-5)
 
 
+class Leaky(layers.Layer):
+    """A cell of one's own: two states, a constant, an output that is none of the states."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.state_size, self.output_size = units, [units, units], units
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units), name="w")
+        self.u = self.add_weight(shape=(self.units, self.units), name="u")
+        self.log_tau = self.add_weight(shape=(self.units,), name="log_tau")
+
+    def call(self, inputs, states):
+        h, count = states
+        rate = 1 / (1 + ops.exp(self.log_tau))
+        h = (1 - rate) * h + rate * np.tanh(inputs @ self.w + h @ self.u + 0.5)
+        return ops.where(h > 0, h, -0.1 * h + count), [h, 0.5 * count + 1]
+
+
+LOOPS = {
+    "a cell": lambda **options: layers.RNN(Leaky(4), **options),
+    "another activation": lambda **options: layers.LSTM(4, activation="softmax", **options),
+    "the reset gate before": lambda **options: layers.GRU(4, activation="mish", reset_after=False, **options),
+    "a stack": lambda **options: layers.RNN([layers.LSTMCell(3), Leaky(4)], **options),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_steps_that_are_repeated(name, sequences, backwards, masked, rng):
+    x = layers.Input((None, 3))
+    layer = LOOPS[name](return_sequences=sequences, go_backwards=backwards, return_state=True)
+    model = models.Model(x, tree.leaves(layer(layers.Masking()(x) if masked else x)))
+    data = normal(rng, 3, 5, 3)
+    data[0, 3:] = data[1, 1::2] = data[2, :2] = 0
+    check(model, rng, data)
+
+
+def test_loops_in_both_directions_with_states_outside(rng):
+    model = models.Sequential(
+        [layers.Input(batch_shape=(2, None, 3)), layers.RNN(Leaky(4), return_sequences=True, stateful=True)]
+    )
+    model.add(layers.Bidirectional(layers.RNN(Leaky(2), zero_output_for_mask=True)))
+    made = to_onnx(model)
+    states = [np.zeros((2, 4), np.float32)] * 2
+    for length in (3, 1, 2):
+        x = normal(rng, 2, length, 3)
+        out, *states = onnx_numpy.run(made, x, *states)
+        assert_close(out, model(x), 1e-5)
+
+
+class Sorting(layers.Layer):
+    state_size = 3
+
+    def call(self, inputs, states):
+        return ops.sort(inputs + states[0]), [inputs]
+
+
 OTHERS = [
     layers.Flatten,
     lambda: layers.Reshape((2, -1, 2)),
@@ -146,7 +206,7 @@ def test_what_cannot_be_said_is_refused(tmp_path):
     x, path = layers.Input((None, 3)), tmp_path / "model.onnx"
     for layer, words in [
         (layers.LSTM(4, activation="gelu"), "does not know the activation 'gelu'"),
-        (layers.LSTM(4, activation="softmax"), "no counterpart"),
+        (layers.RNN(Sorting()), "'sort', called at .*test_onnx.py.*no counterpart"),
         (layers.Lambda(lambda x: ops.sort(x, axis=-1)), "'sort'.*no counterpart"),
     ]:
         with pytest.raises(ValueError, match=words):

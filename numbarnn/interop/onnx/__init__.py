@@ -17,9 +17,8 @@ from ...layers.masks import set_mask
 from ...models import Sequential
 from ...models.functional import Functional
 from ...utils.files import replacing
-from ...variable import Variable
 from .builder import Builder
-from .operations import convert
+from .operations import convert_nodes
 
 __all__ = ["to_onnx"]
 
@@ -29,6 +28,8 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
 
     Axes of unknown length stay free: batch and timesteps. The states of stateful layers become inputs of the graph,
     named like weights, and outputs with ``_next`` behind the name: give them back at the next call, zeros at the first.
+
+    Cells of one's own, and built-in ones with other functions as activations, become loops (the operator Scan).
 
     Masks are computed in the graph, by the layers that make them (`Embedding` with `mask_zero`, `Masking`), or come in
     (`masked`). Any mask is exact: the recurrent operators of ONNX know sequences of different lengths, but only with
@@ -58,10 +59,10 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
     TypeError
         If `model` is no layer.
     ValueError
-        If the model is not built and no `inputs` are given, or it does something that there is no operator for:
-        recurrent layers whose activations ONNX's do not know (elu, gelu and other functions; it knows elu,
-        hard_sigmoid, linear, relu, sigmoid, softplus, softsign, tanh) or whose cell is the user's own, `reset=`,
-        rarer operations of `numbarnn.ops`. The message names the operation.
+        If the model is not built and no `inputs` are given, or it does something that there is no operator for: a
+        built-in cell on kernels with an activation that ONNX's recurrent operators do not know (they know elu,
+        hard_sigmoid, linear, relu, sigmoid, softplus, softsign, tanh) or with `reset=`, rarer operations of
+        `numbarnn.ops`. The message names the operation and the line that called it.
 
     Notes
     -----
@@ -106,23 +107,7 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
     for variable in states:
         values[id(recorded.leaves[variable])] = b.input(variable.path, Spec.of(variable), variable.shape)
 
-    def value(x):
-        if not isinstance(x, Tensor):
-            return x.numpy() if isinstance(x, Variable) else x
-        if id(x) not in values:  # a weight
-            values[id(x)] = x.variable.numpy()
-            b.hint(values[id(x)], x.variable.path)
-        return values[id(x)]
-
-    for node in recorded.nodes:
-        try:
-            outputs = convert(b, node, [value(x) for x in node.inputs])
-        except ValueError as error:
-            raise ValueError(
-                f"Model '{model.name}' cannot be written as ONNX: operation '{node.name}', called at "
-                f"{node.line[0]}:{node.line[1]}: {error}"
-            ) from error
-        values.update(zip(map(id, node.outputs), outputs, strict=True))
+    value = convert_nodes(b, recorded.nodes, values)
     leaves = tree.leaves(result)
     for name, x in zip(_output_names(model, leaves), leaves, strict=True):
         b.output(name, value(x), Spec.of(x))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "Untold", "ints"]
 
 OPSET, IR_VERSION = 18, 8
+
+
+class Untold(Exception):
+    """What cannot be said in ONNX; the message says why."""
 
 
 class Builder:
@@ -25,6 +31,7 @@ class Builder:
         self._names = set()
         self._made = {}  # name -> (operator, its input, its attribute) of what can be undone
         self._inputs, self._outputs = [], []
+        self._seen = {}  # name -> names that the body of the node that it comes from uses
 
     # -- values -------------------------------------------------------------------------------------------------
 
@@ -48,16 +55,18 @@ class Builder:
             Names of its axes; those of known length need none.
         """
         name = self.unique(name)
-        shape = [axis if n is None else n for n, axis in zip(spec.shape, axes, strict=True)]
-        self._inputs.append(self._onnx.helper.make_tensor_value_info(name, self.type_of(spec.dtype), shape))
+        self._inputs.append(self._info(name, spec, axes))
         return name
 
     def output(self, name, value, spec):
         """Make a value an output of the graph."""
         name = self.unique(name)
-        shape = ["batch" if i == 0 and n is None else n for i, n in enumerate(spec.shape)]
         self._node("Identity", [self.named(value)], [name], {})
-        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, self.type_of(spec.dtype), shape))
+        self._outputs.append(self._info(name, spec, ["batch", *spec.shape[1:]][: len(spec.shape)]))
+
+    def _info(self, name, spec, axes):
+        shape = [axis if n is None else n for n, axis in zip(spec.shape, axes, strict=True)]
+        return self._onnx.helper.make_tensor_value_info(name, self.type_of(spec.dtype), shape)
 
     def type_of(self, dtype):
         """Return ONNX's number of a dtype."""
@@ -139,17 +148,34 @@ class Builder:
         """Return the shape as a value, or the part of it from one axis to another."""
         return self("Shape", value, start=start, **({} if stop is None else {"end": stop}))
 
+    # -- loops --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def body(self):
+        """Within the block, nodes belong to the body of a loop, which sees all values around it."""
+        body = _Body(self)
+        outside, self._nodes = self._nodes, []
+        try:
+            yield body
+            body.nodes = self._nodes
+        finally:
+            self._nodes = outside
+
+    def scan(self, body, inputs, count):
+        """Add a loop over the last `count` inputs along their first axis; return the names of its outputs."""
+        nodes, used = _needed(body.nodes, {value.name for value in body.outputs}, self._seen)
+        graph = self._onnx.helper.make_graph(nodes, self.unique("body"), body.inputs, body.outputs, [])
+        found = self("Scan", *inputs, outputs=len(body.outputs), body=graph, num_scan_inputs=count)
+        found = [found] if isinstance(found, str) else found
+        self._seen[found[0]] = used
+        return found
+
     # -- the model ----------------------------------------------------------------------------------------------
 
     def model(self, name):
         """Return the ModelProto of what the outputs need, checked."""
         helper = self._onnx.helper
-        needed = {value.name for value in self._outputs}
-        nodes = []
-        for node in reversed(self._nodes):
-            if needed & set(node.output):
-                nodes.insert(0, node)
-                needed |= set(node.input)
+        nodes, needed = _needed(self._nodes, {value.name for value in self._outputs}, self._seen)
         constants = [
             self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), constant)
             for constant, array in self._constants.items()
@@ -161,6 +187,35 @@ class Builder:
         )
         self._onnx.checker.check_model(model, full_check=True)
         return model
+
+
+class _Body:
+    """The inputs, outputs and nodes of a loop's body."""
+
+    def __init__(self, builder):
+        self._builder = builder
+        self.inputs, self.outputs, self.nodes = [], [], []
+
+    def input(self, name, spec):
+        """Add an input; return its name."""
+        name = self._builder.unique(name)
+        self.inputs.append(self._builder._info(name, spec, spec.shape))
+        return name
+
+    def output(self, value, spec):
+        """Make a value an output."""
+        name = self._builder("Identity", value)
+        self.outputs.append(self._builder._info(name, spec, spec.shape))
+
+
+def _needed(nodes, names, seen):
+    """Return the nodes that values with these names are made by, and the names of all values that they use."""
+    kept, names = [], set(names)
+    for node in reversed(nodes):
+        if names & set(node.output):
+            kept.insert(0, node)
+            names |= {*node.input, *seen.get(node.output[0], ())}
+    return kept, names
 
 
 def ints(values):

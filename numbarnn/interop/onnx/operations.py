@@ -10,33 +10,60 @@ import math
 
 import numpy as np
 
-from ...symbolic import PYTHON_SCALARS, Spec
-from .builder import ints
+from ...row_rules import _reshape_rows as _reshape_step_rows
+from ...scan import _Scan
+from ...symbolic import PYTHON_SCALARS, Spec, Tensor
+from ...variable import Variable
+from .builder import Untold, ints
+from .loops import repeat
 from .recurrent import recurrent
 
-__all__ = ["convert"]
+__all__ = ["convert_nodes"]
 
 
-def convert(b, node, values):
-    """Add the nodes of one recorded call.
+def convert_nodes(b, nodes, values):
+    """Add what recorded nodes compute.
 
     Parameters
     ----------
     b : Builder
-    node : Node
-    values : list of str, array, number or None
-        Its inputs.
+    nodes : list of Node
+        Each after those that it depends on.
+    values : dict
+        id of a Tensor -> its name or array; what the nodes give is entered.
 
     Returns
     -------
-    list of str or array
-        Its outputs.
+    callable
+        Gives the name of a Tensor, the array of a Variable, and anything else as it is.
 
     Raises
     ------
     ValueError
-        If there is no way to say it in ONNX.
+        If there is no way to say a node in ONNX.
     """
+
+    def value(x):
+        if not isinstance(x, Tensor):
+            return x.numpy() if isinstance(x, Variable) else x
+        if id(x) not in values:  # a weight
+            values[id(x)] = x.variable.numpy()
+            b.hint(values[id(x)], x.variable.path)
+        return values[id(x)]
+
+    for node in nodes:
+        try:
+            outputs = _convert(b, node, [value(x) for x in node.inputs])
+        except Untold as error:
+            raise ValueError(
+                f"Operation '{node.name}', called at {node.line[0]}:{node.line[1]}, cannot be written as ONNX: {error}"
+            ) from None
+        values.update(zip(map(id, node.outputs), outputs, strict=True))
+    return value
+
+
+def _convert(b, node, values):
+    """Return the outputs of one node: names, or arrays."""
     if not node.operation.effect and all(not isinstance(value, str) for value in values):
         # Nothing but weights and numbers: computed once and for all.
         given = [value if value is None or type(value) in PYTHON_SCALARS else np.asarray(value) for value in values]
@@ -44,9 +71,11 @@ def convert(b, node, values):
         return list(found) if isinstance(found, tuple) else [np.asarray(found)]
     if node.name == "fused_rnn":
         return recurrent(b, node, values)
-    converter = _CONVERTERS.get(node.name)
+    if isinstance(node.operation, _Scan):
+        return repeat(b, node, *values, convert_nodes=convert_nodes)
+    converter = _rows_reshaped if node.operation is _reshape_step_rows else _CONVERTERS.get(node.name)
     if converter is None:
-        raise ValueError("there is no counterpart of this operation in ONNX yet")
+        raise Untold("there is no counterpart of it yet")
     return [converter(b, node, *values)]
 
 
@@ -149,7 +178,7 @@ def _hard_sigmoid(b, x, number):
 def _softmax(operator):
     def formula(b, x, number, *, axis):
         if not isinstance(axis, (int, np.integer)):
-            raise ValueError(f"{operator} of ONNX is along one axis, not along {axis}")
+            raise Untold(f"the operator {operator} is along one axis, not along {axis}")
         return b(operator, x, axis=int(axis))
 
     return _written(formula)
@@ -184,7 +213,7 @@ def _place(operator):
     def converter(b, node, x):
         axis = node.attrs["axis"]
         if axis is None:
-            raise ValueError("the place of an extreme must be along one axis")
+            raise Untold("the place of an extreme must be along one axis")
         return b(operator, x, axis=int(axis), keepdims=int(node.attrs["keepdims"]))
 
     return converter
@@ -217,6 +246,10 @@ def _reshape_to(b, x, lengths):
 def _reshape_rows(b, node, x):
     """The batch stays, the rest gets another shape."""
     return _reshape_to(b, x, _join(b, _lengths(b, x, node.inputs[0], 0, 1), ints(node.attrs["target"])))
+
+
+def _rows_reshaped(b, node, x):
+    return _reshape_to(b, x, _join(b, _lengths(b, x, node.inputs[0], 0, 1), ints(node.attrs["shape"])))
 
 
 def _fold_timesteps(b, node, x):
@@ -256,7 +289,7 @@ def _getitem(b, node, x, *indices):
     """Slices, integers, new axes; and one array of integers, along its axis."""
     key, rank = list(node.attrs["key"]), len(node.inputs[0].shape)
     if len(indices) > 1 or any(Spec.of(i).dtype == bool for i in node.inputs[1:]):
-        raise ValueError("only slices, integers and one array of integers can say which elements to take")
+        raise Untold("only slices, integers and one array of integers can say which elements to take")
     used = sum(part is not None and part is not Ellipsis for part in key)
     at = key.index(Ellipsis) if Ellipsis in key else len(key)
     key[at : at + 1] = [slice(None)] * (rank - used)
@@ -287,7 +320,7 @@ def _getitem(b, node, x, *indices):
             place += 1
         axis += 1
     if taken is not None and (dropped or new):
-        raise ValueError("an array of integers together with integers or new axes cannot be said")
+        raise Untold("an array of integers together with integers or new axes cannot be said")
     if axes:
         x = b("Slice", x, ints(starts), ints(ends), ints(axes), ints(steps))
     if dropped:
@@ -330,15 +363,22 @@ def _pad(b, node, x):
 
 
 def _matmul(b, node, first, second):
+    """Also of a matrix with a packed one, which has one flag only."""
     dtype = node.outputs[0].dtype
     operands = []
     for value, x, flag in zip((first, second), node.inputs, ("transpose_a", "transpose_b"), strict=True):
         value, rank = _as(b, value, x, dtype), len(x.shape)
-        if node.attrs[flag]:
+        if node.attrs.get(flag):
             order = [*range(rank - 2), rank - 1, rank - 2]
             value = b.transpose(value, order) if isinstance(value, str) else value.transpose(order)
         operands.append(value)
     return b("MatMul", *operands)
+
+
+def _matmul_onto(b, node, start, first, second):
+    if node.attrs["transpose_b"]:
+        second = b.transpose(b.named(second), (1, 0))
+    return b("Add", start, b("MatMul", first, second))
 
 
 def _embedding(b, node, ids, table):
@@ -402,6 +442,10 @@ _CONVERTERS = {
     "softmax": _softmax("Softmax"), "log_softmax": _softmax("LogSoftmax"),
     "any": _truth("ReduceMax"), "all": _truth("ReduceMin"), "argmax": _place("ArgMax"), "argmin": _place("ArgMin"),
     "cumsum": _cumsum,
+    "isfinite": lambda b, node, x: b("Not", b("Or", b("IsNaN", x), b("IsInf", x))),
+    "timesteps": lambda b, node, x: b("Squeeze", b.shape(x, 1, 2)),
+    "packed_matmul": _matmul, "packed_matmul_onto": _matmul_onto,
+    "all_rows": _fold_timesteps, "rows_of_steps": _unfold_timesteps,
     "reshape": lambda b, node, x: _reshape_to(b, x, ints(node.attrs["shape"])),
     "reshape_like": lambda b, node, x, like: _reshape_to(b, x, b.shape(like)),
     "reshape_rows": _reshape_rows, "fold_timesteps": _fold_timesteps, "unfold_timesteps": _unfold_timesteps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import cells
-from .builder import ints
+from .builder import Untold, ints
 
 __all__ = ["recurrent"]
 
@@ -51,9 +51,9 @@ def recurrent(b, node, inputs):
 
 def _pass(b, one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_factors, *states):
     if reset is not None:
-        raise ValueError("`reset=` within a sequence has no counterpart in ONNX's recurrent operators")
+        raise Untold("`reset=` within a sequence has no counterpart in ONNX's recurrent operators")
     if any(isinstance(weight, str) for weight in (kernel, recurrent_kernel, bias)):
-        raise ValueError("ONNX's recurrent operators take constant weights; here some are computed from the inputs")
+        raise Untold("ONNX's recurrent operators take constant weights; here some are computed from the inputs")
     operator, options = _operator(one, recurrent_kernel.shape[0])
     weights = _weights(one, kernel, recurrent_kernel, bias)
     if one.variables[0] is not None:
@@ -124,7 +124,7 @@ def _operator(one, units):
     )
     for name in names:
         if name not in _ACTIVATIONS:
-            raise ValueError(
+            raise Untold(
                 f"ONNX's operator {operator} does not know the activation {name!r}. It knows {sorted(_ACTIVATIONS)}"
             )
     found, alpha, beta = zip(*(_ACTIVATIONS[name] for name in names), strict=True)
