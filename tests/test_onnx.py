@@ -102,7 +102,8 @@ class Leaky(layers.Layer):
 LOOPS = {
     "a cell": lambda **options: layers.RNN(Leaky(4), **options),
     "another activation": lambda **options: layers.LSTM(4, activation="softmax", **options),
-    "the reset gate before": lambda **options: layers.GRU(4, activation="mish", reset_after=False, **options),
+    "a kernel's activation": lambda **options: layers.LSTM(4, recurrent_activation="silu", **options),
+    "the reset gate before": lambda **options: layers.GRU(4, activation="gelu", reset_after=False, **options),
     "a stack": lambda **options: layers.RNN([layers.LSTMCell(3), Leaky(4)], **options),
 }
 
@@ -202,10 +203,20 @@ def test_double_reversal_and_transposition_leave_nothing(rng):
     assert [node.op_type for node in to_onnx(stack).graph.node].count("Transpose") == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "operator"), [({}, "LSTM"), ({"activation": "gelu"}, "Scan"), ({"dtype": "float64"}, "Scan")]
+)
+def test_onnx_has_operators_for_what_it_knows(options, operator):
+    x = layers.Input((None, 3), dtype=options.get("dtype"))
+    layer = layers.LSTM(4, **options)
+    operators = {node.op_type for node in to_onnx(models.Model(x, layer(x))).graph.node}
+    assert operators & {"LSTM", "Scan"} == {operator}
+    assert layer.kernel_path == "kernel"  # here nothing has changed
+
+
 def test_what_cannot_be_said_is_refused(tmp_path):
     x, path = layers.Input((None, 3)), tmp_path / "model.onnx"
     for layer, words in [
-        (layers.LSTM(4, activation="gelu"), "does not know the activation 'gelu'"),
         (layers.RNN(Sorting()), "'sort', called at .*test_onnx.py.*no counterpart"),
         (layers.Lambda(lambda x: ops.sort(x, axis=-1)), "'sort'.*no counterpart"),
     ]:

@@ -13,12 +13,14 @@ from ... import graph, tree
 from ...graph import Spec, Tensor
 from ...layers import Embedding, TimeDistributed
 from ...layers.base import Layer
+from ...layers.kernel_cell import without_kernels
 from ...layers.masks import set_mask
 from ...models import Sequential
 from ...models.functional import Functional
 from ...utils.files import replacing
 from .builder import Builder
 from .operations import convert_nodes
+from .recurrent import is_known
 
 __all__ = ["to_onnx"]
 
@@ -29,7 +31,9 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
     Axes of unknown length stay free: batch and timesteps. The states of stateful layers become inputs of the graph,
     named like weights, and outputs with ``_next`` behind the name: give them back at the next call, zeros at the first.
 
-    Cells of one's own, and built-in ones with other functions as activations, become loops (the operator Scan).
+    Built-in cells become the operators RNN, GRU and LSTM where these know the activations (elu, hard_sigmoid, linear,
+    relu, sigmoid, softplus, softsign, tanh), in float32. Everything else that is recurrent, as a cell of one's own,
+    becomes a loop (the operator Scan).
 
     Masks are computed in the graph, by the layers that make them (`Embedding` with `mask_zero`, `Masking`), or come in
     (`masked`). Any mask is exact: the recurrent operators of ONNX know sequences of different lengths, but only with
@@ -59,14 +63,13 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
     TypeError
         If `model` is no layer.
     ValueError
-        If the model is not built and no `inputs` are given, or it does something that there is no operator for: a
-        built-in cell on kernels with an activation that ONNX's recurrent operators do not know (they know elu,
-        hard_sigmoid, linear, relu, sigmoid, softplus, softsign, tanh) or with `reset=`, rarer operations of
-        `numbarnn.ops`. The message names the operation and the line that called it.
+        If the model is not built and no `inputs` are given, or it does something that has no counterpart: `reset=` of
+        a built-in cell, rarer operations of `numbarnn.ops`. The message names the operation and the line that called
+        it.
 
     Notes
     -----
-    In float64 the graph is valid, but onnxruntime has its recurrent operators in float32 only.
+    The operator Gather takes negative ids for places from the end, where `Embedding` refuses them.
 
     Examples
     --------
@@ -98,7 +101,8 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
 
     if not model.built:  # outside of the trace, in which nothing can be made
         graph.abstract(run, (specs, masks))
-    recorded, symbols, result = graph.trace_within(run, (specs, masks))
+    with without_kernels(lambda cell: not is_known(cell)):
+        recorded, symbols, result = graph.trace_within(run, (specs, masks))
     b = Builder(onnx)
     values = _inputs(b, names, specs, masks, symbols)
     states = [
