@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import onnx_numpy
 import pytest
+from onnx_models import LOOPS, Leaky
 
 from numbarnn import activations, layers, models, ops, tree
 from numbarnn.interop import to_onnx
@@ -78,34 +79,6 @@ def test_a_stateful_model_has_its_states_outside(rng):
         assert_close(out, model(x), 1e-5)
     for ours, theirs in zip(model.layers[0].states, states, strict=True):
         assert_close(theirs, ours, 1e-5)
-
-
-class Leaky(layers.Layer):
-    """A cell of one's own: two states, a constant, an output that is none of the states."""
-
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        self.units, self.state_size, self.output_size = units, [units, units], units
-
-    def build(self, shape):
-        self.w = self.add_weight(shape=(shape[-1], self.units), name="w")
-        self.u = self.add_weight(shape=(self.units, self.units), name="u")
-        self.log_tau = self.add_weight(shape=(self.units,), name="log_tau")
-
-    def call(self, inputs, states):
-        h, count = states
-        rate = 1 / (1 + ops.exp(self.log_tau))
-        h = (1 - rate) * h + rate * np.tanh(inputs @ self.w + h @ self.u + 0.5)
-        return ops.where(h > 0, h, -0.1 * h + count), [h, 0.5 * count + 1]
-
-
-LOOPS = {
-    "a cell": lambda **options: layers.RNN(Leaky(4), **options),
-    "another activation": lambda **options: layers.LSTM(4, activation="softmax", **options),
-    "a kernel's activation": lambda **options: layers.LSTM(4, recurrent_activation="silu", **options),
-    "the reset gate before": lambda **options: layers.GRU(4, activation="gelu", reset_after=False, **options),
-    "a stack": lambda **options: layers.RNN([layers.LSTMCell(3), Leaky(4)], **options),
-}
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -30,6 +30,7 @@ def to_onnx(model, path=None, *, inputs=None, masked=False):
 
     Axes of unknown length stay free: batch and timesteps. The states of stateful layers become inputs of the graph,
     named like weights, and outputs with ``_next`` behind the name: give them back at the next call, zeros at the first.
+    (A stateful layer with an `initial_state` has an input ``fresh`` too: True for the rows that start from that one.)
 
     Built-in cells become the operators RNN, GRU and LSTM where these know the activations (elu, hard_sigmoid, linear,
     relu, sigmoid, softplus, softsign, tanh), in float32. Everything else that is recurrent, as a cell of one's own,
@@ -139,10 +140,7 @@ def _signature(model, inputs):
             f"What model '{model.name}' is called on is not known: build it, or pass `inputs`, what `Input(shape)` "
             f"returned, nested as in its calls. Received: inputs={inputs}"
         )
-    leaves = tree.leaves(inputs)
-    return inputs, [
-        x.name or getattr(getattr(x, "layer", None), "name", None) or f"input_{i}" for i, x in enumerate(leaves)
-    ]
+    return inputs, [x.name or "input" for x in tree.leaves(inputs)]
 
 
 def _spec(model, x):
@@ -165,16 +163,16 @@ def _looks_up(layer):
 
 def _inputs(b, names, specs, masks, symbols):
     """Make the inputs of the graph; return the names of the values of the symbols, by their ids."""
-    values, symbols = {}, iter(symbols)
-    for name, spec in zip(names, specs, strict=True):
+
+    def axes(name, rank):
         steps = "timesteps" if len(specs) == 1 else f"{name}_timesteps"
-        axes = ["batch", steps, *(f"{name}_axis_{i}" for i in range(2, spec.ndim))][: spec.ndim]
-        values[id(next(symbols))] = b.input(name, spec, axes)
+        return ["batch", steps, *(f"{name}_axis_{i}" for i in range(2, rank))][:rank]
+
+    made = [b.input(name, spec, axes(name, spec.ndim)) for name, spec in zip(names, specs, strict=True)]
     for name, mask in zip(names, masks, strict=True):
         if mask is not None:
-            steps = "timesteps" if len(specs) == 1 else f"{name}_timesteps"
-            values[id(next(symbols))] = b.input(f"{name}_mask", mask, ["batch", steps])
-    return values
+            made.append(b.input(f"{name}_mask", mask, axes(name, 2)))
+    return dict(zip(map(id, symbols), made, strict=True))
 
 
 def _is_read(recorded, variable):
@@ -183,9 +181,5 @@ def _is_read(recorded, variable):
 
 
 def _output_names(model, leaves):
-    names = getattr(model, "output_names", None) or []
-    return (
-        names
-        if len(names) == len(leaves)
-        else [model.name if i == 0 else f"{model.name}_{i}" for i in range(len(leaves))]
-    )
+    names = getattr(model, "output_names", ())
+    return names if len(names) == len(leaves) else [model.name] * len(leaves)

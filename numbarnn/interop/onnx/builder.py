@@ -6,12 +6,12 @@ import contextlib
 
 import numpy as np
 
-__all__ = ["Builder", "Untold", "ints"]
+__all__ = ["Builder", "Unsupported", "ints"]
 
 OPSET, IR_VERSION = 18, 8
 
 
-class Untold(Exception):
+class Unsupported(Exception):
     """What cannot be said in ONNX; the message says why."""
 
 
@@ -27,7 +27,7 @@ class Builder:
         self._onnx = onnx
         self._nodes = []
         self._constants = {}  # name -> array
-        self._hints = {}  # id of an array -> what to call it
+        self._hints = {}  # id of an array -> (the array, what to call it)
         self._names = set()
         self._made = {}  # name -> (operator, its input, its attribute) of what can be undone
         self._inputs, self._outputs = [], []
@@ -74,7 +74,7 @@ class Builder:
 
     def hint(self, array, name):
         """Say what a constant is to be called."""
-        self._hints[id(array)] = name
+        self._hints[id(array)] = array, name
 
     def named(self, value):
         """Return the name of a value; a constant gets one."""
@@ -85,7 +85,7 @@ class Builder:
             same = array is known or (array.size < 64 and array.dtype == known.dtype and array.shape == known.shape)
             if same and np.array_equal(array, known):
                 return name
-        name = self.unique(self._hints.get(id(value), "constant"))
+        name = self.unique(self._hints.get(id(value), (None, "constant"))[1])
         self._constants[name] = array
         return name
 
@@ -127,13 +127,13 @@ class Builder:
 
     def transpose(self, value, order):
         """Permute the axes."""
-        order = list(order)
+        value, order = self.named(value), list(order)
         undo = np.argsort(order).tolist()
         return self._undoable("Transpose", value, order, undo, lambda: self("Transpose", value, perm=order))
 
     def flip(self, value, axis):
         """Reverse the order along an axis."""
-        ends = np.array([np.iinfo(np.int64).min])
+        value, ends = self.named(value), ints([np.iinfo(np.int64).min])
         return self._undoable(
             "Slice", value, axis, axis, lambda: self("Slice", value, ints([-1]), ends, ints([axis]), ints([-1]))
         )

@@ -31,31 +31,27 @@ def repeat(b, node, steps, *values, convert_nodes):
     loop = node.operation.loop
     program = loop.program
     moving, carries = len(loop.around.cut) + len(loop.flags), len(loop.recorded.carries)
-    held = len(loop.output_specs) if loop.holds else 0
-    specs = [x.spec for x in program.inputs]
+    held = len(loop.output_specs) if loop.holds else 0  # outputs that come again where a step is masked
     scanned, start = list(values[:moving]), list(values[moving : moving + carries])
     if held:
-        batch = b.shape(scanned[-1], 1, 2)  # the flags: there are masks
+        batch = b.shape(scanned[-1], 1, 2)  # of the mask, which there is
         for spec in loop.output_specs:
-            lengths = b("Concat", batch, ints(spec.shape[1:]), axis=0) if spec.shape[1:] else batch
-            start.append(b("Expand", np.zeros((), spec.dtype), lengths))
+            start.append(b("Expand", np.zeros((), spec.dtype), b("Concat", batch, ints(spec.shape[1:]), axis=0)))
     if not moving:  # the step does not look at its inputs, only at how many there are
         scanned = [b("Range", np.array(0), steps, np.array(1))]
 
+    changing = moving + carries + held
     with b.body() as body:
-        inside = dict(zip(map(id, program.inputs[moving + carries + held :]), values[moving + carries :], strict=True))
-        for x, spec in zip(program.inputs[moving : moving + carries + held], specs[moving:], strict=False):
-            inside[id(x)] = body.input("state", spec)
-        for x, spec in zip(program.inputs[:moving], specs, strict=False):
-            inside[id(x)] = body.input("step", spec)
+        inside = dict(zip(map(id, program.inputs[changing:]), values[moving + carries :], strict=True))
+        for x in program.inputs[moving:changing]:
+            inside[id(x)] = body.input("state", x.spec)
+        for x in program.inputs[:moving]:
+            inside[id(x)] = body.input("step", x.spec)
         if not moving:
             body.input("step", Spec((), np.int64))
         value = convert_nodes(b, program.nodes, inside)
-        results = [(value(x), Spec.of(x)) for x in program.outputs]
-        for result, spec in results[: carries + held]:
-            body.output(result, spec)
-        for result, spec in results[carries:]:
-            body.output(result, spec)
+        for x in (*program.outputs[: carries + held], *program.outputs[carries:]):  # what goes on, what is shown
+            body.output(value(x), Spec.of(x))
     found = b.scan(body, [*start, *scanned], len(scanned))
     last, shown = found[:carries], found[carries + held :]
     outputs = len(loop.output_specs)

@@ -14,7 +14,7 @@ from ...row_rules import _reshape_rows as _reshape_step_rows
 from ...scan import _Scan
 from ...symbolic import PYTHON_SCALARS, Spec, Tensor
 from ...variable import Variable
-from .builder import Untold, ints
+from .builder import Unsupported, ints
 from .loops import repeat
 from .recurrent import recurrent
 
@@ -54,7 +54,7 @@ def convert_nodes(b, nodes, values):
     for node in nodes:
         try:
             outputs = _convert(b, node, [value(x) for x in node.inputs])
-        except Untold as error:
+        except Unsupported as error:
             raise ValueError(
                 f"Operation '{node.name}', called at {node.line[0]}:{node.line[1]}, cannot be written as ONNX: {error}"
             ) from None
@@ -75,7 +75,7 @@ def _convert(b, node, values):
         return repeat(b, node, *values, convert_nodes=convert_nodes)
     converter = _rows_reshaped if node.operation is _reshape_step_rows else _CONVERTERS.get(node.name)
     if converter is None:
-        raise Untold("there is no counterpart of it yet")
+        raise Unsupported("there is no counterpart of it yet")
     return [converter(b, node, *values)]
 
 
@@ -178,7 +178,7 @@ def _hard_sigmoid(b, x, number):
 def _softmax(operator):
     def formula(b, x, number, *, axis):
         if not isinstance(axis, (int, np.integer)):
-            raise Untold(f"the operator {operator} is along one axis, not along {axis}")
+            raise Unsupported(f"the operator {operator} is along one axis, not along {axis}")
         return b(operator, x, axis=int(axis))
 
     return _written(formula)
@@ -213,7 +213,7 @@ def _place(operator):
     def converter(b, node, x):
         axis = node.attrs["axis"]
         if axis is None:
-            raise Untold("the place of an extreme must be along one axis")
+            raise Unsupported("the place of an extreme must be along one axis")
         return b(operator, x, axis=int(axis), keepdims=int(node.attrs["keepdims"]))
 
     return converter
@@ -289,7 +289,7 @@ def _getitem(b, node, x, *indices):
     """Slices, integers, new axes; and one array of integers, along its axis."""
     key, rank = list(node.attrs["key"]), len(node.inputs[0].shape)
     if len(indices) > 1 or any(Spec.of(i).dtype == bool for i in node.inputs[1:]):
-        raise Untold("only slices, integers and one array of integers can say which elements to take")
+        raise Unsupported("only slices, integers and one array of integers can say which elements to take")
     used = sum(part is not None and part is not Ellipsis for part in key)
     at = key.index(Ellipsis) if Ellipsis in key else len(key)
     key[at : at + 1] = [slice(None)] * (rank - used)
@@ -320,7 +320,7 @@ def _getitem(b, node, x, *indices):
             place += 1
         axis += 1
     if taken is not None and (dropped or new):
-        raise Untold("an array of integers together with integers or new axes cannot be said")
+        raise Unsupported("an array of integers together with integers or new axes cannot be said")
     if axes:
         x = b("Slice", x, ints(starts), ints(ends), ints(axes), ints(steps))
     if dropped:
@@ -377,7 +377,7 @@ def _matmul(b, node, first, second):
 
 def _matmul_onto(b, node, start, first, second):
     if node.attrs["transpose_b"]:
-        second = b.transpose(b.named(second), (1, 0))
+        second = b.transpose(second, (1, 0))
     return b("Add", start, b("MatMul", first, second))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import activations, cells
-from .builder import Untold, ints
+from .builder import Unsupported, ints
 
 __all__ = ["is_known", "recurrent"]
 
@@ -57,15 +57,14 @@ def recurrent(b, node, inputs):
 
 def _pass(b, one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_factors, *states):
     if reset is not None:
-        raise Untold("`reset=` within a sequence has no counterpart in ONNX's recurrent operators")
+        raise Unsupported("`reset=` within a sequence has no counterpart in ONNX's recurrent operators")
     if any(isinstance(weight, str) for weight in (kernel, recurrent_kernel, bias)):
-        raise Untold("ONNX's recurrent operators take constant weights; here some are computed from the inputs")
+        raise Unsupported("ONNX's recurrent operators take constant weights; here some are computed from the inputs")
     operator, options = _operator(one, recurrent_kernel.shape[0])
     weights = _weights(one, kernel, recurrent_kernel, bias)
-    if one.variables[0] is not None:
-        owner = one.variables[0].path.rpartition("/")[0]
-        for letter, array in zip("WRB", weights, strict=True):
-            b.hint(array, f"{owner}/{letter}")
+    owner = one.variables[0].path.rpartition("/")[0]
+    for letter, array in zip("WRB", weights, strict=True):
+        b.hint(array, f"{owner}/{letter}")
     first = [b("Unsqueeze", state, ints([0])) for state in states] or [None] * one.cell.states
 
     def run(x, lengths, direction):
