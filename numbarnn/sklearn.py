@@ -39,43 +39,11 @@ _PREDICTED_AT_ONCE = 256
 class _SequenceEstimator(BaseEstimator):
     """What both estimators share: their arguments, the network, its training, the forms in which sequences come."""
 
-    def __init__(
-        self,
-        cell="lstm",
-        units=32,
-        layers=1,
-        bidirectional=False,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        optimizer="adam",
-        learning_rate=1e-3,
-        clipnorm=1.0,
-        epochs=50,
-        batch_size=32,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        random_state=None,
-        verbose=0,
-    ):
-        self.cell = cell
-        self.units = units
-        self.layers = layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.clipnorm = clipnorm
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+    def _keep(self, given):
+        """Set the attributes that scikit-learn reads a constructor's arguments from, by its ``locals()``."""
+        for name, value in given.items():
+            if name != "self":
+                setattr(self, name, value)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -285,11 +253,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):
         class_weight=None,
         verbose=0,
     ):
-        super().__init__(
-            cell, units, layers, bidirectional, dropout, recurrent_dropout, optimizer, learning_rate, clipnorm, epochs,
-            batch_size, early_stopping, validation_fraction, n_iter_no_change, warm_start, random_state, verbose,
-        )  # fmt: skip
-        self.class_weight = class_weight
+        self._keep(locals())
 
     def fit(self, X, y, sample_weight=None):
         """Train.
@@ -398,12 +362,7 @@ batch_size, early_stopping, validation_fraction, n_iter_no_change, warm_start, r
         return_sequences=False,
         verbose=0,
     ):
-        super().__init__(
-            cell, units, layers, bidirectional, dropout, recurrent_dropout, optimizer, learning_rate, clipnorm, epochs,
-            batch_size, early_stopping, validation_fraction, n_iter_no_change, warm_start, random_state, verbose,
-        )  # fmt: skip
-        self.loss = loss
-        self.return_sequences = return_sequences
+        self._keep(locals())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -114,6 +114,21 @@ class Sorting(layers.Layer):
         return ops.sort(inputs + states[0]), [inputs]
 
 
+def test_a_stateful_layer_with_an_initial_state(rng):
+    x, h = layers.Input(batch_shape=(2, None, 3)), layers.Input(batch_shape=(2, 4))
+    model = models.Model([x, h], layers.GRU(4, stateful=True)(x, initial_state=h))
+    made = to_onnx(model)
+    names = [info.name for info in made.graph.input[2:]]
+    values = {name: np.ones(2, bool) if name == "fresh" else np.zeros((2, 4), np.float32) for name in names}
+    assert len(values) == 2 and "fresh" in values
+    first = normal(rng, 2, 4)
+    for length in (3, 2):
+        data = normal(rng, 2, length, 3)
+        out, *after = onnx_numpy.run(made, data, first, *values.values())
+        assert_close(out, model([data, first]), 1e-5)
+        values = dict(zip(values, after, strict=True))
+
+
 OTHERS = [
     layers.Flatten,
     lambda: layers.Reshape((2, -1, 2)),
