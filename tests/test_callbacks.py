@@ -148,3 +148,24 @@ def test_lists_of_callbacks_can_be_driven_by_hand(model):
     assert calls[-1] == 8
     with pytest.raises(TypeError, match="`callbacks` must hold instances"):
         both.append(print)
+
+
+def test_an_unbuilt_model_has_its_weights_before_training_begins(rng):
+    shapes = []
+    model = Sequential([layers.LSTM(2), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    look = LambdaCallback(on_train_begin=lambda logs: shapes.extend(w.shape for w in model.get_weights()))
+    model.fit(rng.normal(size=(4, 3, 5)), rng.normal(size=(4, 1)), verbose=0, callbacks=[look])
+    assert shapes == [(5, 8), (2, 8), (8,), (2, 1), (1,)]
+
+
+def test_what_ends_a_prediction_closes_its_bar(rng):
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    model = Sequential([layers.Input((3,)), layers.Dense(1)])
+    bar = ProgbarLogger()
+    with terminal(), pytest.raises(KeyboardInterrupt):
+        ends = LambdaCallback(on_predict_batch_end=interrupt)
+        model.predict(rng.normal(size=(4, 3)), verbose=1, callbacks=[bar, ends])
+    assert bar._bar is None

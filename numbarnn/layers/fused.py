@@ -34,6 +34,8 @@ class CellRun:
         Given to the cell at each step, where no kernels run.
     training, backwards, return_sequences, zero_output : bool
         See `RNN`.
+    checkpoint : int or None
+        See `RNN`.
     """
 
     cell: Any
@@ -46,6 +48,7 @@ class CellRun:
     backwards: bool = False
     return_sequences: bool = True
     zero_output: bool = False
+    checkpoint: int | None = None
 
 
 def run_cells(runs):
@@ -67,7 +70,8 @@ def run_cells(runs):
         arrays, kernels = run.cell.kernel_arguments(run)
         arrays = [run.mask, run.reset, *arrays]
         inputs += arrays
-        passes.append(_Pass(len(arrays), run.backwards, run.return_sequences, run.zero_output, **kernels))
+        options = run.backwards, run.return_sequences, run.zero_output, run.checkpoint
+        passes.append(_Pass(len(arrays), *options, **kernels))
     outputs = iter(_fused_rnn(*inputs, passes=tuple(passes)))
     return [(next(outputs), [next(outputs) for _ in range(one.cell.states)]) for one in passes]
 
@@ -138,6 +142,7 @@ class _Pass(NamedTuple):
     backwards: bool
     return_sequences: bool
     zero_output: bool
+    checkpoint: int | None
     cell: Cell
     cache: PackedCache
     variables: tuple
@@ -166,6 +171,7 @@ def _call(one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_fact
         "activation": activation,
         "recurrent_activation": recurrent_activation,
         "save": save,
+        "checkpoint": one.checkpoint,
     }
 
 

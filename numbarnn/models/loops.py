@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import functools
 import itertools
 import numbers
@@ -13,12 +14,13 @@ from .. import tree
 from ..callbacks import CallbackList
 from ..gradients import kept, put_back
 from ..utils.sequence import Ragged
-from .batches import Epochs, holds_batches, source_of
+from .batches import ArrayBatches, Epochs, holds_batches, source_of
 from .class_weight import check_class_weight
 from .data import Collected, standardize, train_validation_split
 from .loss_watch import watched
 from .own_steps import OwnSteps
 from .state import Progress
+from .truncated import Pieces
 
 __all__ = ["Loops"]
 
@@ -44,6 +46,8 @@ class Loops(OwnSteps):
         validation_steps=None,
         validation_batch_size=None,
         validation_freq=1,
+        *,
+        bptt_steps=None,
     ):
         """Train on arrays, on sequences of different lengths, or on anything that yields batches.
 
@@ -88,6 +92,11 @@ class Loops(OwnSteps):
             `batch_size` by default.
         validation_freq : int or collection of int
             Validate every so many epochs, or after these (counted from 1).
+        bptt_steps : int, optional
+            Truncated back-propagation through time: cut each batch into pieces of so many timesteps, with one update of
+            the weights after each. The states of recurrent layers go on from piece to piece and start anew with each
+            batch; no gradient flows back into an earlier piece. Targets have the timesteps of the inputs; what is
+            reported is the mean over the pieces. Stateful layers go on from batch to batch as ever.
 
         Returns
         -------
@@ -112,6 +121,7 @@ class Loops(OwnSteps):
         validation_batch_size = _positive_or_none("validation_batch_size", validation_batch_size)
         steps_per_epoch = _positive_or_none("steps_per_epoch", steps_per_epoch)
         validation_steps = _positive_or_none("validation_steps", validation_steps)
+        bptt_steps = _positive_or_none("bptt_steps", bptt_steps)
         if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, numbers.Integral) or initial_epoch < 0:
             raise ValueError(f"`initial_epoch` must be an integer from 0. Received: initial_epoch={initial_epoch!r}")
         if shuffle not in (True, False, "batch"):
@@ -165,14 +175,21 @@ class Loops(OwnSteps):
         state.epochs = batches
         try:
             with callbacks, watched(self) as watch:
-                self._fit(batches, validation, callbacks, range(initial_epoch, epochs), validation_freq, watch)
+                epochs, train = range(initial_epoch, epochs), self._train
+                with contextlib.nullcontext() if bptt_steps is None else Pieces(self, bptt_steps) as pieces:
+                    if pieces is not None:
+                        train = functools.partial(pieces.train, train)
+                    self._fit(batches, validation, callbacks, epochs, validation_freq, watch, train)
         finally:
             state.epochs = state.resume = None
         return callbacks.history
 
-    def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch):
+    def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch, train):
         state = self._training
         logs = {}
+        if not self.built and isinstance(batches.source, ArrayBatches):
+            _, (x, y, _) = next(batches.source.take([slice(0, min(batches.source.batch_size, batches.source.samples))]))
+            self._prepare(x, y)  # callbacks may want to see, or to set, the weights
         callbacks.on_train_begin()
         resume, state.resume = state.resume, None
         if resume is not None:
@@ -197,7 +214,7 @@ class Loops(OwnSteps):
                 if each_begin:
                     callbacks.on_train_batch_begin(number)
                 watch.begin_step(epoch, number)
-                self._train(*batch)
+                train(*batch)
                 if each_end:
                     state.position = epoch, number + 1
                     callbacks.on_train_batch_end(number, self._results())
@@ -382,29 +399,30 @@ class Loops(OwnSteps):
         )
         if not batches.begin():
             raise ValueError("The data must hold at least one batch. Received: data without any")
-        callbacks.on_predict_begin()
-        samples = getattr(source, "samples", None)
-        outputs, single, treedef = None, False, None
-        each = callbacks.listening("on_predict_batch_begin") or callbacks.listening("on_predict_batch_end")
-        for number, (size, (part, _, _)) in enumerate(batches):
-            if each:
-                callbacks.on_predict_batch_begin(number)
-            found = self._predict(part)
-            if outputs is None:
-                single = isinstance(found, (np.ndarray, Ragged))
-                leaves, treedef = ([found], None) if single else tree.flatten(found)
-                if any(leaf.shape[:1] != (size,) for leaf in leaves):
-                    raise ValueError(
-                        "`predict` needs outputs with the samples along the first axis. "
-                        f"Received: shapes {[leaf.shape for leaf in leaves]} for a batch of {size}"
-                    )
-                outputs = [Collected(samples, leaf) for leaf in leaves]
-            for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
-                whole.take(piece)
-            if each:
-                callbacks.on_predict_batch_end(number, {"outputs": found})
-        batches.end()
-        callbacks.on_predict_end()
+        with callbacks:
+            callbacks.on_predict_begin()
+            samples = getattr(source, "samples", None)
+            outputs, single, treedef = None, False, None
+            each = callbacks.listening("on_predict_batch_begin") or callbacks.listening("on_predict_batch_end")
+            for number, (size, (part, _, _)) in enumerate(batches):
+                if each:
+                    callbacks.on_predict_batch_begin(number)
+                found = self._predict(part)
+                if outputs is None:
+                    single = isinstance(found, (np.ndarray, Ragged))
+                    leaves, treedef = ([found], None) if single else tree.flatten(found)
+                    if any(leaf.shape[:1] != (size,) for leaf in leaves):
+                        raise ValueError(
+                            "`predict` needs outputs with the samples along the first axis. "
+                            f"Received: shapes {[leaf.shape for leaf in leaves]} for a batch of {size}"
+                        )
+                    outputs = [Collected(samples, leaf) for leaf in leaves]
+                for whole, piece in zip(outputs, [found] if single else tree.leaves(found), strict=True):
+                    whole.take(piece)
+                if each:
+                    callbacks.on_predict_batch_end(number, {"outputs": found})
+            batches.end()
+            callbacks.on_predict_end()
         results = [output.result() for output in outputs]
         return results[0] if single else tree.unflatten(treedef, results)
 
