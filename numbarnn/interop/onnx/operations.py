@@ -423,6 +423,7 @@ _CONVERTERS = {
             "expm1": lambda b, x, number: b("Sub", b("Exp", x), number(1)),
             "log1p": lambda b, x, number: b("Log", b("Add", x, number(1))),
             "tanh": lambda b, x, number: b("Tanh", x),
+            "tanh_of_layers": lambda b, x, number: b("Tanh", x),
             "sigmoid": lambda b, x, number: b("Sigmoid", x),
             "silu": lambda b, x, number: b("Mul", x, b("Sigmoid", x)),
             "relu": lambda b, x, number: b("Max", x, number(0)),
