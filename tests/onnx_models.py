@@ -26,6 +26,7 @@ class Leaky(layers.Layer):
 
 LOOPS = {
     "a cell": lambda **options: layers.RNN(Leaky(4), **options),
+    "a function as activation": lambda **options: layers.SimpleRNN(4, activation=lambda x: x / (2 + x * x), **options),
     "another activation": lambda **options: layers.LSTM(4, activation="softmax", **options),
     "a kernel's activation": lambda **options: layers.LSTM(4, recurrent_activation="silu", **options),
     "the reset gate before": lambda **options: layers.GRU(4, activation="gelu", reset_after=False, **options),

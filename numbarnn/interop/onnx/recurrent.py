@@ -31,8 +31,9 @@ _ACTIVATIONS = {
 
 def is_known(cell):
     """Say whether the recurrent operators compute what a cell does; onnxruntime has them in float32 only."""
-    names = [activations.serialize(a) for a in (cell.activation, cell.recurrent_activation) if a is not None]
-    return all(name in _ACTIVATIONS for name in names) and cell.compute_dtype == "float32"
+    known = [getattr(activations, name) for name in _ACTIVATIONS]
+    own = [a for a in (cell.activation, cell.recurrent_activation) if a is not None]
+    return all(any(a is b for b in known) for a in own) and cell.compute_dtype == "float32"
 
 
 def recurrent(b, node, inputs):
