@@ -15,7 +15,7 @@ from ..symbolic import tracing
 from .base import Layer
 from .fused import CellRun, PackedCache, run_cells
 
-__all__ = ["KernelCell", "argument_kind", "arguments", "one_sequence"]
+__all__ = ["KernelCell", "argument_kind", "arguments", "one_sequence", "without_kernels"]
 
 #: Who understands and serializes the arguments whose names end like this.
 _KINDS = {
@@ -44,9 +44,10 @@ def _kernel_name(activation):
 
 
 class _Steps(threading.local):
-    """The sequence whose steps this thread is in the midst of."""
+    """The sequence whose steps this thread is in the midst of; and which cells run without their kernels on it."""
 
     sequence = None
+    without_kernels = None
 
 
 _steps = _Steps()
@@ -81,6 +82,22 @@ def one_sequence(column):
         yield
     finally:
         _steps.sequence = before
+
+
+@contextmanager
+def without_kernels(which):
+    """Within the block, on this thread, cells run step by step, in operations that say what their kernels compute.
+
+    Parameters
+    ----------
+    which : callable
+        ``which(cell) -> bool``.
+    """
+    before, _steps.without_kernels = _steps.without_kernels, which
+    try:
+        yield
+    finally:
+        _steps.without_kernels = before
 
 
 class _OneStep(CellRun):
@@ -203,6 +220,8 @@ class KernelCell(Layer):
         """The cell's kernels; None where an activation has none, or where each step has more to do."""
         if type(self).call is not KernelCell.call or self._activity_regularizer is not None:
             return None  # a subclass with a step of its own, or a penalty on each output
+        if _steps.without_kernels is not None and _steps.without_kernels(self):
+            return None
         names = _kernel_name(self.activation), _kernel_name(self.recurrent_activation)
         return self.kernels if None not in names[: 1 + (self.recurrent_activation is not None)] else None
 
