@@ -378,13 +378,17 @@ class _Loop:
             return values[id(x)] if isinstance(x, Tensor) else x
 
         def onto(node):
-            """Where a node adds a product that nothing else needs to a matrix, return the sum as one operation."""
+            """Where a node adds a product that nothing else needs to a matrix, return the sum as one operation.
+
+            Not to what is the same at each timestep: one row of a weight would be like the product in a batch of one
+            alone, and a row alone is to have the bits that it has among others.
+            """
             for x, y in (node.inputs, node.inputs[::-1]):
                 product, start = value(x), value(y)
                 made = product.node if isinstance(product, Tensor) else None
                 if made is None or made.operation is not _packed_matmul or uses[id(x)] > 1:
                     continue
-                if isinstance(start, Tensor) and start.spec == product.spec:
+                if recorded.kind(y) is not INVARIANT and isinstance(start, Tensor) and start.spec == product.spec:
                     return _packed_onto(start, *made.inputs, **made.attrs)
             return None
 

@@ -253,3 +253,24 @@ def test_gradients_of_pieces_become_one_array(rng):
         w.assign(start + step * direction)
         values.append(program(x))
     np.testing.assert_allclose(np.sum(gradient * direction), (values[0] - values[1]) / 2e-6, rtol=1e-7)
+
+
+def test_a_row_alone_has_the_bits_that_it_has_in_a_batch(rng):
+    """In a batch of one, a row of weights has the shape of a product."""
+    w = {
+        name: Variable(rng.normal(size=s), name=name, dtype="float64") for name, s in (("again", (U, U)), ("b", (1, U)))
+    }
+
+    def step(inputs, states):
+        new = ops.tanh(ops.matmul(states[0], w["again"]) + w["b"] + inputs[0][:, :1])
+        return [new], [new], []
+
+    x, h = rng.normal(size=(40, T, F)), rng.normal(size=(40, U))
+
+    def run(x, h):
+        specs = Spec(x.shape, x.dtype), Spec(h.shape, h.dtype)
+        return graph.trace(lambda x, h: scan(step, [x], [h])[0][0], specs)(x, h)
+
+    whole = run(x, h)
+    for row in range(40):
+        np.testing.assert_array_equal(run(x[row : row + 1], h[row : row + 1])[0], whole[row])
