@@ -149,3 +149,21 @@ def test_serialize():
 
 def FORMULAS_FUNCTION(x):  # noqa: N802
     return x
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "softplus", "softsign", "hard_sigmoid", "silu", "gelu", "softmax"])
+def test_arrays_of_another_byte_order(name):
+    function, x = activations.get(name), X.astype(">f4")
+    np.testing.assert_allclose(function(x), function(X.astype("f4")), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [50_257, 1_000_003])
+def test_softmax_of_many_classes(classes, rng):
+    logits = (5 * rng.standard_normal((2, classes))).astype("float32")
+    shifted = np.exp(logits.astype("float64") - logits.max(-1, keepdims=True))
+    np.testing.assert_allclose(ops.softmax(logits), shifted / shifted.sum(-1, keepdims=True), rtol=4e-6)
+    np.testing.assert_allclose(ops.softmax(np.zeros_like(logits)), 1 / classes, rtol=2e-7)
+
+
+def test_softmax_without_axes():
+    assert ops.softmax(np.ones((), "float32")) == 1

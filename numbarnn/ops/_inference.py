@@ -23,8 +23,8 @@ def array_module(*arrays):
 
 
 def has_kernels(x, *others):
-    """Say whether our kernels take these arrays: NumPy's own, all float32 or all float64."""
-    if type(x) is not np.ndarray or x.dtype.char not in "fd":
+    """Say whether our kernels take these arrays: NumPy's own, of native float32 or float64, all the same."""
+    if type(x) is not np.ndarray or x.dtype.char not in "fd" or not x.dtype.isnative:
         return False
     for other in others:  # asked at each step of a loop
         if type(other) is not np.ndarray or other.dtype is not x.dtype and other.dtype != x.dtype:

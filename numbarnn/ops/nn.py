@@ -196,7 +196,9 @@ _softmax = _activation(
     _softmax_compute,
     lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)),
     name="softmax",
-    kernel=lambda x, axis: kernels.softmax(x) if axis in (-1, x.ndim - 1) else _softmax_compute(x, axis=axis),
+    kernel=lambda x, axis: (
+        kernels.softmax(x) if x.ndim and axis in (-1, x.ndim - 1) else _softmax_compute(x, axis=axis)
+    ),
 )
 _log_softmax = _activation(
     _log_softmax_compute, lambda d, x, y, axis: d - exp(y) * sum(d, axis=axis, keepdims=True), name="log_softmax"
