@@ -622,3 +622,22 @@ def test_what_a_step_only_leaves_on_self_does_no_harm():
     x = np.ones((B, T, F), "float32")
     assert layer(x).shape == (B, T, U)
     assert len(layer.losses) == 1 and layer.losses[0] == x.sum()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"return_sequences": True}, {"return_sequences": True, "go_backwards": True}, {"time_major": True}]
+)
+def test_what_comes_out_shares_no_memory(options):
+    class Passes:
+        state_size, output_size = U, (F, 2, U)
+
+        def call(self, inputs, states):
+            return (inputs, inputs[:, :2], states[0]), states
+
+    x, h = np.ones((B, T, F), "float32"), np.ones((T if options.get("time_major") else B, U), "float32")
+    found = layers.RNN(Passes(), return_state=True, **options)(x, initial_state=[h])
+    assert len(found) == 4
+    for array in found:
+        array += 1
+    for array in (x, h, *(array - 1 for array in found)):
+        np.testing.assert_array_equal(array, np.ones_like(array))

@@ -567,6 +567,22 @@ def test_a_call_on_arrays_does_not_write_into_what_it_is_given(wrap):
     np.testing.assert_array_equal(x[0], [5.0] * 3)
 
 
+def test_parts_of_what_a_call_is_given_come_back_to_be_written_to():
+    x = np.ones((2, 3, 2))
+    mask = np.ones((2, 2), bool)
+
+    def first_two(self, x):
+        part = x[:, :2]
+        layers.set_mask(part, mask)
+        return [part, ops.reshape(x, (3, 4))]
+
+    part, whole = Formula(first_two)(x)
+    assert layers.get_mask(part) is mask
+    part += 1
+    whole += 1
+    np.testing.assert_array_equal(x, np.ones((2, 3, 2)))
+
+
 def test_a_call_on_arrays_sees_their_masks():
     x = layers.Masking(**F8)(pad([np.ones((2, 3)), np.ones((4, 3))])[0])
     inner = layers.LSTM(2, **F8)

@@ -638,7 +638,7 @@ class Layer(Tracked):
         """Run a `call` that a user wrote on arrays that it cannot write to."""
         guard = ReadOnly()
         args = [map_nest(guard.view, x) for x in args]
-        kwargs = {key: x if key == "mask" else map_nest(guard.view, x) for key, x in kwargs.items()}
+        kwargs = {key: map_nest(guard.view, x) for key, x in kwargs.items()}
         try:
             outputs = self.call(*args, **kwargs)
         except ValueError as error:
@@ -648,7 +648,7 @@ class Layer(Tracked):
                     "given. Write `x = x + y` for `x += y`, and ops.where for an assignment of items"
                 )
             raise
-        return map_nest(guard.original, outputs) if any(map(guard.made, leaves_of(outputs))) else outputs
+        return map_nest(guard.release, outputs) if any(map(guard.holds, leaves_of(outputs))) else outputs
 
     def _finish(self, outputs):
         """Turn what `call` returned into what the layer returns, and note what it costs."""

@@ -88,13 +88,23 @@ class ReadOnly:
         self._views.append((view, x))
         return view
 
-    def made(self, x):
-        """Say whether something is one of the views."""
-        return any(view is x for view, _ in self._views)
+    def holds(self, x):
+        """Say whether something is one of the views, or a part of one."""
+        if not isinstance(x, np.ndarray) or x.flags.writeable:
+            return False
+        return any(np.may_share_memory(x, array) for _, array in self._views)
 
-    def original(self, x):
-        """Return the array of a view, and anything else as it is."""
-        return next((array for view, array in self._views if view is x), x)
+    def release(self, x):
+        """Return the array of a view; a copy of a part of one, to be written to; anything else as it is."""
+        for view, array in self._views:
+            if view is x:
+                return array
+        if not self.holds(x):
+            return x
+        copy, mask = x.copy(), get_mask(x)
+        if mask is not None:
+            set_mask(copy, mask)
+        return copy
 
 
 def masks_of(nest):

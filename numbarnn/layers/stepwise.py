@@ -106,7 +106,9 @@ def step_by_step(run, layer):
         program, owners = layer._step_programs.get(
             layer, (structure, tuple(specs), options), lambda: _whole(run, tree.unflatten(structure, specs))
         )
-        outs, states, losses = program(*(x for x in flat if x is not None))
+        arrays = [x for x in flat if x is not None]
+        outs, states, losses = program(*arrays)
+        outs, states = map_nest(_Apart(arrays), [outs, states])
         losses = list(zip(owners, losses, strict=True))
     for owner, loss in losses:
         owner.add_loss(loss)
@@ -115,6 +117,19 @@ def step_by_step(run, layer):
 
 def _array(x):
     return x if x is None else np.asarray(x)
+
+
+class _Apart:
+    """Copies what shares memory with what came before: a step may return its inputs, or one array as two things."""
+
+    def __init__(self, arrays):
+        self._arrays = arrays
+
+    def __call__(self, x):
+        if any(np.may_share_memory(x, other) for other in self._arrays):
+            x = x.copy()
+        self._arrays.append(x)
+        return x
 
 
 def _whole(run, specs):
