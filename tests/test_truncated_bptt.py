@@ -1,9 +1,11 @@
 """`fit(bptt_steps=...)`: the steps that a loop over pieces with stateful layers does."""
 
+import pickle
+
 import numpy as np
 import pytest
 
-from numbarnn import Input, Model, Sequential, layers, optimizers
+from numbarnn import Input, Model, Sequential, callbacks, layers, ops, optimizers, value_and_grad
 from numbarnn.utils import Ragged
 
 SAMPLES, T, F = 6, 7, 3
@@ -104,6 +106,108 @@ def test_lengths_and_weights_of_timesteps():
     for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert model.optimizer.iterations.numpy() == 2  # pieces that are all padding are left out
+
+
+def loss_in_pieces(model, x, y, generator=False):
+    """What `fit` finds with weights that stay as they are: the loss on whole sequences, where pieces are equal."""
+    model.compile(optimizers.SGD(0.0), "mse")
+    data = {"x": iter([(x, y)])} if generator else {"x": x, "y": y, "batch_size": len(y)}
+    found = model.fit(**data, shuffle=False, verbose=0, bptt_steps=2).history["loss"][0]
+    return found, model.evaluate(x, y, verbose=0)
+
+
+def test_a_layer_that_is_called_twice_goes_on_from_each_of_its_calls():
+    a, b = Input((None, F)), Input((None, F))
+    shared = layers.GRU(2, return_sequences=True)
+    model = Model([a, b], layers.subtract([shared(a), shared(b)]))
+    found, expected = loss_in_pieces(model, [X[:, :6], X[:, 1:]], Y[:, :6])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("generator", [False, True])
+def test_layers_that_are_made_when_the_model_is_built(generator):
+    class Late(Model):
+        def build(self, shape):
+            self.inner = layers.GRU(2, return_sequences=True)
+
+        def call(self, x):
+            return self.inner(x)
+
+    x, y = X[:, :6], Y[:, :6]
+    found, expected = loss_in_pieces(Late(), x, y, generator)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_rows_that_a_layer_makes_more_of():
+    class Twice(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers.GRU(2, return_sequences=True)
+
+        def call(self, x):
+            return self.inner(ops.concatenate([x, -x], 0))[: x.shape[0]]
+
+    found, expected = loss_in_pieces(Sequential([Twice()]), X[:, :6], Y[:, :6])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+class LearnsItsStart(layers.Layer):
+    state_size = 2
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2))
+        self.start = self.add_weight(shape=(2,), initializer="ones")
+
+    def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
+        return [ops.ones((batch_size, 1)) * self.start]
+
+    def call(self, x, states):
+        out = ops.tanh(ops.matmul(x, self.kernel) + states[0])
+        return out, [out]
+
+
+def test_a_first_state_is_learned():
+    model = compiled(Sequential([Input((None, F)), layers.RNN(LearnsItsStart(), return_sequences=True)]))
+    twin = compiled(Sequential([Input((None, F)), layers.RNN(LearnsItsStart(), return_sequences=True)]))
+    twin.set_weights(model.get_weights())
+    model.fit(X, Y, batch_size=3, epochs=2, shuffle=False, verbose=0, bptt_steps=T)
+    twin.fit(X, Y, batch_size=3, epochs=2, shuffle=False, verbose=0)
+    assert not np.allclose(model.layers[0].cell.start, 1)
+    for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    found, expected = loss_in_pieces(model, X[:, :6], Y[:, :6])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_what_callbacks_do_between_is_on_whole_sequences():
+    model = stack()
+    found = []
+
+    class Between(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            found.append(model.train_on_batch(X[:3, :2], Y[:3, :2]))  # as a piece looks
+            found.append(model.evaluate(X[:3, :2], Y[:3, :2], verbose=0))
+            pickle.loads(pickle.dumps(model.layers[0]))
+
+    model.compile(optimizers.SGD(0.0), "mse")
+    model.fit(X, Y, batch_size=3, epochs=2, verbose=0, bptt_steps=2, callbacks=[Between()])
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+
+
+def test_a_step_of_ones_own_may_call_the_model_again():
+    class Own(Sequential):
+        def train_step(self, data):
+            x, y = data
+            loss, grads = value_and_grad(lambda x, y: self.compute_loss(y=y, y_pred=self(x, training=True)), self)(x, y)
+            self.optimizer.apply(grads)
+            return {"loss": loss, "after": np.mean((self(x) - y) ** 2)}
+
+    model = Own([Input((None, F)), layers.GRU(2, return_sequences=True)])
+    model.compile(optimizers.SGD(0.0), "mse")
+    logs = model.fit(X, Y, batch_size=SAMPLES, shuffle=False, verbose=0, bptt_steps=2).history
+    np.testing.assert_allclose(logs["after"], logs["loss"], rtol=1e-6)
+    out = model.predict(X, verbose=0)
+    np.testing.assert_allclose(logs["loss"][0], np.mean((out - Y)[:, 6:] ** 2), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .loading import allow
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
+from .pieces import PieceStates
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
 
@@ -145,10 +146,10 @@ class RNN(Layer):
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
         self._set_untracked("_step_programs", StepPrograms())
-        # While `fit` cuts batches into pieces: batch size -> the same, and what the states start from; and whether this
-        # call is on a piece.
+        # While `fit` cuts batches into pieces: a `PieceStates`; whether this call is on a piece; what it goes on from.
         self._set_untracked("_pieces", None)
         self._set_untracked("_on_piece", False)
+        self._set_untracked("_going_on", None)
 
     @property
     def kernel_path(self):
@@ -407,10 +408,17 @@ class RNN(Layer):
             if initial_state is None and not self._starts_from_zeros():
                 initial_state = self._made_states(sequences)
             return initial_state
-        if self.stateful and batch is not None and batch != self._fresh.shape[0]:
-            raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
-        variables, fresh = self._going_on(batch)
-        recorded = [self._working(variable) for variable in variables]
+        if self.stateful:
+            if batch is not None and batch != self._fresh.shape[0]:
+                raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
+            pairs = [(variable, variable) for variable in self._carried_variables()]
+        else:
+            pairs = self._pieces.of_call(batch)
+            if initial_state is None and not self._starts_from_zeros():
+                initial_state = self._made_states(sequences)
+        self._set_untracked("_going_on", pairs)
+        *recorded, fresh = [first for first, _ in pairs]
+        recorded = [self._working(variable) for variable in recorded]
         if initial_state is None:
             return recorded
         return [_by_row(fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
@@ -450,35 +458,18 @@ class RNN(Layer):
         """Whether states go on from call to call."""
         return self.stateful or self._on_piece
 
-    def _going_on(self, batch):
-        """Return the variables of the states that go on, and the one that says which rows are at their start."""
-        return (self._state_variables, self._fresh) if self.stateful else self._pieces[batch][:2]
-
     def _record(self, states):
-        variables, fresh = self._going_on(states[0].shape[0])
+        *variables, fresh = [last for _, last in self._going_on]
         for state, variable in zip(states, variables, strict=True):
             variable.assign(state)
         fresh.assign(np.zeros(fresh.shape, bool))
+        self._set_untracked("_going_on", None)
 
     def _expect_pieces(self, expected):
         """Before and after batches are cut into pieces: what is traced of their calls must not be used for others."""
-        self._set_untracked("_pieces", {} if expected else None)
+        shapes = [lengths_of(size) for size in leaves_of(sizes_of(self.cell))]
+        self._set_untracked("_pieces", PieceStates(shapes, self.variable_dtype) if expected else None)
         self._changed()
-
-    def _start_pieces(self, batch):
-        """Let the next piece of so many rows start from the first states."""
-        if batch not in self._pieces:
-            variables, starts = [], self._fitting_start(self.get_initial_state(batch_size=batch), batch)
-            for value in starts:
-                variables.append(
-                    Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
-                )
-            fresh = Variable(np.ones(batch, bool), trainable=False, name="fresh")
-            self._pieces[batch] = variables, fresh, starts
-        variables, fresh, starts = self._pieces[batch]
-        for variable, value in zip(variables, starts, strict=True):
-            variable.assign(value)
-        fresh.assign(np.ones(batch, bool))
 
     def reset_states(self, states=None, mask=None):
         """Set the states of a stateful layer.

@@ -58,6 +58,8 @@ class State:
         The data that `fit` is training on.
     watch : LossWatch or None
         Looks into losses that are not finite, in `fit`.
+    on_piece : bool
+        Whether `fit` is training on a piece of a batch, whose states go on.
     """
 
     def __init__(self):
@@ -68,6 +70,7 @@ class State:
         self.optimizer = self.loss = self.loss_weights = self.metrics = self.weighted_metrics = None
         self.run_eagerly = False
         self.stop_training = False
+        self.on_piece = False
         self.history = None
         self.forget()
 

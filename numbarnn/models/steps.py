@@ -153,10 +153,11 @@ class BatchSteps:
             state.clock, state.version = clock, version
         if state.settings is not None and state.settings.changed():
             self._trace_anew()
+        kind_of_batch = kind, state.on_piece
         if type(x) is np.ndarray and type(y) is np.ndarray and w is None:
-            key = kind, x.shape, x.dtype, y.shape, y.dtype
+            key = kind_of_batch, x.shape, x.dtype, y.shape, y.dtype
         else:
-            key = kind, _signature(x), _signature(y), _signature(w), None
+            key = kind_of_batch, _signature(x), _signature(y), _signature(w), None
         step = state.steps.get(key)
         if step is None or state.run_eagerly:
             step = self._trace_step(kind, x, y, w)

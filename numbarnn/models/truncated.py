@@ -8,6 +8,7 @@ from .. import tree
 from ..layers.bidirectional import Bidirectional
 from ..layers.rnn import RNN
 from ..layers.time_distributed import TimeDistributed
+from ..layers.tracking import structure_clock
 from .ragged import Padded
 
 __all__ = ["Pieces"]
@@ -43,32 +44,48 @@ class Pieces:
     """
 
     def __init__(self, model, steps):
-        self.steps = steps
-        # Stateful layers go on from batch to batch as ever.
-        self.layers = list({id(layer): layer for layer in _recurrent(model) if not layer.stateful}.values())
+        self.model, self.steps, self.layers = model, steps, []
+        self._clock = None
+        _recurrent(model)
 
     def __enter__(self):
-        for layer in self.layers:
-            layer._expect_pieces(True)
         return self
 
     def __exit__(self, *error):
         for layer in self.layers:
             layer._expect_pieces(False)
 
+    def _find_layers(self):
+        if self._clock == structure_clock():
+            return
+        # Stateful layers go on from batch to batch as ever.
+        found = {id(layer): layer for layer in _recurrent(self.model) if not layer.stateful}
+        for layer in found.values():
+            if not any(layer is known for known in self.layers):
+                layer._expect_pieces(True)
+                self.layers.append(layer)
+        self._clock = structure_clock()
+
     def train(self, train, x, y, sample_weight):
         """Call ``train(x, y, sample_weight)`` for the pieces of a batch, states going on between them."""
-        rows = len(tree.leaves(x)[0])
+        if not self.model.built:  # some layers may not be there yet
+            self.model._prepare(x, y)
+        self._find_layers()
         for layer in self.layers:
-            layer._start_pieces(rows)
+            layer._pieces.start()
         for piece in _cut(x, y, sample_weight, self.steps):
             try:
-                for layer in self.layers:
-                    layer._on_piece = True
+                self._mark(True)
                 train(*piece)
             finally:
-                for layer in self.layers:
-                    layer._on_piece = False
+                self._mark(False)
+            for layer in self.layers:
+                layer._pieces.go_on()
+
+    def _mark(self, on_piece):
+        self.model._training.on_piece = on_piece
+        for layer in self.layers:
+            layer._on_piece = on_piece
 
 
 def _cut(x, y, sample_weight, steps):
