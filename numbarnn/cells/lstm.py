@@ -83,9 +83,10 @@ def forward(
     z_row = 4 * vector
     x_room = (stop - start) * inputs * max(x_copies, min(order.shape[0], 1))
     h_room = (stop - start) * units * max(h_copies, 1)
-    scratch = np.empty(ROW_BLOCK * z_row + x_room + h_room, x.dtype)
+    block = min(ROW_BLOCK, stop - start)
+    scratch = np.empty(block * z_row + x_room + h_room, x.dtype)
     z = pointer(scratch)
-    x_copy = advance(z, ROW_BLOCK * z_row)
+    x_copy = advance(z, block * z_row)
     h_copy = advance(x_copy, x_room)
     memory, kept = pointer(states), pointer(tape)
     c_plane = slots * batch * units  # where the states c begin, behind the states h
@@ -98,8 +99,8 @@ def forward(
         if end > start:
             x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 4, x_copy)
             h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 4, h_copy)
-            for row in range(start, end, ROW_BLOCK):
-                count = min(ROW_BLOCK, end - row)
+            for row in range(start, end, block):
+                count = min(block, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
                 for unit in range(0, units, vector):
                     for p in range(block_panels):
