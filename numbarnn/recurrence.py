@@ -19,7 +19,9 @@ from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
-__all__ = ["PackedWeights", "Pullback", "kernel_calls", "pull_together", "run", "run_together", "step_flags"]
+__all__ = [
+    "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together", "step_flags",
+]  # fmt: skip
 
 #: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.
 kernel_calls = Counter()
@@ -153,7 +155,7 @@ def _check_factors(name, factors, gates, shape, dtype):
     return check_array(name, factors, (copies, *shape), dtype)
 
 
-def _codes(cell, activation, recurrent_activation):
+def activation_codes(cell, activation, recurrent_activation):
     """Run-time codes of the activations: None for the cell's own."""
     own = cell.default_activation, cell.default_recurrent_activation
     given = (
@@ -331,7 +333,7 @@ class _Pass:
         units = weights.recurrent_kernel.shape[0]
         columns = cell.gates * units
         check_array("kernel", weights.kernel, (inputs, columns), dtype)
-        self.codes = _codes(cell, activation, recurrent_activation)
+        self.codes = activation_codes(cell, activation, recurrent_activation)
         if initial_states is not None:
             if len(initial_states) != cell.states:
                 raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")

@@ -1,8 +1,9 @@
 """A chain of layers one timestep at a time, in compiled code: `step`, and the stages that it goes through.
 
-A stage is a named tuple of packed weights, states and `out`, the array that it writes to; its type says which layer it
-stands for. So one function serves every chain, compiled once for each kind of chain. Axes: B rows, I inputs of the
-stage, U units. Arrays are C-contiguous and of one type, float32 or float64. Every element has the bits that the layer
+A stage is a named tuple of packed weights, states and `out`, the array [B, U] that it writes to; its type says what it
+computes. So one function serves every chain, compiled once for each kind of chain, with the loops over time of the
+cells compiled into it: what a single step does not need falls away. Axes: B rows, I inputs of the stage, U units.
+Arrays are C-contiguous and, unless said, of one type, float32 or float64. Every element has the bits that the layer
 gives it at that timestep of a whole sequence.
 """
 
@@ -10,41 +11,46 @@ from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
+from numba import carray
 from numba.extending import overload
 
 from ..cells import gru, gru_reset_before, lstm, simple_rnn
 from ..gemm import rows_product
-from ..jit import njit
-from ..simd import advance, clear, copy, lanes, load_n, pointer, store_n
+from ..jit import INLINE, device, inlined, njit
+from ..simd import advance, borrowed, clear, copy, lanes, load_n, pointer, store_n
 from ..simd_math import ACTIVATIONS
 from .activation import activate_row, softmax_row
 from .layer_normalization import normalize_rows
 
-__all__ = ["RECURRENT", "SOFTMAX", "Dense", "Embed", "NormalizeBatch", "NormalizeLayer", "activation_code", "step"]
+__all__ = ["RECURRENT", "Activate", "Dense", "Embed", "NormalizeBatch", "NormalizeLayer", "activation_code", "step"]
 
-SOFTMAX = -1  # beside the codes of `ACTIVATIONS`: it is no function of single elements
-_LINEAR = ACTIVATIONS["linear"].code
+_SOFTMAX = -1  # beside the codes of `ACTIVATIONS`: it is no function of single elements
+_IN_ORDER = np.empty(0, np.int64)
 
 
 def activation_code(name):
-    """The code of an activation in `Dense`: those with kernels, and softmax; None for any other name.
+    """Return the code of an activation in `Activate`.
 
     Parameters
     ----------
     name : str
+        Of `simd_math.ACTIVATIONS`, or softmax.
 
     Returns
     -------
-    int or None
+    int
     """
-    return SOFTMAX if name == "softmax" else ACTIVATIONS[name].code if name in ACTIVATIONS else None
+    return _SOFTMAX if name == "softmax" else ACTIVATIONS[name].code
+
+
+# ---------------------------------------------------------------------------------------------------------- the stages
 
 
 def _cell_stage(name):
-    stage = namedtuple(name, "kernel recurrent bias states out flags order activation recurrent_activation")
+    stage = namedtuple(name, "kernel recurrent bias states out flags activation recurrent_activation")
     stage.__doc__ = (
-        "A cell: weights of `Cell.pack`; states [S, 2, B, U], slot 0 counts; out [B, 1, U]; flags [1, B] and order [0] as "
-        "in `numbarnn.cells.contract`; codes of the activations, None for the cell's own."
+        "A cell: weights of `Cell.pack`; states [S, 2, B, U], of which slot 0 counts; flags [1, B] of uint8, all COUNTS "
+        "(`numbarnn.cells.contract`); codes of the activations, None for the cell's own."
     )
     return stage
 
@@ -58,27 +64,32 @@ RECURRENT = {
     gru_reset_before.CELL.name: GRUResetBefore,
     simple_rnn.CELL.name: SimpleRNN,
 }
-_LOOPS = {LSTM: lstm.forward, GRU: gru.forward, GRUResetBefore: gru_reset_before.forward, SimpleRNN: simple_rnn.forward}
 
 
 class Dense(NamedTuple):
-    """An activation of ``x @ kernel + bias``: the packed kernel, bias [U] or [0], out [B, U], `activation_code`."""
+    """``x @ kernel + bias``: the kernel of `gemm.pack`, bias [U], or [0] if there is none."""
 
     kernel: np.ndarray
     bias: np.ndarray
     out: np.ndarray
+
+
+class Activate(NamedTuple):
+    """An activation, by its `activation_code`."""
+
     activation: int
+    out: np.ndarray
 
 
 class Embed(NamedTuple):
-    """Rows of a table [V, U]; its input are ids [B] of int64, its out [B, U]."""
+    """Rows of a table [V, U]; its input are ids [B] of int64."""
 
     table: np.ndarray
     out: np.ndarray
 
 
 class NormalizeBatch(NamedTuple):
-    """``(x - mean) * factor + beta``: all [U], beta [0] if there is none; out [B, U]."""
+    """``(x - mean) * factor + beta``: all [U], beta [0] if there is none."""
 
     mean: np.ndarray
     factor: np.ndarray
@@ -87,7 +98,7 @@ class NormalizeBatch(NamedTuple):
 
 
 class NormalizeLayer(NamedTuple):
-    """Layer normalization along the last axis: gamma, beta [U], moments [2, B] of float64, out [B, U]."""
+    """Layer normalization along the last axis: gamma, beta [U], moments [2, B] of float64 to be written."""
 
     gamma: np.ndarray
     beta: np.ndarray
@@ -96,84 +107,125 @@ class NormalizeLayer(NamedTuple):
     out: np.ndarray
 
 
-def _advance(stage, x):
-    """Run one stage: return its output (B, U) for its input."""
-    raise NotImplementedError("for compiled code alone")
+# ---------------------------------------------------------------------------------------------- what each of them does
 
 
-@overload(_advance)
-def _overload_advance(stage, x):
-    kind = getattr(stage, "instance_class", None)  # of Numba's two types of named tuples
-    return _recurrent(_LOOPS[kind]) if kind in _LOOPS else _ADVANCE.get(kind)
+@device
+def _check(x, rows, columns):
+    if x.shape[0] != rows or x.shape[1] != columns:
+        raise ValueError("x must have the shape (batch_size, features) of the stepper")
 
 
 def _recurrent(loop):
     def run(stage, x):
-        planes, _, rows, units = stage.states.shape
-        inputs = x.shape[1]
-        # No dropout, no tape: views cost less than empty arrays.
-        no_x, no_h = x.reshape(1, rows, inputs)[:0], stage.out.reshape(1, rows, units)[:0]
+        kernel, recurrent, bias = borrowed(stage.kernel), borrowed(stage.recurrent), borrowed(stage.bias)
+        states, out, flags = borrowed(stage.states), borrowed(stage.out), borrowed(stage.flags)
+        planes, _, rows, units = states.shape
+        inputs = kernel.shape[1]
+        _check(x, rows, inputs)
+        nothing = carray(pointer(x), (0, rows, inputs))  # no dropout, no tape
         loop(
-            0, rows, x.reshape(rows, 1, inputs), stage.kernel, stage.recurrent, stage.bias, stage.states, stage.out,
-            stage.flags, stage.order, no_x, no_h, no_h, 0, 1, False, stage.activation, stage.recurrent_activation,
+            0, rows, carray(pointer(x), (rows, 1, inputs)), kernel, recurrent, bias, states,
+            carray(pointer(out), (rows, 1, units)), flags, _IN_ORDER, nothing, nothing, nothing,
+            0, 1, False, stage.activation, stage.recurrent_activation,
         )  # fmt: skip
-        memory, plane = pointer(stage.states), rows * units
+        memory, plane = pointer(states), rows * units
         for n in range(planes):  # the step has written slot 1
             copy(memory, (2 * n + 1) * plane, memory, 2 * n * plane, plane)
-        return stage.out.reshape(rows, units)
+        return out
 
     return run
 
 
 def _dense(stage, x):
-    rows, units = stage.out.shape
-    depth, width = stage.kernel.shape[1], stage.kernel.shape[2]
-    clear(pointer(stage.out), 0, rows * units)
-    for panel in range(stage.kernel.shape[0]):
-        target = advance(pointer(stage.out), panel * width)
-        right = advance(pointer(stage.kernel), panel * depth * width)
+    kernel, bias, out = borrowed(stage.kernel), borrowed(stage.bias), borrowed(stage.out)
+    rows, units = out.shape
+    panels, depth, width = kernel.shape
+    _check(x, rows, depth)
+    clear(pointer(out), 0, rows * units)
+    for panel in range(panels):
+        target = advance(pointer(out), panel * width)
+        right = advance(pointer(kernel), panel * depth * width)
         rows_product(
             pointer(x), depth, 1, rows, right, width, depth, target, units, target, units, units - panel * width
         )
-    for row in range(rows):
-        here = advance(pointer(stage.out), row * units)
-        if stage.bias.size:
+    if bias.size:
+        for row in range(rows):
+            here = advance(pointer(out), row * units)
             for i in range(0, units, lanes(here)):
                 n = units - i
-                store_n(here, i, n, load_n(here, i, n) + load_n(pointer(stage.bias), i, n))
-        if stage.activation == SOFTMAX:
-            softmax_row(here, here, units)
-        elif stage.activation != _LINEAR:
-            activate_row(here, here, units, stage.activation)
-    return stage.out
+                store_n(here, i, n, load_n(here, i, n) + load_n(pointer(bias), i, n))
+    return out
+
+
+def _activate(stage, x):
+    out = borrowed(stage.out)
+    rows, units = out.shape
+    _check(x, rows, units)
+    for row in range(rows):
+        source, target = advance(pointer(x), row * units), advance(pointer(out), row * units)
+        if stage.activation == _SOFTMAX:
+            softmax_row(source, target, units)
+        else:
+            activate_row(source, target, units, stage.activation)
+    return out
 
 
 def _embed(stage, x):
-    rows, units = stage.out.shape
+    table, out = borrowed(stage.table), borrowed(stage.out)
+    rows, units = out.shape
+    if x.shape[0] != rows:
+        raise ValueError("x must have the shape (batch_size,) of the stepper")
     for row in range(rows):
-        if not 0 <= x[row] < stage.table.shape[0]:
+        if not 0 <= x[row] < table.shape[0]:
             raise IndexError("an id is not in the table of the Embedding")
     for row in range(rows):
-        copy(pointer(stage.table), x[row] * units, pointer(stage.out), row * units, units)
-    return stage.out
+        copy(pointer(table), x[row] * units, pointer(out), row * units, units)
+    return out
 
 
 def _normalize_batch(stage, x):
-    for row in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            value = (x[row, i] - stage.mean[i]) * stage.factor[i]
-            stage.out[row, i] = value + stage.beta[i] if stage.beta.size else value
-    return stage.out
+    mean, factor, beta = borrowed(stage.mean), borrowed(stage.factor), borrowed(stage.beta)
+    out = borrowed(stage.out)
+    rows, units = out.shape
+    _check(x, rows, units)
+    for row in range(rows):
+        for i in range(units):
+            value = (x[row, i] - mean[i]) * factor[i]
+            out[row, i] = value + beta[i] if beta.size else value
+    return out
 
 
 def _normalize_layer(stage, x):
+    out, moments = borrowed(stage.out), borrowed(stage.moments)
+    _check(x, out.shape[0], out.shape[1])
     normalize_rows(
-        0, x.shape[0], x, stage.gamma, stage.beta, stage.epsilon, stage.moments[0], stage.moments[1], stage.out
+        0, out.shape[0], x, borrowed(stage.gamma), borrowed(stage.beta), stage.epsilon, moments[0], moments[1], out
     )
-    return stage.out
+    return out
 
 
-_ADVANCE = {Dense: _dense, Embed: _embed, NormalizeBatch: _normalize_batch, NormalizeLayer: _normalize_layer}
+_ADVANCE = {
+    LSTM: _recurrent(inlined(lstm.forward)),
+    GRU: _recurrent(inlined(gru.forward)),
+    GRUResetBefore: _recurrent(inlined(gru_reset_before.forward)),
+    SimpleRNN: _recurrent(inlined(simple_rnn.forward)),
+    Dense: _dense,
+    Activate: _activate,
+    Embed: _embed,
+    NormalizeBatch: _normalize_batch,
+    NormalizeLayer: _normalize_layer,
+}
+
+
+def _advance(stage, x):
+    """Run one stage: return its output (B, U) for its input."""
+    raise NotImplementedError("for compiled code alone")
+
+
+@overload(_advance, jit_options=INLINE)
+def _overload_advance(stage, x):
+    return _ADVANCE.get(getattr(stage, "instance_class", None))  # of Numba's two types of named tuples
 
 
 def _chain(stages, x):
@@ -181,7 +233,7 @@ def _chain(stages, x):
     raise NotImplementedError("for compiled code alone")
 
 
-@overload(_chain)
+@overload(_chain, jit_options=INLINE)
 def _overload_chain(stages, x):
     if len(stages) == 1:
         return lambda stages, x: _advance(stages[0], x)
@@ -198,6 +250,16 @@ def step(stages, x, out):
     x : ndarray of shape (B, I), or (B,) of int64 where an `Embed` is first
     out : ndarray of shape (B, U)
         To be written.
+
+    Raises
+    ------
+    ValueError
+        For an `x` or `out` of another shape; nothing has changed then.
+    IndexError
+        For an id that is not in the table of the `Embed`; nothing has changed then.
     """
-    result = _chain(stages, x)
-    copy(pointer(result), 0, pointer(out), 0, out.size)
+    rows, units = borrowed(stages[-1].out).shape
+    if out.shape[0] != rows or out.shape[1] != units:
+        raise ValueError("out must have the shape (batch_size, units) of the stepper's output")
+    result = _chain(stages, borrowed(x))
+    copy(pointer(result), 0, pointer(borrowed(out)), 0, rows * units)
