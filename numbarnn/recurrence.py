@@ -20,7 +20,8 @@ from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
 __all__ = [
-    "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together", "step_flags",
+    "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together",
+    "step_flags",
 ]  # fmt: skip
 
 #: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.

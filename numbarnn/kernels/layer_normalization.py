@@ -21,6 +21,7 @@ _reassociating = njit(fastmath={"reassoc", "contract"})  # sums become vectors; 
 
 @_reassociating
 def normalize_rows(start, stop, x, gamma, beta, epsilon, mean, inverse, y):
+    """Write the normalized rows start..stop, and the mean and the inverse deviation of each; see `normalize`."""
     channels = x.shape[1]
     for n in range(start, stop):
         total = 0.0

@@ -49,8 +49,8 @@ def activation_code(name):
 def _cell_stage(name):
     stage = namedtuple(name, "kernel recurrent bias states out flags activation recurrent_activation")
     stage.__doc__ = (
-        "A cell: weights of `Cell.pack`; states [S, 2, B, U], of which slot 0 counts; flags [1, B] of uint8, all COUNTS "
-        "(`numbarnn.cells.contract`); codes of the activations, None for the cell's own."
+        "A cell: weights of `Cell.pack`; states [S, 2, B, U], of which slot 0 counts; flags [1, B] of uint8, all "
+        "`numbarnn.cells.contract.COUNTS`; codes of the activations, None for the cell's own."
     )
     return stage
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
 from ..protocols import local
+from ..recurrence import activation_codes
 from ..simd_math import ACTIVATIONS
 from ..symbolic import tracing
 from .base import Layer
@@ -223,6 +224,21 @@ class KernelCell(Layer):
             "variables": (self.kernel, self.recurrent_kernel, self.bias),
             "activations": (_kernel_name(self.activation), _kernel_name(self.recurrent_activation)),
         }
+
+    def step_arguments(self):
+        """Return what a single step of the kernels needs beside the data.
+
+        Returns
+        -------
+        tuple of three ndarrays
+            Kernel, recurrent kernel and bias, packed; not to be changed.
+        tuple of two int or None
+            The codes of the activations.
+        """
+        variables = self.kernel, self.recurrent_kernel, self.bias
+        arrays = tuple(None if v is None else np.asarray(self._working(v)) for v in variables)
+        names = _kernel_name(self.activation), _kernel_name(self.recurrent_activation)
+        return self._packed.get(self.kernels, variables, arrays).forward(), activation_codes(self.kernels, *names)
 
     # -- one step -----------------------------------------------------------------------------------------------
 
