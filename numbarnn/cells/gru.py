@@ -28,6 +28,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import rows_product, two_gates_product
 from numbarnn.jit import device, njit
@@ -107,7 +108,7 @@ def operands_of_candidate(
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -122,7 +123,7 @@ def forward(
     z_row = 4 * width
     x_room, h_room = (stop - start) * inputs, (stop - start) * units
     block = min(ROW_BLOCK, stop - start)
-    scratch = np.empty(block * z_row + 3 * (x_room + h_room), x.dtype)
+    scratch = working_memory(block * z_row + 3 * (x_room + h_room), x, room)
     z = pointer(scratch)
     x_copy = advance(z, block * z_row)
     h_copy = advance(x_copy, 3 * x_room)

@@ -31,6 +31,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
@@ -71,7 +72,7 @@ def step_back(dh, kz, kg, h0, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -86,7 +87,7 @@ def forward(
     z_row = 2 * width
     x_room, h_room = (stop - start) * inputs, (stop - start) * units
     block = min(ROW_BLOCK, stop - start)
-    scratch = np.empty(block * (z_row + 2 * units) + 3 * (x_room + h_room), x.dtype)
+    scratch = working_memory(block * (z_row + 2 * units) + 3 * (x_room + h_room), x, room)
     z = pointer(scratch)
     z_value = advance(z, block * z_row)
     reset_h = advance(z_value, block * units)

@@ -28,6 +28,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import four_gates_product, rows_product
 from numbarnn.jit import device, njit
@@ -70,7 +71,7 @@ def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -84,7 +85,7 @@ def forward(
     x_room = (stop - start) * inputs * max(x_copies, min(order.shape[0], 1))
     h_room = (stop - start) * units * max(h_copies, 1)
     block = min(ROW_BLOCK, stop - start)
-    scratch = np.empty(block * z_row + x_room + h_room, x.dtype)
+    scratch = working_memory(block * z_row + x_room + h_room, x, room)
     z = pointer(scratch)
     x_copy = advance(z, block * z_row)
     h_copy = advance(x_copy, x_room)

@@ -26,6 +26,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
@@ -48,7 +49,7 @@ def step_back(dh, kh, activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -58,7 +59,7 @@ def forward(
     # Working memory: the gate's inputs of a block of rows, and copies of the left operands where they need one.
     x_room = (stop - start) * inputs
     block = min(ROW_BLOCK, stop - start)
-    scratch = np.empty(block * width + x_room + (stop - start) * units, x.dtype)
+    scratch = working_memory(block * width + x_room + (stop - start) * units, x, room)
     z = pointer(scratch)
     x_copy = advance(z, block * width)
     h_copy = advance(x_copy, x_room)

@@ -47,10 +47,10 @@ def activation_code(name):
 
 
 def _cell_stage(name):
-    stage = namedtuple(name, "kernel recurrent bias states out flags activation recurrent_activation")
+    stage = namedtuple(name, "kernel recurrent bias states flags room activation recurrent_activation out")
     stage.__doc__ = (
         "A cell: weights of `Cell.pack`; states [S, 2, B, U], of which slot 0 counts; flags [1, B] of uint8, all "
-        "`numbarnn.cells.contract.COUNTS`; codes of the activations, None for the cell's own."
+        "`numbarnn.cells.contract.COUNTS`; room as of `Cell.room`; codes of the activations, None for the cell's own."
     )
     return stage
 
@@ -127,7 +127,7 @@ def _recurrent(loop):
         loop(
             0, rows, carray(pointer(x), (rows, 1, inputs)), kernel, recurrent, bias, states,
             carray(pointer(out), (rows, 1, units)), flags, _IN_ORDER, nothing, nothing, nothing,
-            0, 1, False, stage.activation, stage.recurrent_activation,
+            0, 1, False, stage.activation, stage.recurrent_activation, borrowed(stage.room),
         )  # fmt: skip
         memory, plane = pointer(states), rows * units
         for n in range(planes):  # the step has written slot 1

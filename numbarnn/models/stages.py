@@ -276,13 +276,14 @@ class _Walk:
         memories = []
         for cell in cells:
             self._begin(cell)
-            self.units = cell.units
-            memories.append(self._cell(cell))
+            inputs, self.units = self.units, cell.units
+            memories.append(self._cell(cell, inputs))
         self.loops.append(Loop(layer, memories))
         if not layer.return_sequences:
             self.rank -= 1
 
-    def _cell(self, cell):
+    def _cell(self, cell, inputs):
+        room = gemm.aligned_empty((cell.kernels.room(self.batch, inputs, cell.units, self.dtype),), self.dtype)
         states = gemm.aligned_empty((cell.kernels.states, 2, self.batch, cell.units), self.dtype)
         states[...] = 0
         out, flags = self._out(), np.full((1, self.batch), COUNTS, np.uint8)
@@ -290,7 +291,7 @@ class _Walk:
 
         def pack():
             packed, codes = cell.step_arguments()
-            return stage(*packed, states, out, flags, *codes)
+            return stage(*packed, states, flags, room, *codes, out)
 
         self.links.append(Link(_present(cell.kernel, cell.recurrent_kernel, cell.bias), pack))
         return states
