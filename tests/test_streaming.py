@@ -1,7 +1,9 @@
 """One timestep at a time: the bits of whole sequences, the states, compiled code, errors."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -80,9 +82,13 @@ def test_sizes_around_the_vectors(units, rng):
     assert_same_bits(model, rng.normal(size=(1, TIMESTEPS, 1)).astype("f4"))
 
 
-def test_float64_and_activations_of_run_time(rng):
-    options = {"activation": "gelu", "recurrent_activation": "hard_sigmoid", "use_bias": False, "dtype": "float64"}
-    model = sequential(cell_layer("LSTM", **options), layers.Dense(4, dtype="float64"), dtype="float64")
+@pytest.mark.parametrize(
+    ("kind", "activations"),
+    [("SimpleRNN", {}), pytest.param("LSTM", {"recurrent_activation": "hard_sigmoid"}, marks=pytest.mark.slow)],
+)
+def test_float64_and_activations_of_run_time(kind, activations, rng):
+    layer = cell_layer(kind, activation="gelu", use_bias=False, dtype="float64", **activations)
+    model = sequential(layer, layers.Dense(4, dtype="float64"), dtype="float64")
     assert_same_bits(model, rng.normal(size=(BATCH, TIMESTEPS, FEATURES)))
 
 
@@ -91,7 +97,6 @@ def test_layers_around_and_between(rng):
         layers.SpatialDropout1D(0.5),
         layers.BatchNormalization(scale=False),
         layers.Dense(7, use_bias=False),
-        cell_layer("SimpleRNN", return_sequences=True),
         layers.TimeDistributed(models.Sequential([layers.LayerNormalization(center=False), layers.Dropout(0.5)])),
         cell_layer("SimpleRNN"),
         layers.Identity(),
@@ -143,10 +148,10 @@ def test_a_stack_of_cells_in_either_order_of_states(rng):
 
 
 def test_functional_chains_and_models_within(rng):
-    inner = models.Sequential([layers.Input((None, FEATURES)), cell_layer("SimpleRNN", return_sequences=True)])
+    inner = models.Sequential([layers.Input((None, FEATURES)), cell_layer("SimpleRNN")])
     twice = layers.Dense(11, activation="tanh", bias_initializer="uniform")
     x = layers.Input((None, FEATURES))
-    drawn = models.Model(x, twice(twice(layers.SimpleRNN(11)(inner(x)))))
+    drawn = models.Model(x, twice(twice(inner(x))))
     model = sequential(drawn, layers.Dense(2))
     assert_same_bits(model, rng.normal(size=(1, TIMESTEPS, FEATURES)).astype("f4"))
 
@@ -230,6 +235,18 @@ def test_a_stateful_layer_is_left_alone(rng):
     assert all((a == b).all() for a, b in zip(model.layers[0].states, before, strict=True))
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda stepper: pickle.loads(pickle.dumps(stepper))])
+def test_a_copy_goes_on_by_itself(lstm, copied, rng):
+    x = steps(rng)
+    stepper = lstm.stepper(BATCH)
+    stepper(x[0])
+    twin = copied(stepper)
+    second = stepper(x[1])
+    assert twin(x[1]).tobytes() == second.tobytes()
+    twin.reset()
+    assert stepper.states[0][0].tobytes() == second.tobytes()
+
+
 def test_weights_that_change_are_seen(lstm, rng):
     x = np.swapaxes(steps(rng), 0, 1)
     stepper = lstm.stepper(BATCH)
@@ -297,6 +314,8 @@ def test_compiled_code_checks_shapes_and_ids(lstm, rng):
     ):
         with pytest.raises(ValueError, match="must have the shape"):
             f(s, x, y)
+    with pytest.raises(ValueError, match="room"):
+        f((s[0]._replace(room=s[0].room[:1].copy()),), np.ones((1, 5), "f4"), out)
     assert not out.any() and not s[0].states.any()
     stepper = models.Sequential([layers.Embedding(13, 4), cell_layer("GRU")]).stepper(2)
     f, s = stepper.jit()

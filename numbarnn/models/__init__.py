@@ -3,5 +3,6 @@
 from .functional import Functional
 from .model import Model
 from .sequential import Sequential
+from .stepper import Stepper
 
-__all__ = ["Functional", "Model", "Sequential"]
+__all__ = ["Functional", "Model", "Sequential", "Stepper"]

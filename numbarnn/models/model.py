@@ -188,7 +188,7 @@ class Model(Trainer, Layer):
 
         See Also
         --------
-        numbarnn.models.stepper.Stepper : with examples.
+        numbarnn.models.Stepper : with examples.
         """
         from .stepper import Stepper  # it knows the classes of models
 

@@ -68,6 +68,9 @@ class Stepper:
     def __repr__(self):
         return f"<Stepper of '{self.model.name}': {self.input_shape} -> {self.output_shape}, {self.dtype}>"
 
+    def __reduce__(self):
+        return _resumed, (self.model, self.batch_size, self.states)
+
     # -- stepping -----------------------------------------------------------------------------------------------
 
     def step(self, x, out=None):
@@ -250,3 +253,10 @@ class Stepper:
             self._check_model()
         self._pack()
         return streaming.step, self._stages
+
+
+def _resumed(model, batch_size, states):
+    """Return a new stepper in the midst of a stream: a copy has states of its own."""
+    stepper = Stepper(model, batch_size)
+    stepper.reset(states)
+    return stepper
