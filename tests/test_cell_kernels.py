@@ -416,7 +416,7 @@ def kernels(p, segments, blocks, order=None):
     """Return what `answer` does by calling the kernels as `numbarnn.cells.contract` says: by steps and by rows."""
     cell = p.cell
     (batch, timesteps, inputs), units = p.x.shape, p.recurrent.shape[0]
-    codes = recurrence._codes(cell, p.activation, p.recurrent_activation)
+    codes = recurrence.activation_codes(cell, p.activation, p.recurrent_activation)
     place = np.arange(batch) if order is None else order  # of the kernel's rows in the data
     given = {"flags": flags_of(p), "x_factors": p.x_factors, "h_factors": p.h_factors}
     given = {name: array.take(place, axis=1) for name, array in given.items() if array is not None}

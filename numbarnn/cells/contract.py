@@ -177,7 +177,7 @@ class Cell:
 
     def room(self, rows, inputs, units, dtype):
         """Elements of working memory that `forward` needs at most, for that many rows."""
-        return rows * (4 * gemm.panel_width(dtype) + 3 * inputs + 5 * units)
+        return rows * (4 * gemm.panel_width(dtype) + 4 * inputs + 5 * units)
 
     def workspace(
         self,

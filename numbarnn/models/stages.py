@@ -13,6 +13,7 @@ from ..kernels import streaming
 from ..layers.base import Layer
 from ..layers.cell_protocol import nest_states, sizes_of
 from .functional import Functional
+from .model import Model
 from .sequential import Sequential
 
 __all__ = ["Chain", "Link", "Loop", "chain_of"]
@@ -195,15 +196,13 @@ class _Walk:
     def add(self, layer):
         """Add the stages of a layer."""
         kind = next((kind for kind in type(layer).__mro__ if kind in _ADD), None)
-        if kind is None and isinstance(layer, (Sequential, Functional)):
+        if isinstance(layer, Model) and (kind is None or type(layer).call is not kind.call):
             self.refuse(layer, _OWN_CALL)
         if kind is None:
-            known = ", ".join(sorted({k.__name__ for k in _ADD} - {"RNN"} | {"SimpleRNN", "GRU", "LSTM", "RNN"}))
-            self.refuse(layer, _REASONS.get(type(layer).__name__, f"only these layers can: {known}"))
+            known = ", ".join(sorted(kind.__name__ for kind in _ADD))
+            self.refuse(layer, _REASONS.get(type(layer).__name__, f"only these can, and what is made of them: {known}"))
         if type(layer).call is not kind.call:
-            self.refuse(
-                layer, _OWN_CALL if isinstance(layer, (Sequential, Functional)) else "it has a `call` of its own"
-            )
+            self.refuse(layer, "it has a `call` of its own")
         _ADD[kind](self, layer)
 
     # -- models -------------------------------------------------------------------------------------------------
