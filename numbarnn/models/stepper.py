@@ -17,7 +17,8 @@ class Stepper:
     Made by `Model.stepper`. Steps have the bits that the model gives for the whole sequence: after the timesteps
     ``x[:, 0], ..., x[:, t]`` the output is ``model.predict(x[:, : t + 1])``, or its last timestep where the model
     returns sequences. The states start as a sequence's do; those of ``stateful=True`` layers in the model are neither
-    read nor changed. Use a stepper from one thread at a time.
+    read nor changed. The first step ever of a kind of chain compiles, for some seconds; the code is kept on disk. Use a
+    stepper from one thread at a time.
 
     Parameters
     ----------
@@ -122,7 +123,11 @@ class Stepper:
             if variable.version != version:
                 self._pack()
                 break
-        streaming.step(self._stages, x, out)
+        try:
+            streaming.step(self._stages, x, out)
+        except IndexError:
+            size = len(self._stages[0].table)
+            raise IndexError(f"The ids must be in [0, {size}) (input_dim={size}). Received: x={x.tolist()}") from None
         return out
 
     __call__ = step
