@@ -771,8 +771,8 @@ def test_inputs_of_any_memory_order_and_read_only(cell):
     for kernel in (p.cell.forward, p.cell.backward, *SHARED_KERNELS):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
-    for kernel in (p.cell.forward, p.cell.backward):
-        assert all(signature[-3] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
+    for kernel, place in ((p.cell.forward, -4), (p.cell.backward, -3)):
+        assert all(signature[place] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
 
 
 @EACH
