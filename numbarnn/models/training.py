@@ -19,6 +19,7 @@ from ..random import SeedGenerator
 from ..utils.sequence import Ragged
 from .data import ArrayBatches, Collected, check_batch, check_cardinality, standardize, train_validation_split
 from .input_gradient import InputGradient
+from .looking_inside import LookingInside
 from .outputs import check_loss, check_metrics
 from .own_steps import OwnSteps
 from .ragged import check_lengths, padded
@@ -33,7 +34,7 @@ def _positive(name, value):
     return int(value)
 
 
-class Trainer(InputGradient, OwnSteps):
+class Trainer(InputGradient, LookingInside, OwnSteps):
     """What makes a layer trainable by itself; the other half of `Model`."""
 
     # ------------------------------------------------------------------------------------------------ compile
