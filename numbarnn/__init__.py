@@ -15,6 +15,7 @@ from numbarnn import (
     models,
     ops,
     optimizers,
+    plotting,
     random,
     regularizers,
     tree,
@@ -26,6 +27,7 @@ from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
 from numbarnn.models import Model, Sequential
 from numbarnn.tensor_shape import TensorShape
+from numbarnn.testing.gradcheck import gradcheck
 from numbarnn.variable import Variable
 
 __version__ = "0.1.0.dev0"
@@ -45,6 +47,7 @@ __all__ = [
     "datasets",
     "device",
     "get_num_threads",
+    "gradcheck",
     "graph",
     "initializers",
     "layers",
@@ -53,6 +56,7 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "plotting",
     "random",
     "regularizers",
     "set_num_threads",

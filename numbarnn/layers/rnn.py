@@ -252,9 +252,8 @@ class RNN(Layer):
             the cell does not take.
         """
         run = self._begin(sequences, initial_state, mask, training, reset, constants)
-        if (
-            getattr(self.cell, "fused_cell", None) is not None and observer() is None
-        ):  # what `_passes` would come to, the short way
+        # What `_passes` would come to, the short way.
+        if getattr(self.cell, "fused_cell", None) is not None and observer() is None:
             out, states = run_cells([run])[0]
         else:
             out, states = run_abreast([self._passes(run)])[0]
@@ -444,11 +443,11 @@ class RNN(Layer):
         --------
         >>> import numpy as np
         >>> from numbarnn import layers
-        >>> trace = layers.LSTM(4).trace(np.zeros((2, 5, 3), np.float32))
+        >>> trace = layers.LSTM(4, name="reader").trace(np.zeros((2, 5, 3), np.float32))
         >>> trace.gates["forget"].shape
         (2, 5, 4)
         >>> trace
-        <LayerTrace of lstm: 2 rows, 5 timesteps, 2 states, gates input, forget, candidate, output>
+        <LayerTrace of reader: 2 rows, 5 timesteps, 2 states, gates input, forget, candidate, output>
         """
         return trace_of(self, sequences, args, kwargs)
 

@@ -25,7 +25,19 @@ from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, cells_within, step_by_step
 from .tracking import calls
 
-__all__ = ["Directions", "Enclosing", "LayerTrace", "as_size", "by_path", "observer", "observing", "trace_of", "watch"]
+__all__ = [
+    "Directions",
+    "Enclosing",
+    "LayerTrace",
+    "as_size",
+    "by_path",
+    "moving_variables",
+    "observer",
+    "observing",
+    "trace_of",
+    "unmoved",
+    "watch",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +45,7 @@ class LayerTrace:
     """What a recurrent layer did at each timestep.
 
     All arrays are in the order of the steps, which is the order of the layer's outputs: with `go_backwards` the first
-    step reads the last timestep. `timesteps` says which timestep a step has read; `chronological` turns all of it round.
+    step reads the last timestep. `timesteps` says which timestep a step has read; `chronological` turns it all round.
 
     Attributes
     ----------
@@ -212,11 +224,9 @@ def _by_steps(layer, run):
             states = [_carried(*each, mask, reset) for each in zip(states, start, strict=True)]
             gates = [np.where(mask[:, :, None], gate, np.nan).astype(gate.dtype) for gate in gates]
         named = dict(zip(inner.gate_names if gates else (), gates, strict=True))
-        one = replace(run, sequences=run.sequences, backwards=run.backwards)
         if parts:  # the cells above read what the one below gives, in the order of the steps
-            flags = {"mask": mask, "reset": reset, "backwards": False}
-            one = replace(one, sequences=parts[-1].outputs, **flags)
-        parts.append(_part(inner, one, out, states, named, start, order))
+            run = replace(run, sequences=parts[-1].outputs, mask=mask, reset=reset, backwards=False)
+        parts.append(_part(inner, run, out, states, named, start, order))
     return parts[-1].outputs, last, parts
 
 
@@ -381,26 +391,46 @@ def watch(owner, call):
             f"`trace` of layer '{owner.name}' shows arrays, and there are none inside a function that is being traced. "
             "Call it outside `call`, losses and other differentiated functions"
         )
-    before = {id(layer): _moving(layer) for layer in owner._flatten_layers()}
     watcher = Watcher()
-    try:
-        with observing(watcher):
-            call()
-    finally:
-        for layer in owner._flatten_layers():
-            kept = before.get(id(layer), [])
-            for variable, value in kept:
-                variable.assign(value)
-            if not kept and getattr(layer, "_state_variables", None) is not None:
-                layer.reset_states()  # the call has built it
+    with unmoved(owner), observing(watcher):
+        call()
     return watcher.records
 
 
-def _moving(layer):
-    """Return what a call changes in a layer, but for its random generators, and the values now."""
-    variables = [*layer._own_non_trainable, *(getattr(layer, "_state_variables", None) or [])]
-    fresh = getattr(layer, "_fresh", None)
-    return [(variable, variable.numpy()) for variable in (*variables, *([] if fresh is None else [fresh]))]
+def moving_variables(owner):
+    """Return what calls of a layer change in it and in the layers within, but for random generators.
+
+    Parameters
+    ----------
+    owner : Layer
+
+    Returns
+    -------
+    list of Variable
+        Weights that are not trained, such as statistics, and the states of stateful layers.
+    """
+    found = []
+    for layer in owner._flatten_layers():
+        found += layer._own_non_trainable
+        if getattr(layer, "_state_variables", None) is not None:
+            found += [*layer._state_variables, layer._fresh]
+    return found
+
+
+@contextlib.contextmanager
+def unmoved(owner):
+    """After the block, give `moving_variables` the values that they had before; new states are zeros."""
+    before = [(variable, variable.numpy()) for variable in moving_variables(owner)]
+    known = {id(variable) for variable, _ in before}
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+        for layer in owner._flatten_layers():
+            fresh = getattr(layer, "_fresh", None)
+            if fresh is not None and id(fresh) not in known:  # the block has built it
+                layer.reset_states()
 
 
 def trace_of(layer, sequences, args, kwargs):
