@@ -18,6 +18,7 @@ from numbarnn import (
     plotting,
     random,
     regularizers,
+    saving,
     tree,
     utils,
 )
@@ -25,7 +26,7 @@ from numbarnn.backend import device
 from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
-from numbarnn.models import Model, Sequential
+from numbarnn.models import Model, Sequential, load_model
 from numbarnn.tensor_shape import TensorShape
 from numbarnn.testing.gradcheck import gradcheck
 from numbarnn.variable import Variable
@@ -51,6 +52,7 @@ __all__ = [
     "graph",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "models",
@@ -59,6 +61,7 @@ __all__ = [
     "plotting",
     "random",
     "regularizers",
+    "saving",
     "set_num_threads",
     "tree",
     "utils",

@@ -6,6 +6,7 @@ They are written in `numbarnn.ops`: on arrays they compute, on symbolic tensors 
 from __future__ import annotations
 
 from . import ops
+from .ops import nn
 from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
@@ -57,7 +58,7 @@ def sigmoid(x):
 
 def tanh(x):
     """Return the hyperbolic tangent."""
-    return ops.tanh(x)
+    return nn.tanh_of_layers(x)
 
 
 def relu(x, negative_slope=0.0, max_value=None, threshold=0.0, alpha=None):

@@ -436,14 +436,9 @@ _CLASSES = (
     Zeros,
 )
 _NAMES = {name: cls for cls in _CLASSES for name in (cls.__name__, to_snake_case(cls.__name__))}
-_NAMES.update(
-    uniform=RandomUniform,
-    normal=RandomNormal,
-    zero=Zeros,
-    one=Ones,
-    IdentityInitializer=Identity,
-    OrthogonalInitializer=Orthogonal,
-)
+_NAMES.update(IdentityInitializer=Identity, OrthogonalInitializer=Orthogonal)
+globals().update(_NAMES)  # Keras has the classes under these names, too
+_NAMES.update(uniform=RandomUniform, normal=RandomNormal, zero=Zeros, one=Ones)
 export("keras.initializers", *_CLASSES)
 
 

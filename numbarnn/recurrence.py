@@ -243,6 +243,7 @@ def run(
     activation=None,
     recurrent_activation=None,
     save=False,
+    checkpoint=None,
 ):
     """Run a cell over a batch of sequences.
 
@@ -268,6 +269,8 @@ def run(
         Names in `numbarnn.simd_math.ACTIVATIONS`; default: the cell's own.
     save : bool
         Keep what the gradient needs.
+    checkpoint : int, optional
+        Keep it only at every so many steps; on the way back the steps between are computed again, to the same bits.
 
     Returns
     -------
@@ -283,11 +286,12 @@ def run(
     TypeError, ValueError
         For an argument whose type, dtype or shape does not fit, before anything is computed.
     """
-    this = _Pass(
-        cell, x, weights, initial_states, flags, x_factors, h_factors, backwards, return_sequences, activation,
-        recurrent_activation, save,
+    this = _new_pass(
+        cell, x, weights, initial_states, flags=flags, x_factors=x_factors, h_factors=h_factors, backwards=backwards,
+        return_sequences=return_sequences, activation=activation, recurrent_activation=recurrent_activation, save=save,
+        checkpoint=checkpoint,
     )  # fmt: skip
-    _launch([this.job()])
+    _run_abreast([this])
     return this.result()
 
 
@@ -304,9 +308,28 @@ def run_together(calls):
     list
         Of what `run` returns for each, to the last bit.
     """
-    passes = [_Pass(*args, **kwargs) for args, kwargs in calls]
-    _launch([this.job() for this in passes])
+    passes = [_new_pass(*args, **kwargs) for args, kwargs in calls]
+    _run_abreast(passes)
     return [this.result() for this in passes]
+
+
+def _run_abreast(passes):
+    """Run the jobs of passes, which have to wait for each other within a pass, and not between passes."""
+    lines = [this.jobs() for this in passes]
+    while lines:
+        jobs = [(line, next(line, None)) for line in lines]
+        lines = [line for line, job in jobs if job is not None]
+        _launch([job for _, job in jobs if job is not None])
+
+
+def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, **options):
+    if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, (int, np.integer))):
+        raise TypeError(f"checkpoint must be a whole number of steps; got {checkpoint!r}")
+    if checkpoint is not None and checkpoint < 1:
+        raise ValueError(f"checkpoint must be at least 1; got {checkpoint}")
+    if save and checkpoint is not None and np.ndim(x) == 3 and checkpoint < np.shape(x)[1]:
+        return _LongPass(cell, x, weights, initial_states, checkpoint, **options)
+    return _Pass(cell, x, weights, initial_states, save=save, **options)
 
 
 class _Pass:
@@ -363,10 +386,10 @@ class _Pass:
         # Rows whose last output is zeros.
         self.silent = None if flags is None else flags[-1] & SILENT != 0
 
-    def job(self):
+    def jobs(self):
         batch, timesteps, _ = self.x.shape
         args = self.x, *self.packed, *self.work, 0, timesteps, self.backwards, *self.codes
-        return _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
+        yield _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
 
     def result(self):
         timesteps = self.x.shape[1]
@@ -379,6 +402,9 @@ class _Pass:
                 out[self.silent] = 0
         return out, states, Pullback(self) if self.save else None
 
+    def back(self, *gradients, **wanted):
+        return _BackwardPass(self, *gradients, **wanted)
+
     def in_order(self, array):
         """A copy of an array (B, ...) of the kernel with the data's rows."""
         if self.order is None:
@@ -386,6 +412,106 @@ class _Pass:
         result = np.empty_like(array)
         result[self.order] = array
         return result
+
+
+class _LongPass:
+    """A `_Pass` that saves the states before each segment of its steps, and computes the rest again on the way back."""
+
+    def __init__(
+        self,
+        cell,
+        x,
+        weights,
+        initial_states,
+        checkpoint,
+        flags=None,
+        backwards=False,
+        return_sequences=True,
+        **options,
+    ):
+        batch, timesteps, _ = x.shape
+        if flags is not None:
+            flags = check_array("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+        self.cell, self.x, self.weights, self.flags = cell, x, weights, flags
+        self.backwards, self.return_sequences, self.options = bool(backwards), return_sequences, options
+        self.bounds = [(s, min(s + checkpoint, timesteps)) for s in range(0, timesteps, checkpoint)]
+        self.states = [initial_states]  # before each segment, and after the last
+        self.first = self.segment(0)  # which checks the other arguments
+        self.out = None
+
+    def segment(self, number, save=False):
+        """A pass over one segment."""
+        first, last = self.bounds[number]
+        timesteps = self.x.shape[1]
+        times = slice(timesteps - last, timesteps - first) if self.backwards else slice(first, last)
+        flags = None if self.flags is None else self.flags[first:last]
+        return _Pass(
+            self.cell, self.x[:, times], self.weights, self.states[number], flags, backwards=self.backwards,
+            return_sequences=self.return_sequences, save=save, **self.options,
+        )  # fmt: skip
+
+    def jobs(self):
+        for number, (first, last) in enumerate(self.bounds):
+            this = self.segment(number) if number else self.first
+            yield from this.jobs()
+            out, states, _ = this.result()
+            self.states.append(states)
+            if not self.return_sequences:
+                self.out = out
+                continue
+            if self.out is None:
+                self.out = np.empty((len(out), self.x.shape[1], out.shape[2]), out.dtype)
+            self.out[:, first:last] = out
+        del self.first
+
+    def result(self):
+        return self.out, [state.copy() for state in self.states[-1]], Pullback(self)
+
+    def back(self, *gradients, **wanted):
+        return _LongBackwardPass(self, *gradients, **wanted)
+
+
+class _LongBackwardPass:
+    """The way back through a `_LongPass`, segment by segment."""
+
+    def __init__(self, forward, d_out, d_states, need_x, need_weights):
+        (batch, timesteps, inputs), dtype = forward.x.shape, forward.x.dtype
+        units = forward.weights.recurrent_kernel.shape[0]
+        if d_out is not None:
+            shape = (batch, timesteps, units) if forward.return_sequences else (batch, units)
+            d_out = check_array("d_out", d_out, shape, dtype)
+        self.forward, self.d_out, self.need_x, self.need_weights = forward, d_out, need_x, need_weights
+        self.d_x = np.empty((batch, timesteps, inputs), dtype) if need_x else None
+        self.d_weights, self.d_states = None, d_states
+        self.last = self.segment(len(forward.bounds) - 1)  # which checks the other gradients
+
+    def segment(self, number):
+        """The backward pass of one segment, whose forward pass has yet to run."""
+        forward = self.forward
+        first, last = forward.bounds[number]
+        d_out = self.d_out
+        if d_out is not None and forward.return_sequences:
+            d_out = np.ascontiguousarray(d_out[:, first:last])
+        elif last < forward.x.shape[1]:
+            d_out = None  # the output is that of the last segment
+        this = forward.segment(number, save=True)
+        return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights)
+
+    def jobs(self):
+        timesteps = self.forward.x.shape[1]
+        for number in reversed(range(len(self.forward.bounds))):
+            this = self.segment(number) if self.last is None else self.last
+            self.last = None
+            yield from this.forward.jobs()
+            yield from this.jobs()
+            d_x, self.d_weights, self.d_states = this.result()
+            if self.need_x:
+                first, last = self.forward.bounds[number]
+                times = slice(timesteps - last, timesteps - first) if self.forward.backwards else slice(first, last)
+                self.d_x[:, times] = d_x
+
+    def result(self):
+        return self.d_x, self.d_weights, self.d_states
 
 
 _SPENT = "a pullback can be called once: its tape has been overwritten by the first call"
@@ -465,7 +591,7 @@ class Pullback:
     def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Check the gradients; a backward pass ready to run."""
         for forward in self._forward:
-            return _BackwardPass(forward, d_out, d_states, need_x, need_weights)
+            return forward.back(d_out, d_states, need_x, need_weights)
         raise RuntimeError(_SPENT)
 
     def _spend(self):
@@ -498,15 +624,14 @@ def pull_together(calls):
     passes = [pullback._begin(*args, **kwargs) for pullback, args, kwargs in calls]
     for pullback, _, _ in calls:
         pullback._spend()
-    _launch([this.job() for this in passes])
-    _launch([this.weights_job() for this in passes if this.need_weights and len(this.forward.x)])
+    _run_abreast(passes)
     return [this.result() for this in passes]
 
 
 class _BackwardPass:
     """The arguments of one call of a pullback, checked, and the memory it needs."""
 
-    def __init__(self, forward, d_out, d_states, need_x, need_weights):
+    def __init__(self, forward, d_out, d_states, need_x, need_weights, d_weights=None):
         cell, x, work = forward.cell, forward.x, forward.work
         batch, timesteps, inputs = x.shape
         units, dtype = work.states.shape[3], x.dtype
@@ -527,21 +652,23 @@ class _BackwardPass:
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
         self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
-        self.d_weights = None
-        if need_weights:
+        self.d_weights = d_weights  # the chains so far
+        if need_weights and d_weights is None:
             shapes = (inputs, columns), (units, columns), cell.bias_shape(units)
             self.d_weights = tuple(np.zeros(shape, dtype) for shape in shapes)
 
-    def job(self):
+    def jobs(self):
         forward, work = self.forward, self.forward.work
         batch, timesteps, _ = forward.x.shape
         args = (
             self.d_out, self.d_states, *forward.weights.backward(), work.states, work.flags, work.order,
             work.x_factors, work.h_factors, work.tape, self.d_x, 0, timesteps, forward.backwards, *forward.codes,
         )  # fmt: skip
-        return _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+        yield _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+        if self.need_weights and batch:
+            yield self._weights_job()
 
-    def weights_job(self):
+    def _weights_job(self):
         forward, work = self.forward, self.forward.work
         batch, timesteps, inputs = forward.x.shape
         d_kernel, d_recurrent, d_bias = self.d_weights

@@ -391,7 +391,9 @@ class ParameterBuffer:
 
     def holds(self, variables):
         """Say whether exactly these variables, in this order, still live here."""
-        return len(variables) == len(self.variables) and all(
-            a is b and a.data is storage
-            for a, b, storage in zip(variables, self.variables, self._storages, strict=True)
-        )
+        if len(variables) != len(self.variables):
+            return False
+        for a, b, storage in zip(variables, self.variables, self._storages):  # noqa: B905 - checked, once a step
+            if a is not b or a.data is not storage:
+                return False
+        return True

@@ -51,18 +51,23 @@ FLOORS = {
     "activations": 2,
     "layers": 3,
     "gradients": 3,
+    "nonfinite": 3,
     "models": 4,
     "datasets": 4,
     "utils": 4,
     "testing": 4,
     "plotting": 4,
     "interop": 5,
+    "saving": 5,
     "tf_names": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
-LAZY = {"scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas"}
+LAZY = {
+    "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
+    "tensorboardX", "pooch", "h5py",
+}  # fmt: skip
 
 
 def module_name(path):

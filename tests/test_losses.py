@@ -1,5 +1,7 @@
 """Losses against their formulas in NumPy, their gradients against finite differences, masks and weights."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,69 @@ def test_logits_of_any_size_are_stable(dtype):
     assert np.isnan(losses.sparse_categorical_crossentropy([0], np.array([[np.nan] * 3 + [1.0] * 30], dtype), True)[0])
 
 
+def test_regression_values(rng):
+    y, p = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    e = p - y
+    for name, expected in [
+        ("mean_absolute_percentage_error", 100 * np.abs(e / y).mean(-1)),
+        ("huber", np.where(np.abs(e) < 1, e**2 / 2, np.abs(e) - 0.5).mean(-1)),
+        ("log_cosh", np.log(np.cosh(e)).mean(-1)),
+        ("cosine_similarity", -(y * p).sum(-1) / np.linalg.norm(y, axis=-1) / np.linalg.norm(p, axis=-1)),
+    ]:
+        np.testing.assert_allclose(losses.get(name)(y, p), expected, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(losses.huber(y, p, delta=2.0), 4 * losses.huber(y / 2, p / 2), rtol=1e-12)
+    # |x| - log 2, where cosh itself would overflow
+    np.testing.assert_allclose(losses.log_cosh([[0.0]], [[-1000.0]]), 1000 - np.log(2))
+    small = losses.log_cosh(np.zeros((1, 1), "float32"), np.full((1, 1), 1e-3, "float32"))
+    np.testing.assert_allclose(small, 1e-6 / 2, rtol=1e-3)
+    y, p = np.abs(y), np.abs(p)
+    np.testing.assert_allclose(losses.mean_squared_logarithmic_error(y, p), (np.log((1 + p) / (1 + y)) ** 2).mean(-1))
+    np.testing.assert_allclose(losses.poisson(y, p), (p - y * np.log(p + 1e-7)).mean(-1))
+    y, p = rng.dirichlet(np.ones(5), size=4), rng.dirichlet(np.ones(5), size=4)
+    np.testing.assert_allclose(losses.kl_divergence(y, p), (y * np.log(y / p)).sum(-1))
+
+
+def test_hinge_values():
+    y, p = np.array([[1.0, -1.0, -1.0]]), np.array([[0.25, -3.0, 0.5]])
+    for targets in (y, (y + 1) / 2):  # of 0 and 1 alone, 0 stands for -1
+        np.testing.assert_allclose(losses.hinge(targets, p), [(0.75 + 0 + 1.5) / 3])
+        np.testing.assert_allclose(losses.squared_hinge(targets, p), [(0.75**2 + 1.5**2) / 3])
+    np.testing.assert_allclose(losses.categorical_hinge([[0.0, 1.0, 0.0]], [[0.5, 1.25, -1.0]]), [0.25])
+
+
+def test_focal_values(rng):
+    t, q = rng.integers(0, 2, size=(4, 5)).astype(float), rng.uniform(0.01, 0.99, size=(4, 5))
+    right = np.where(t == 1, q, 1 - q)
+    for gamma in (0.0, 0.5, 2.0):
+        expected = -((1 - right) ** gamma * np.log(right)).mean(-1)
+        np.testing.assert_allclose(losses.binary_focal_crossentropy(t, q, gamma=gamma), expected)
+        logits = np.log(q / (1 - q))
+        np.testing.assert_allclose(losses.binary_focal_crossentropy(t, logits, gamma=gamma, from_logits=True), expected)
+    balanced = -(np.where(t == 1, 0.3, 0.7) * (1 - right) ** 2 * np.log(right)).mean(-1)
+    got = losses.binary_focal_crossentropy(t, q, apply_class_balancing=True, alpha=0.3)
+    np.testing.assert_allclose(got, balanced)
+    z, y = rng.normal(size=(4, 3)), rng.integers(0, 3, size=4)
+    p = softmax(z)[np.arange(4), y]
+    alpha = np.array([0.2, 0.5, 0.9])
+    expected = -alpha[y] * (1 - p) ** 1.5 * np.log(p)
+    for answers, from_logits in ((z, True), (7 * softmax(z), False)):
+        got = losses.categorical_focal_crossentropy(np.eye(3)[y], answers, alpha, 1.5, from_logits)
+        np.testing.assert_allclose(got, expected)
+    np.testing.assert_allclose(losses.categorical_generalized_cross_entropy(y, softmax(z), 0.5), 2 * (1 - p**0.5))
+
+
+def test_overlap_values(rng):
+    t, p = rng.integers(0, 2, size=(3, 4, 2)).astype(float), rng.uniform(size=(3, 4, 2))
+    np.testing.assert_allclose(losses.dice(t, p), 1 - 2 * (t * p).sum() / (t.sum() + p.sum()), rtol=1e-6)
+    both, missed, wrong = ((a).sum((1, 2)) for a in (t * p, t * (1 - p), (1 - t) * p))
+    np.testing.assert_allclose(
+        losses.tversky(t, p, alpha=0.3, beta=0.9, axis=(1, 2)),
+        1 - both / (both + 0.3 * missed + 0.9 * wrong),
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(losses.tversky(t, p), losses.dice(t, p), rtol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------ gradients
 
 
@@ -146,21 +211,55 @@ def test_gradient_of_soft_targets(rng):
         assert d_p.shape == p.shape
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        losses.MeanSquaredError(),
-        losses.MeanAbsoluteError(),
-        losses.BinaryCrossentropy(),
-        losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1),
-    ],
-    ids=lambda loss: loss.name,
-)
+ELEMENTWISE = [
+    losses.MeanSquaredError(),
+    losses.MeanAbsoluteError(),
+    losses.MeanAbsolutePercentageError(),
+    losses.MeanSquaredLogarithmicError(),
+    losses.Huber(delta=0.3),
+    losses.LogCosh(),
+    losses.CosineSimilarity(),
+    losses.KLDivergence(),
+    losses.Poisson(),
+    losses.Hinge(),
+    losses.SquaredHinge(),
+    losses.CategoricalHinge(),
+    losses.BinaryCrossentropy(),
+    losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1),
+    losses.BinaryFocalCrossentropy(gamma=0.5, label_smoothing=0.1),
+    losses.BinaryFocalCrossentropy(apply_class_balancing=True, from_logits=True),
+    losses.CategoricalFocalCrossentropy(gamma=1.5),
+    losses.CategoricalFocalCrossentropy(gamma=0.5, from_logits=True, label_smoothing=0.1),
+    losses.Dice(),
+    losses.Dice(axis=-1),
+    losses.Tversky(alpha=0.3, axis=1),
+]
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE, ids=lambda loss: loss.name)
 def test_elementwise_gradients(rng, loss):
     y, p = rng.uniform(size=(3, 4)), rng.uniform(0.1, 0.9, size=(3, 4))
     value, d = gradient(loss, y, p)
     np.testing.assert_allclose(value, loss(y, p))
-    np.testing.assert_allclose(d, differences(loss, y, p), atol=1e-7)
+    np.testing.assert_allclose(d, differences(loss, y, p), atol=1e-6, rtol=1e-6)
+    assert np.abs(d).max() > 1e-3
+
+
+def test_gradient_of_the_generalized_crossentropy(rng):
+    loss, y, p = losses.CategoricalGeneralizedCrossEntropy(0.7), rng.integers(0, 4, size=3), softmax(np.eye(3, 4))
+    _, d = gradient(loss, y, p)
+    np.testing.assert_allclose(d, differences(loss, y, p), atol=1e-8)
+    assert np.count_nonzero(d) == 3
+
+
+def test_saturated_answers_have_finite_gradients():
+    y, p = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])
+    for cls in (losses.BinaryFocalCrossentropy, losses.CategoricalFocalCrossentropy):
+        assert np.isfinite(gradient(cls(gamma=0.5), y, p)[1]).all()
+        z = np.array([[800.0, -800.0]])
+        assert np.isfinite(gradient(cls(gamma=0.5, from_logits=True), y, z)[1]).all()
+        value, d = gradient(cls(gamma=0.5, from_logits=True), y, -z)  # and those wrong altogether, as they should
+        assert np.isfinite(value) and np.abs(d).max() > 0.1
 
 
 def test_gradient_of_a_logit_of_zero():
@@ -240,22 +339,42 @@ def test_everything_masked_is_zero(rng, reduction):
     assert value == 0 and not d.any()
 
 
-@pytest.mark.parametrize("name", ["mean_squared_error", "mean_absolute_error", "BinaryCrossentropy", "sparse"])
-def test_nan_under_the_mask_does_no_harm(rng, name):
-    mask = np.array([[True, True, False], [True, False, False]])
-    p = rng.uniform(0.1, 0.9, size=(2, 3, 4))
-    if name == "sparse":
-        loss, y = losses.SparseCategoricalCrossentropy(from_logits=True), rng.integers(0, 4, size=(2, 3))
-    else:
-        found = losses.get(name)
-        loss = found if isinstance(found, losses.Loss) else losses.LossFunctionWrapper(found)
-        y = rng.uniform(size=(2, 3, 4))
+SPARSE = [
+    losses.SparseCategoricalCrossentropy(from_logits=True),
+    losses.CategoricalGeneralizedCrossEntropy(),
+]
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+@pytest.mark.parametrize("loss", [*ELEMENTWISE, *SPARSE], ids=lambda loss: loss.name)
+def test_nan_under_the_mask_does_no_harm(rng, loss, reduction):
+    if isinstance(loss, losses.Tversky):
+        loss = losses.Tversky(axis=(1, 2))  # one value per sample, of which one is masked whole
+    loss = type(loss).from_config({**loss.get_config(), "reduction": reduction})
+    mask = np.array([[True, True, False], [True, False, False], [False, False, False]])
+    p = rng.uniform(0.1, 0.9, size=(3, 3, 4))
+    y = rng.integers(0, 4, size=(3, 3)) if type(loss) in map(type, SPARSE) else rng.uniform(size=(3, 3, 4))
+    clean, clean_d = gradient(loss, y, p, mask=mask)
+    assert np.abs(clean_d[mask]).max() > 0
+    if y.dtype.kind == "f":
         y[~mask] = np.nan
-    clean, clean_d = gradient(loss, np.nan_to_num(y, nan=0.5) if name != "sparse" else y, p, mask=mask)
     p[~mask] = np.nan
     value, d = gradient(loss, y, p, mask=mask)
     np.testing.assert_array_equal(value, clean)
     np.testing.assert_array_equal(d, clean_d)
+    assert not d[~mask].any()
+
+
+def test_masked_entries_are_no_part_of_an_overlap(rng):
+    t, p = rng.integers(0, 2, size=(3, 4, 2)).astype(float), rng.uniform(size=(3, 4, 2))
+    mask = np.array([[True, True, False, False], [True, False, False, False], [False] * 4])
+    short = [losses.dice(t[i, mask[i]], p[i, mask[i]]) for i in range(2)]
+    np.testing.assert_allclose(losses.Dice(axis=(1, 2))(t, p, mask=mask), np.mean(short), rtol=1e-12)
+    np.testing.assert_allclose(losses.Dice(axis=(1, 2), reduction="none")(t, p, mask=mask), [*short, 0], rtol=1e-12)
+    np.testing.assert_allclose(losses.Dice()(t, p, mask=mask), losses.dice(t[mask], p[mask]), rtol=1e-12)
+    np.testing.assert_allclose(
+        losses.Dice(axis=-1)(t, p, mask=mask), losses.dice(t[mask], p[mask], axis=-1).mean(), rtol=1e-12
+    )
 
 
 def test_ignore_class(rng):
@@ -294,24 +413,64 @@ def test_labels_must_be_classes(label):
 
 
 def test_get_and_serialize():
-    for name in (
-        "mse",
-        "MSE",
-        "mae",
-        "MAE",
-        "bce",
-        "BCE",
-        "categorical_crossentropy",
-        "sparse_categorical_crossentropy",
-    ):
-        assert callable(losses.get(name))
+    for name, fn in [
+        ("mse", losses.mean_squared_error),
+        ("mae", losses.mean_absolute_error),
+        ("bce", losses.binary_crossentropy),
+        ("mape", losses.mean_absolute_percentage_error),
+        ("msle", losses.mean_squared_logarithmic_error),
+        ("kld", losses.kl_divergence),
+    ]:
+        assert losses.get(name) is fn and losses.get(name.upper()) is fn and losses.get(fn.__name__) is fn
+    assert losses.get("logcosh") is losses.get("log_cosh") is losses.log_cosh
+    assert losses.get("huber_loss") is losses.huber
     assert isinstance(losses.get("MeanSquaredError"), losses.MeanSquaredError)
     assert losses.get(None) is None
-    loss = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3, reduction="sum", name="hop")
-    twin = losses.get(losses.serialize(loss))
-    assert twin.get_config() == loss.get_config() and twin.get_config()["ignore_class"] == 3
     with pytest.raises(ValueError, match="Could not interpret loss identifier: foo"):
         losses.get("foo")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3, reduction="sum", name="hop"),
+        losses.Huber(0.3),
+        losses.CategoricalFocalCrossentropy(alpha=np.array([0.2, 0.3, 0.5]), gamma=1.0),
+        losses.Tversky(0.1, 0.2, axis=-1),
+        losses.LossFunctionWrapper(losses.huber, delta=2.0),
+        *(getattr(losses, name)() for name in losses.__all__ if name[0].isupper() and not name.startswith("Loss")),
+    ],
+    ids=lambda loss: loss.name,
+)
+def test_copies(loss, rng):
+    y, p = np.eye(3)[[0, 2]], rng.uniform(0.1, 0.9, size=(2, 3))
+    y = y.argmax(-1) if loss.name.startswith(("hop", "sparse", "categorical_gen")) else y
+    for twin in (losses.get(losses.serialize(loss)), pickle.loads(pickle.dumps(loss))):
+        assert type(twin) is type(loss) and twin.get_config() == loss.get_config()
+        np.testing.assert_array_equal(twin(y, p), loss(y, p))
+    assert losses.serialize(loss)["module"] == "keras.losses"
+
+
+def test_wrong_arguments_are_named():
+    y = np.zeros((2, 3))
+    for call, message in [
+        (lambda: losses.huber(y, y, delta=0.0), "`delta` must be positive. Received: delta=0.0"),
+        (lambda: losses.binary_focal_crossentropy(y, y, gamma=-1.0), "`gamma` must not be negative"),
+        (lambda: losses.binary_crossentropy(y, y, label_smoothing=1.5), r"`label_smoothing` must lie in \[0, 1\]"),
+        (lambda: losses.CategoricalFocalCrossentropy(alpha=[1, 2])(y, y), "`alpha` must be a number or have one"),
+        (lambda: losses.CategoricalGeneralizedCrossEntropy(q=1), r"`q` must be in the interval \(0, 1\)"),
+        (lambda: losses.Hinge()(y, np.zeros((2, 4))), r"y_true.shape=\(2, 3\), y_pred.shape=\(2, 4\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    for label in (-1, 3):
+        with pytest.raises(IndexError):
+            losses.CategoricalGeneralizedCrossEntropy()(np.array([0, label]), y)
+
+
+def test_a_function_of_ones_own_gets_one_rank():
+    loss = losses.LossFunctionWrapper(lambda y, p: ops.mean(ops.square(y - p), axis=-1))
+    np.testing.assert_allclose(loss(np.array([1.0, 2.0]), np.array([[1.5], [3.0]])), (0.25 + 1.0) / 2)
 
 
 def test_a_loss_of_ones_own(rng):

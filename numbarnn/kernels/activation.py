@@ -1,26 +1,56 @@
 """Activations and their gradients on whole arrays: the formulas of `simd_math` in one pass over memory.
 
 Arrays are C-contiguous, one-dimensional, all of one length, float32 or float64. Every element is computed by itself:
-the bits do not depend on the number of threads or on what stands beside it.
+the bits do not depend on the number of threads or on what stands beside it. So with the rows of a softmax, (N, C).
 """
 
 import numpy as np
 
-from ..jit import kernel_array, njit, parallel_for
-from ..simd import lanes, load_n, pointer, store_n
-from ..simd_math import ACTIVATIONS, activate, activation_slope
+from ..jit import device, kernel_array, njit, parallel_for
+from ..simd import advance, lanes, load_n, pointer, splat, store_n
+from ..simd_math import ACTIVATIONS, activate, activation_slope, exp
 
-__all__ = ["apply", "pull_back"]
+__all__ = ["activate_row", "apply", "pull_back", "softmax", "softmax_row"]
 
 _GRAIN = 1 << 16  # about this many elements are worth handing to another thread
 
 
+@device
+def activate_row(source, target, count, code):
+    """Apply an activation to `count` elements behind a pointer; `target` may be `source`."""
+    width = lanes(source)
+    for i in range(0, count, width):
+        store_n(target, i, count - i, activate(code, load_n(source, i, count - i)))
+
+
+@device
+def softmax_row(source, target, count):
+    """Softmax of `count` elements behind a pointer; `target` may be `source`. Sums go from the first to the last."""
+    width = lanes(source)
+    top = source[0]
+    for i in range(1, count):
+        if not source[i] <= top:  # NaN stays
+            top = source[i]
+    shift = splat(top)
+    for i in range(0, count, width):
+        store_n(target, i, count - i, exp(load_n(source, i, count - i) - shift))
+    total = target[0]
+    for i in range(1, count):
+        total += target[i]
+    for i in range(0, count, width):
+        store_n(target, i, count - i, load_n(target, i, count - i) / splat(total))
+
+
 @njit
 def _activate(start, stop, code, x, y):
-    source, target = pointer(x), pointer(y)
-    width = lanes(source)
-    for i in range(start, stop, width):
-        store_n(target, i, stop - i, activate(code, load_n(source, i, stop - i)))
+    activate_row(advance(pointer(x), start), advance(pointer(y), start), stop - start, code)
+
+
+@njit
+def _softmax(start, stop, x, y):
+    columns = x.shape[1]
+    for row in range(start, stop):
+        softmax_row(advance(pointer(x), row * columns), advance(pointer(y), row * columns), columns)
 
 
 @njit
@@ -59,6 +89,28 @@ def apply(name, x):
     """
     y = np.empty(x.shape, x.dtype)
     _run(_activate, y.size, _CODES[name], kernel_array(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def softmax(x):
+    """Softmax along the last axis.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., C), float32 or float64
+
+    Returns
+    -------
+    ndarray
+        Like `x`.
+    """
+    y = np.empty(x.shape, x.dtype)
+    columns = x.shape[-1]
+    if y.size:
+        rows = y.size // columns
+        parallel_for(
+            _softmax, rows, max(1, _GRAIN // columns), kernel_array(x).reshape(rows, columns), y.reshape(rows, columns)
+        )
     return y
 
 

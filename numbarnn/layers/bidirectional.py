@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 
 from .. import ops
-from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
+from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object, sharing
 from .base import Layer
 from .cell_protocol import output_size_of, output_sizes_of, sizes_of
 from .fused import run_abreast
@@ -410,12 +410,13 @@ def _seen_backwards(reset, axis):
 
 def _made_again(layer, prefix, go_backwards):
     """Return a layer of the same configuration, with weights of its own."""
-    config = {
-        **layer.get_config(),
-        "go_backwards": go_backwards,
-        "name": prefix + layer.name.removeprefix(prefix),
-    }
-    with custom_object_scope(_named_within(layer)):
+    # Apart: what is made here twice is not one, also where both are parts of a model that is being read.
+    with sharing(apart=True), custom_object_scope(_named_within(layer)):
+        config = {
+            **layer.get_config(),
+            "go_backwards": go_backwards,
+            "name": prefix + layer.name.removeprefix(prefix),
+        }
         again = type(layer).from_config(config)
     _copy_unserialized(layer, again)
     return again

@@ -365,4 +365,7 @@ class KernelCell(Layer):
     def cell_config(self):
         """Return the cell's own arguments, those of `Layer` left out."""
         values = {name: (argument_kind(name), getattr(self, name)) for name in self.argument_names}
-        return {name: value if kind is None else kind.serialize(value) for name, (kind, value) in values.items()}
+        config = {name: value if kind is None else kind.serialize(value) for name, (kind, value) in values.items()}
+        if self.implementation == 1 and not self.recurrent_dropout:
+            config["implementation"] = 1  # as Keras's configurations never say: which dropout each gate has
+        return config

@@ -5,6 +5,7 @@ masks, states, dropout and options.  A stack of such cells does so cell by cell.
 timestep (``"program"``).
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from .cell_protocol import (
 )
 from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
+from .loading import allow
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
@@ -178,6 +180,7 @@ class RNN(Layer):
             if batch != expected:
                 raise ValueError(_BATCH_SIZE.format(expected, batch))
             return
+        allow(batch * sum(math.prod(lengths_of(size)) for size in leaves_of(sizes_of(self.cell))))
         variables = []
         for value in self._fitting_start(self.get_initial_state(batch_size=batch), batch):
             variable = Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
@@ -185,6 +188,9 @@ class RNN(Layer):
             variables.append(variable)
         self._set_untracked("_state_variables", variables)
         self._set_untracked("_fresh", Variable(np.ones(batch, bool), trainable=False, name="fresh"))
+
+    def _carried_variables(self):
+        return [] if self._state_variables is None else [*self._state_variables, self._fresh]
 
     def _batch_major(self, shape):
         return (shape[1], shape[0], *shape[2:]) if self.time_major else shape
@@ -600,7 +606,7 @@ class RNN(Layer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         constants = config.pop("num_constants", None)
-        layer = cls(**config)
+        layer = super().from_config(config)
         layer._num_constants = constants
         return layer
 

@@ -115,7 +115,7 @@ def slope_product(name, slope, curvature):
     return op
 
 
-_tanh_gradient = slope_product("tanh", lambda y: 1 - y * y, lambda y: -2 * y)
+tanh_gradient = slope_product("tanh", lambda y: 1 - y * y, lambda y: -2 * y)
 
 
 def _safe_log(a):
@@ -155,7 +155,7 @@ arccosh = _unary(np.arccosh, lambda d, x, y: d / sqrt(square(x) - 1))
 arctanh = _unary(np.arctanh, lambda d, x, y: d / (1 - square(x)))
 sinh = _unary(np.sinh, lambda d, x, y: d * cosh(x))
 cosh = _unary(np.cosh, lambda d, x, y: d * sinh(x))
-tanh = _unary(np.tanh, lambda d, x, y: _tanh_gradient(d, y))
+tanh = _unary(np.tanh, lambda d, x, y: tanh_gradient(d, y))
 floor = _unary(np.floor)
 ceil = _unary(np.ceil)
 rint = _unary(np.rint)

@@ -1,7 +1,7 @@
 """Activations, and what losses are made of."""
 
-import functools
 import inspect
+from functools import partial, wraps
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .elementwise import (
     sqrt,
     square,
     tanh,
+    tanh_gradient,
     where,
 )
 from .reduction import norm, sum
@@ -37,15 +38,19 @@ INVERSE_SQRT_2PI = 0.3989422804014327
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def _activation(compute, rule, name=None):
-    """An op of one input in floating point (float16 by way of float32); ``rule(d, x, y)`` is its gradient."""
+def _activation(compute, rule, name=None, kernel=None):
+    """An op of one input in floating point (float16 by way of float32); ``rule(d, x, y)`` is its gradient.
 
-    @functools.wraps(compute)
+    ``kernel(x)``, where given, computes it for the arrays that have kernels, to the bits of the recurrent kernels.
+    """
+
+    @wraps(compute)
     def run(x, **attrs):
         dtype = x.dtype if x.dtype.kind == "f" else inexact(x.dtype)
-        if dtype == np.float16:
-            return compute(x.astype(np.float32), **attrs).astype(dtype)
-        return compute(x if x.dtype == dtype else x.astype(dtype), **attrs)
+        x = x if x.dtype == dtype else x.astype(dtype)
+        work = x.astype(np.float32) if dtype == np.float16 else x
+        result = kernel(work, **attrs) if kernel is not None and has_kernels(work) else compute(work, **attrs)
+        return result if result.dtype == dtype else result.astype(dtype)
 
     name = name or compute.__name__.strip("_")
     op = Op(
@@ -60,8 +65,6 @@ def _step(condition, like):
 
 def _sigmoid(x):
     """1 / (1 + exp(-x)), without overflow."""
-    if has_kernels(x):
-        return kernels.apply("sigmoid", x)
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
@@ -103,21 +106,35 @@ def _gelu(x):
     return x * (0.5 * (1 + _erf(x * SQRT_HALF)))
 
 
+def _silu_rule(d, x):
+    gate = sigmoid(x)
+    return d * (gate * (1 + x * (1 - gate)))
+
+
 def _gelu_rule(d, x, y):
     return d * (0.5 * (1 + erf(x * SQRT_HALF)) + x * (exp(-0.5 * square(x)) * INVERSE_SQRT_2PI))
 
 
+# As a layer's activation: to the bits of the recurrent kernels, where `tanh` has those of NumPy.
+tanh_of_layers = _activation(
+    lambda x: np.tanh(x), lambda d, x, y: tanh_gradient(d, y), name="tanh", kernel=partial(kernels.apply, "tanh")
+)
 _sigmoid_gradient = slope_product("sigmoid", lambda y: y * (1 - y), lambda y: 1 - 2 * y)
-sigmoid = _activation(_sigmoid, lambda d, x, y: _sigmoid_gradient(d, y))
+sigmoid = _activation(_sigmoid, lambda d, x, y: _sigmoid_gradient(d, y), kernel=partial(kernels.apply, "sigmoid"))
 relu = Op("relu", _relu, like_first, lambda node, d: d * _step(node.outputs[0] > 0, d), doc=_relu.__doc__).named("x")
-softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x))
-softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)))
+softplus = _activation(_softplus, lambda d, x, y: d * sigmoid(x), kernel=partial(kernels.apply, "softplus"))
+softsign = _activation(_softsign, lambda d, x, y: d * square(1 - abs(y)), kernel=partial(kernels.apply, "softsign"))
 hard_sigmoid = _activation(
-    _hard_sigmoid, lambda d, x, y: d * (_step(logical_and(greater(x, -3), less_equal(x, 3)), d) * (1 / 6))
+    _hard_sigmoid,
+    lambda d, x, y: d * (_step(logical_and(greater(x, -3), less_equal(x, 3)), d) * (1 / 6)),
+    kernel=partial(kernels.apply, "hard_sigmoid"),
 )
 erf = _activation(_erf, lambda d, x, y: d * (exp(-square(x)) * 1.1283791670955126))
 _elu_op = _activation(_elu, lambda d, x, y, alpha: d * where(greater(x, 0), 1.0, y + alpha), name="elu")
-_gelu_op = _activation(_gelu, _gelu_rule, name="gelu")
+_gelu_op = _activation(_gelu, _gelu_rule, name="gelu", kernel=partial(kernels.apply, "gelu"))
+_silu_op = _activation(
+    lambda x: x * _sigmoid(x), lambda d, x, y: _silu_rule(d, x), name="silu", kernel=partial(kernels.apply, "silu")
+)
 
 
 def elu(x, alpha=1.0):
@@ -142,7 +159,7 @@ def relu6(x):
 
 def silu(x):
     """``x * sigmoid(x)``."""
-    return x * sigmoid(x)
+    return _silu_op(x)
 
 
 swish = silu
@@ -171,7 +188,10 @@ def _log_softmax_compute(x, *, axis):
 
 
 _softmax = _activation(
-    _softmax_compute, lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)), name="softmax"
+    _softmax_compute,
+    lambda d, x, y, axis: y * (d - sum(d * y, axis=axis, keepdims=True)),
+    name="softmax",
+    kernel=lambda x, axis: kernels.softmax(x) if axis in (-1, x.ndim - 1) else _softmax_compute(x, axis=axis),
 )
 _log_softmax = _activation(
     _log_softmax_compute, lambda d, x, y, axis: d - exp(y) * sum(d, axis=axis, keepdims=True), name="log_softmax"
