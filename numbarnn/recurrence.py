@@ -574,8 +574,12 @@ class Pullback:
         ------
         RuntimeError
             After a call of the pullback, which overwrites the tape.
+        ValueError
+            Of a run with `checkpoint`, which keeps the states of some steps only.
         """
         for forward in self._forward:
+            if isinstance(forward, _LongPass):
+                raise ValueError("`steps` needs a run that keeps all of them; this one was run with `checkpoint`")
             work, units = forward.work, forward.work.states.shape[3]
             states = [forward.in_order(np.swapaxes(plane[1:], 0, 1)) for plane in work.states]
             skipped = forward.in_order(work.flags.T & COUNTS == 0)
