@@ -187,6 +187,11 @@ def test_a_layer_that_was_never_called_is_built():
     np.testing.assert_array_equal(out, twin(X64, initial_state=[np.ones((B, 3))]))
 
 
+def test_initial_states_in_the_list_of_inputs():
+    report = gradcheck(layers.GRU(3, dtype="float64"), [X64, np.ones((B, 3))])
+    assert [entry.name for entry in report.entries][-2:] == ["input 0", "input 1"]
+
+
 def test_masks_of_the_inputs_count():
     x = X64.copy()
     layers.set_mask(x, MASK)

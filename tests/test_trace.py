@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from recurrent import EVERYTHING, KINDS, MASK, RESET, STATES, B, F, T, U, X, close, same
 
-from numbarnn import Input, Model, Sequential, layers, ops, utils, value_and_grad
+from numbarnn import Input, Model, Sequential, cells, layers, ops, recurrence, utils, value_and_grad
 from numbarnn.testing import TOLERANCE, assert_close
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -226,6 +226,39 @@ def test_nested_states_and_several_inputs():
     same(trace.inputs[1], y)
 
 
+class Shifted(layers.Layer):
+    """A cell that adds a constant at each step."""
+
+    state_size = F
+
+    def call(self, inputs, states, constants=None):
+        h = ops.tanh(inputs + states[0] + constants[0])
+        return h, [h]
+
+
+def test_constants_are_given_to_the_cell():
+    layer, constant = layers.RNN(Shifted(), return_sequences=True), np.ones((B, F), "float32")
+    same(layer.trace(X, constants=[constant]).outputs, layer(X, constants=[constant]))
+    x, c = Input((T, F)), Input((F,))
+    model = Model([x, c], layers.RNN(Shifted(), name="it")(x, constants=[c]))
+    trace = model.trace([X, constant], output=0)["it"]
+    h, gradient = trace.states[0], trace.state_gradients[0]
+    close(gradient[:, -2], gradient[:, -1] * (1 - h[:, -1] ** 2))
+
+
+def test_a_built_in_cell_with_another_call_is_a_cell_of_a_user():
+    class Double(layers.GRUCell):
+        def call(self, inputs, states, training=False):
+            out, new = super().call(inputs, states, training)
+            return 2 * out, new
+
+    layer = layers.RNN(Double(U), return_sequences=True)
+    trace = layer.trace(X)
+    close(trace.outputs, layer(X), 1e-6)
+    close(trace.outputs, 2 * trace.states[0], 1e-6)
+    assert trace.gates == {}
+
+
 def test_both_directions_and_chronological_order():
     layer = layers.Bidirectional(layers.LSTM(U, return_sequences=True))
     out = layer(X, mask=MASK)
@@ -262,6 +295,20 @@ def test_what_is_refused():
 
     with pytest.raises(TypeError, match="does not run the loop"):
         Other(layers.LSTMCell(3)).trace(X)
+
+
+def test_the_tape_is_shown_until_it_is_overwritten_and_where_there_is_one():
+    kernel, recurrent, _ = (np.ones(shape, "float32") for shape in ((F, 4 * U), (U, 4 * U), (4 * U,)))
+    weights = recurrence.PackedWeights(cells.LSTM, kernel, recurrent)
+    _, last, pullback = recurrence.run(cells.LSTM, X, weights, None, save=True)
+    states, _ = pullback.steps(())
+    same([state[:, -1] for state in states], last)
+    pullback()
+    with pytest.raises(RuntimeError, match="can be called once"):
+        pullback.steps(())
+    *_, pullback = recurrence.run(cells.LSTM, X, weights, None, save=True, checkpoint=2)
+    with pytest.raises(ValueError, match="run with `checkpoint`"):
+        pullback.steps(())
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -394,6 +441,33 @@ def test_gradients_reach_through_a_model_of_all_sorts(rng):
     assert_close(found.state_gradients[0][:, :-1], expected[:, :-1], 1e-12)
     assert not found.state_gradients[0][:, -1].any()
     assert not found.state_gradients[1].any()
+
+
+def test_gradients_of_a_stack_lie_as_its_states_do():
+    stack = layers.StackedRNNCells([layers.LSTMCell(2), layers.GRUCell(3)], reverse_state_order=True)
+    trace = Sequential([layers.RNN(stack, go_backwards=True, name="it")]).trace(X, output=0)["it"]
+    lower, upper = trace.cells
+    assert [g.shape for g in trace.state_gradients[1]] == [(B, T, 2)] * 2
+    same(trace.state_gradients[0], upper.state_gradients[0])
+    same(trace.state_gradients[1], lower.state_gradients)
+    assert (upper.state_gradients[0][:, -1] == [1, 0, 0]).all()  # the last step is the first timestep
+
+
+def test_layers_of_a_subclassed_model_are_found():
+    class Reader(Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.rest = layers.GRU(3, return_sequences=True, name="a"), [layers.LSTM(2, name="b")]
+
+        def call(self, x):
+            return self.rest[0](self.first(x))
+
+    model = Reader()
+    trace = model.trace(X, output=1)
+    assert list(trace) == ["a", "b"]
+    same(trace["b"].inputs, trace["a"].outputs)
+    same(trace["b"].outputs[:, -1], model(X))
+    assert all(one.state_gradients is not None for one in trace.values())
 
 
 def test_a_reset_stops_the_gradient():

@@ -46,6 +46,7 @@ class LayerTrace:
 
     All arrays are in the order of the steps, which is the order of the layer's outputs: with `go_backwards` the first
     step reads the last timestep. `timesteps` says which timestep a step has read; `chronological` turns it all round.
+    They are in the type that the layer computes in: float32 for a layer of float16.
 
     Attributes
     ----------
