@@ -470,6 +470,15 @@ def test_layers_of_a_subclassed_model_are_found():
     assert all(one.state_gradients is not None for one in trace.values())
 
 
+def test_in_training_the_gradients_are_those_of_the_draws_that_are_shown():
+    first, second = layers.GRU(8, return_sequences=True, name="a"), layers.GRU(3, name="b")
+    model = Sequential([layers.Input((T, F)), first, layers.Dropout(0.5), second])
+    trace = model.trace(X, output=0, training=True)
+    dropped = trace["b"].inputs[:, -1] == 0
+    assert 0.2 < dropped.mean() < 0.8
+    same(trace["a"].state_gradients[0][:, -1] == 0, dropped)
+
+
 def test_a_reset_stops_the_gradient():
     x = Input((T, F), dtype="float64")
     reset = Input((T,), dtype="bool")
