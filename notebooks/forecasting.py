@@ -33,9 +33,9 @@ years, spots = sunspots.YEAR.to_numpy().astype(int), sunspots.SUNACTIVITY.to_num
 # %% [markdown]
 # ## Sunspots
 #
-# The past is split once, in time: 1700-1919 to train, 1920-1959 to decide when to stop, 1960-2008 to test, looked at
-# at the end. Numbers of scaling come from the training years alone. Counts swing more where they are large; the
-# square root makes the swings alike.
+# The past is split once, in time: 1700-1919 to train, 1920-1959 to decide when to stop, 1960-2008 to test. Numbers of
+# scaling come from the training years alone. Counts swing more where they are large; the square root makes the swings
+# alike.
 
 # %%
 TRAIN, VALID = np.searchsorted(years, [1920, 1960])
@@ -228,9 +228,9 @@ plt.show()
 # in the first years; far ahead, all come back to the cycle, as little else is known. And Yule's linear model is as good
 # or better nearly throughout: with some two hundred values of one series that is the rule, and the reason to fit it
 # first. How sure is this order? The 39 origins overlap; the test has four cycles, not 39 independent cases. Differences
-# of a few spots between the models mean nothing; another seed moves them as much. And the table is on the lucky side: an
-# LSTM in place of the GRU did equally well in the stop years and worse in the test (33 spots over all years), which we
-# know only because we looked. Forty years are too few to choose between networks.
+# of a few spots between the models mean nothing; another seed moves them as much. And the table is on the lucky side:
+# an LSTM in place of the GRU did equally well in the stop years and worse in the test (33 spots over all years), which
+# we know only because we looked. Forty years are too few to choose between networks.
 #
 # ### What does the GRU look at?
 #

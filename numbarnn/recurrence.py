@@ -435,27 +435,32 @@ class _LongPass:
         self.cell, self.x, self.weights, self.flags = cell, x, weights, flags
         self.backwards, self.return_sequences, self.options = bool(backwards), return_sequences, options
         self.bounds = [(s, min(s + checkpoint, timesteps)) for s in range(0, timesteps, checkpoint)]
-        self.states = [initial_states]  # before each segment, and after the last
-        self.first = self.segment(0)  # which checks the other arguments
+        self.first = self.segment(0, initial_states)  # which checks the other arguments
+        # Before each segment, and after the last.
+        self.states = np.zeros((len(self.bounds) + 1, cell.states, batch, self.first.work.states.shape[3]), x.dtype)
+        for n, state in enumerate(initial_states or ()):
+            self.states[0, n] = state
         self.out = None
 
-    def segment(self, number, save=False):
-        """A pass over one segment."""
+    def times(self, number):
+        """The timesteps of a segment."""
+        (first, last), timesteps = self.bounds[number], self.x.shape[1]
+        return slice(timesteps - last, timesteps - first) if self.backwards else slice(first, last)
+
+    def segment(self, number, states, save=False):
+        """A pass over one segment; with `save` nothing is emitted, which has been before."""
         first, last = self.bounds[number]
-        timesteps = self.x.shape[1]
-        times = slice(timesteps - last, timesteps - first) if self.backwards else slice(first, last)
         flags = None if self.flags is None else self.flags[first:last]
         return _Pass(
-            self.cell, self.x[:, times], self.weights, self.states[number], flags, backwards=self.backwards,
-            return_sequences=self.return_sequences, save=save, **self.options,
+            self.cell, self.x[:, self.times(number)], self.weights, states, flags, backwards=self.backwards,
+            return_sequences=self.return_sequences and not save, save=save, **self.options,
         )  # fmt: skip
 
     def jobs(self):
         for number, (first, last) in enumerate(self.bounds):
-            this = self.segment(number) if number else self.first
+            this = self.segment(number, list(self.states[number])) if number else self.first
             yield from this.jobs()
-            out, states, _ = this.result()
-            self.states.append(states)
+            out, self.states[number + 1], _ = this.result()
             if not self.return_sequences:
                 self.out = out
                 continue
@@ -465,7 +470,8 @@ class _LongPass:
         del self.first
 
     def result(self):
-        return self.out, [state.copy() for state in self.states[-1]], Pullback(self)
+        out, self.out = self.out, None
+        return out, [state.copy() for state in self.states[-1]], Pullback(self)
 
     def back(self, *gradients, **wanted):
         return _LongBackwardPass(self, *gradients, **wanted)
@@ -481,7 +487,7 @@ class _LongBackwardPass:
             shape = (batch, timesteps, units) if forward.return_sequences else (batch, units)
             d_out = check_array("d_out", d_out, shape, dtype)
         self.forward, self.d_out, self.need_x, self.need_weights = forward, d_out, need_x, need_weights
-        self.d_x = np.empty((batch, timesteps, inputs), dtype) if need_x else None
+        self.d_x = np.zeros((batch, timesteps, inputs), dtype) if need_x else None
         self.d_weights, self.d_states = None, d_states
         self.last = self.segment(len(forward.bounds) - 1)  # which checks the other gradients
 
@@ -491,24 +497,25 @@ class _LongBackwardPass:
         first, last = forward.bounds[number]
         d_out = self.d_out
         if d_out is not None and forward.return_sequences:
-            d_out = np.ascontiguousarray(d_out[:, first:last])
+            d_out = d_out[:, first:last]
         elif last < forward.x.shape[1]:
             d_out = None  # the output is that of the last segment
-        this = forward.segment(number, save=True)
-        return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights)
+        this = forward.segment(number, list(forward.states[number]), save=True)
+        this.return_sequences = forward.return_sequences
+        d_x = self.d_x[:, forward.times(number)] if self.need_x else None
+        d_x = d_x if d_x is not None and d_x.flags.c_contiguous else None
+        return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights, d_x=d_x)
 
     def jobs(self):
-        timesteps = self.forward.x.shape[1]
         for number in reversed(range(len(self.forward.bounds))):
             this = self.segment(number) if self.last is None else self.last
             self.last = None
             yield from this.forward.jobs()
             yield from this.jobs()
             d_x, self.d_weights, self.d_states = this.result()
-            if self.need_x:
-                first, last = self.forward.bounds[number]
-                times = slice(timesteps - last, timesteps - first) if self.forward.backwards else slice(first, last)
-                self.d_x[:, times] = d_x
+            if self.need_x and d_x.base is not self.d_x:
+                self.d_x[:, self.forward.times(number)] = d_x
+            del this, d_x  # before the next segment takes memory
 
     def result(self):
         return self.d_x, self.d_weights, self.d_states
@@ -635,7 +642,7 @@ def pull_together(calls):
 class _BackwardPass:
     """The arguments of one call of a pullback, checked, and the memory it needs."""
 
-    def __init__(self, forward, d_out, d_states, need_x, need_weights, d_weights=None):
+    def __init__(self, forward, d_out, d_states, need_x, need_weights, d_weights=None, d_x=None):
         cell, x, work = forward.cell, forward.x, forward.work
         batch, timesteps, inputs = x.shape
         units, dtype = work.states.shape[3], x.dtype
@@ -655,7 +662,7 @@ class _BackwardPass:
                 d_last[0][heard] += check_array("d_out", d_out, (batch, units), dtype)[heard]
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
-        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
+        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype) if d_x is None else d_x
         self.d_weights = d_weights  # the chains so far
         if need_weights and d_weights is None:
             shapes = (inputs, columns), (units, columns), cell.bias_shape(units)

@@ -434,3 +434,10 @@ def test_without_h5py(tmp_path, monkeypatch):
             call(small(), tmp_path / ("m.keras" if call is keras_files.save_model else "m.weights.h5"))
     with pytest.raises(ImportError, match=r"numbarnn\[hdf5\]"):
         keras_files.load_model(tmp_path / "m.h5")
+
+
+def test_what_changes_no_result_is_left_out(tmp_path):
+    model = numbarnn.Sequential([numbarnn.Input((4, 2)), numbarnn.layers.LSTM(3, checkpoint=2)])
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        assert "checkpoint" not in archive.read("config.json").decode()

@@ -314,8 +314,8 @@ def test_float64_and_mixed_types(tmp_path):
             assert_close(twin.predict(data, verbose=0), model.predict(data, verbose=0), tolerance, dtype)
 
 
-@numbarnn.saving.register_keras_serializable("tests")
-@keras.saving.register_keras_serializable("tests")
+@numbarnn.saving.register_keras_serializable("parity")
+@keras.saving.register_keras_serializable("parity")
 def doubled(x):
     return x * 2
 

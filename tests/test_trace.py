@@ -101,6 +101,18 @@ def test_the_last_output_alone_is_the_last_of_the_trace(kind):
 
 
 @kinds
+def test_checkpoints_hide_nothing(kind):
+    layer = kind.make(return_sequences=True, checkpoint=2)
+    trace = layer.trace(X, mask=MASK)
+    same(trace.outputs, layer(X, mask=MASK))
+    same(trace.states, kind.like(layer, return_sequences=True).trace(X, mask=MASK).states)
+    model = Sequential([kind.make(checkpoint=2, name="it")])
+    assert np.isfinite(model.trace(X, output=0)["it"].state_gradients[0]).all()
+    with pytest.raises(ValueError, match="cannot have checkpoints"):
+        layers.RNN(Leaky(3), checkpoint=2).trace(X)
+
+
+@kinds
 @pytest.mark.parametrize("activation", ["gelu", "relu", "own"])
 def test_activations_whose_derivative_needs_the_input_and_those_without_kernels(kind, activation):
     def own(x):

@@ -142,6 +142,8 @@ def _tidy(config):
                 raise ValueError(_NOT_IN_KERAS.format(f"operation '{item['class_name']}' as ours between layers"))
             if item.get("class_name") == "Embedding" and item.get("module") == "keras.layers":
                 item["config"].pop("input_length", None)  # the shape of the input says it
+            if isinstance(item.get("config"), dict) and str(item.get("module")) == "keras.layers":
+                item["config"].pop("checkpoint", None)  # what is kept for gradients: results are the same without
             for call in item.get("inbound_nodes") or ():
                 for key in _ONLY_OURS:
                     if call["kwargs"].get(key) is not None and str(item.get("module")).startswith("keras"):

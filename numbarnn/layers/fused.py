@@ -35,6 +35,8 @@ class CellRun:
         Given to the cell at each step, where no kernels run.
     training, backwards, return_sequences, zero_output : bool
         See `RNN`.
+    checkpoint : int or None
+        See `RNN`.
     """
 
     cell: Any
@@ -47,6 +49,7 @@ class CellRun:
     backwards: bool = False
     return_sequences: bool = True
     zero_output: bool = False
+    checkpoint: int | None = None
 
 
 def run_cells(runs):
@@ -75,6 +78,7 @@ def run_saved(run):
     Parameters
     ----------
     run : CellRun
+        Without `checkpoint`.
 
     Returns
     -------
@@ -93,7 +97,8 @@ def _given(run):
     """Return the arrays of a run, and what it is beside them."""
     arrays, kernels = run.cell.kernel_arguments(run)
     arrays = [run.mask, run.reset, *arrays]
-    return arrays, _Pass(len(arrays), run.backwards, run.return_sequences, run.zero_output, **kernels)
+    options = run.backwards, run.return_sequences, run.zero_output, run.checkpoint
+    return arrays, _Pass(len(arrays), *options, **kernels)
 
 
 def run_abreast(passes):
@@ -162,6 +167,7 @@ class _Pass(NamedTuple):
     backwards: bool
     return_sequences: bool
     zero_output: bool
+    checkpoint: int | None
     cell: Cell
     cache: PackedCache
     variables: tuple
@@ -190,6 +196,7 @@ def _call(one, mask, reset, x, kernel, recurrent_kernel, bias, x_factors, h_fact
         "activation": activation,
         "recurrent_activation": recurrent_activation,
         "save": save,
+        "checkpoint": one.checkpoint,
     }
 
 

@@ -180,7 +180,7 @@ class Watcher:
 
     def run(self, layer, run):
         """Run a layer; see `observer`."""
-        whole = replace(run, return_sequences=True)
+        whole = replace(run, return_sequences=True, checkpoint=None)
         with observing(None):
             watched = _by_steps if layer._fused_cells is None else _by_kernels
             out, states, parts = watched(layer, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import functools
 import itertools
 import numbers
@@ -19,6 +20,7 @@ from .data import Collected, standardize, train_validation_split
 from .loss_watch import watched
 from .own_steps import OwnSteps
 from .state import Progress
+from .truncated import Pieces
 
 __all__ = ["Loops"]
 
@@ -44,6 +46,8 @@ class Loops(OwnSteps):
         validation_steps=None,
         validation_batch_size=None,
         validation_freq=1,
+        *,
+        bptt_steps=None,
     ):
         """Train on arrays, on sequences of different lengths, or on anything that yields batches.
 
@@ -88,6 +92,11 @@ class Loops(OwnSteps):
             `batch_size` by default.
         validation_freq : int or collection of int
             Validate every so many epochs, or after these (counted from 1).
+        bptt_steps : int, optional
+            Truncated back-propagation through time: cut each batch into pieces of so many timesteps, with one update of
+            the weights after each. The states of recurrent layers go on from piece to piece and start anew with each
+            batch; no gradient flows back into an earlier piece. Targets have the timesteps of the inputs; what is
+            reported is the mean over the pieces. Stateful layers go on from batch to batch as ever.
 
         Returns
         -------
@@ -112,6 +121,7 @@ class Loops(OwnSteps):
         validation_batch_size = _positive_or_none("validation_batch_size", validation_batch_size)
         steps_per_epoch = _positive_or_none("steps_per_epoch", steps_per_epoch)
         validation_steps = _positive_or_none("validation_steps", validation_steps)
+        bptt_steps = _positive_or_none("bptt_steps", bptt_steps)
         if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, numbers.Integral) or initial_epoch < 0:
             raise ValueError(f"`initial_epoch` must be an integer from 0. Received: initial_epoch={initial_epoch!r}")
         if shuffle not in (True, False, "batch"):
@@ -165,12 +175,16 @@ class Loops(OwnSteps):
         state.epochs = batches
         try:
             with callbacks, watched(self) as watch:
-                self._fit(batches, validation, callbacks, range(initial_epoch, epochs), validation_freq, watch)
+                epochs, train = range(initial_epoch, epochs), self._train
+                with contextlib.nullcontext() if bptt_steps is None else Pieces(self, bptt_steps) as pieces:
+                    if pieces is not None:
+                        train = functools.partial(pieces.train, train)
+                    self._fit(batches, validation, callbacks, epochs, validation_freq, watch, train)
         finally:
             state.epochs = state.resume = None
         return callbacks.history
 
-    def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch):
+    def _fit(self, batches, validation, callbacks, epochs, validation_freq, watch, train):
         state = self._training
         logs = {}
         if not self.built and isinstance(batches.source, ArrayBatches):
@@ -200,7 +214,7 @@ class Loops(OwnSteps):
                 if each_begin:
                     callbacks.on_train_batch_begin(number)
                 watch.begin_step(epoch, number)
-                self._train(*batch)
+                train(*batch)
                 if each_end:
                     state.position = epoch, number + 1
                     callbacks.on_train_batch_end(number, self._results())

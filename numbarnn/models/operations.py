@@ -56,6 +56,7 @@ _SPECIAL = {
     "roll": ("numpy", "Roll", {"shift": "shift", "axis": "axis"}),
     "round": ("numpy", "Round", {"decimals": "decimals"}),
     "sigmoid": ("nn", "Sigmoid", {}),
+    "silu": ("nn", "Silu", {}),
     "softmax": ("nn", "Softmax", _AXIS),
     "softplus": ("nn", "Softplus", {}),
     "softsign": ("nn", "Softsign", {}),

@@ -117,7 +117,10 @@ def _gelu_rule(d, x, y):
 
 # As a layer's activation: to the bits of the recurrent kernels, where `tanh` has those of NumPy.
 tanh_of_layers = _activation(
-    lambda x: np.tanh(x), lambda d, x, y: tanh_gradient(d, y), name="tanh", kernel=partial(kernels.apply, "tanh")
+    lambda x: np.tanh(x),
+    lambda d, x, y: tanh_gradient(d, y),
+    name="tanh_of_layers",
+    kernel=partial(kernels.apply, "tanh"),
 )
 _sigmoid_gradient = slope_product("sigmoid", lambda y: y * (1 - y), lambda y: 1 - 2 * y)
 sigmoid = _activation(_sigmoid, lambda d, x, y: _sigmoid_gradient(d, y), kernel=partial(kernels.apply, "sigmoid"))
