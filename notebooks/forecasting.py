@@ -132,7 +132,8 @@ plt.show()
 # where the last piece has ended: its states are carried from batch to batch, while gradients end at the piece's border
 # (truncated back-propagation through time). At each year the model is asked for the next eleven. Row 0 of a
 # batch must go on where row 0 of the batch before has ended: pieces in order, `batch_size=1`, no shuffling, and
-# `reset_states` before the series is read again from its start.
+# `reset_states` before the series is read again from its start. (Where whole sequences fit into a batch,
+# `fit(..., bptt_steps=19)` cuts them and carries the states by itself.)
 
 # %%
 PIECE = 19
