@@ -230,8 +230,8 @@ plt.show()
 # or better nearly throughout: with some two hundred values of one series that is the rule, and the reason to fit it
 # first. How sure is this order? The 39 origins overlap; the test has four cycles, not 39 independent cases. Differences
 # of a few spots between the models mean nothing; another seed moves them as much. And the table is on the lucky side:
-# an LSTM in place of the GRU did equally well in the stop years and worse in the test (33.5 spots over all years), which
-# we know only because we looked. Forty years are too few to choose between networks.
+# an LSTM in place of the GRU did equally well in the stop years and worse in the test (33.5 spots over all years): we
+# know that only because we looked. Forty years are too few to choose between networks.
 #
 # ### What does the GRU look at?
 #
