@@ -122,9 +122,12 @@ class KernelCell(Layer):
     ----------
     kernels : numbarnn.cells.Cell
         The kernels of the cell, which also say how many gates and states it has.
+    gate_names : tuple of str
+        Names of the gates, in the order in which the weights hold them; none for a cell without gates.
     """
 
     kernels = None
+    gate_names = ()
     recurrent_activation = None  # of a cell that has gates
 
     def __init_subclass__(cls, **kwargs):
@@ -280,8 +283,8 @@ class KernelCell(Layer):
             run = _OneStep(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
             out, states = run_cells([run])[0]
         else:
-            out, *rest = self._by_operations(inputs, states, training)
-            states = [out, *rest]
+            states, _ = self._by_operations(inputs, states, training)
+            out = states[0]
         return out, states if listed else states[0]
 
     def _check_step(self, inputs, states):
@@ -297,6 +300,24 @@ class KernelCell(Layer):
                 f"{self.units}). Received: inputs of shape {tuple(inputs.shape)}, states of shapes "
                 f"{[tuple(state.shape) for state in states]}"
             )
+
+    def step_with_gates(self, inputs, states, training=False):
+        """One step, for those who look at the gates.
+
+        Parameters
+        ----------
+        inputs, states, training
+            As of `call`; of shapes that fit, the states in a list.
+
+        Returns
+        -------
+        states : list of arrays (batch, units)
+            The new ones; the first is the output.
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
+        """
+        inputs, *states = (self._working(a) for a in (inputs, *states))
+        return self._by_operations(inputs, states, training)
 
     def _by_operations(self, inputs, states, training):
         x_factors, h_factors = self._shared_factors(inputs, training)
@@ -317,7 +338,7 @@ class KernelCell(Layer):
         )
 
     def one_step(self, x, h, states):
-        """Return the new states of one step, written in operations.
+        """Return the new states of one step and its gates, written in operations.
 
         Parameters
         ----------
@@ -328,7 +349,9 @@ class KernelCell(Layer):
 
         Returns
         -------
-        list of arrays (batch, units)
+        states : list of arrays (batch, units)
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `one_step`")
 
