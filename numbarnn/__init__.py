@@ -15,8 +15,10 @@ from numbarnn import (
     models,
     ops,
     optimizers,
+    plotting,
     random,
     regularizers,
+    saving,
     tree,
     utils,
 )
@@ -24,8 +26,9 @@ from numbarnn.backend import device
 from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
-from numbarnn.models import Model, Sequential
+from numbarnn.models import Model, Sequential, load_model
 from numbarnn.tensor_shape import TensorShape
+from numbarnn.testing.gradcheck import gradcheck
 from numbarnn.variable import Variable
 
 __version__ = "0.1.0.dev0"
@@ -45,16 +48,20 @@ __all__ = [
     "datasets",
     "device",
     "get_num_threads",
+    "gradcheck",
     "graph",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "models",
     "ops",
     "optimizers",
+    "plotting",
     "random",
     "regularizers",
+    "saving",
     "set_num_threads",
     "tree",
     "utils",

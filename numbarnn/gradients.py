@@ -6,7 +6,10 @@ goes through the same `Recorder`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
+import threading
 import types
 import warnings
 from collections import Counter, OrderedDict
@@ -22,7 +25,7 @@ from .protocols import local, user_line
 from .random import SeedGenerator
 from .variable import Variable
 
-__all__ = ["Recorder", "input_gradients", "kept", "put_back", "touched", "value_and_grad"]
+__all__ = ["Recorder", "input_gradients", "kept", "put_back", "touched", "value_and_grad", "watching"]
 
 _MAX_FUNCTIONS = 16  # per model, those used last
 _MAX_SIGNATURES = 128  # per function, the oldest leave first
@@ -63,6 +66,30 @@ def put_back(before):
     for variable, value in before:
         variable.data[...] = value
         variable.touch()
+
+
+class _Observer(threading.local):
+    report = None
+
+
+_observer = _Observer()
+
+
+@contextlib.contextmanager
+def watching(report):
+    """Have the values of differentiated functions watched during a ``with`` statement, in this thread.
+
+    Parameters
+    ----------
+    report : callable
+        ``report(program, arrays, before)`` is called where a value is not finite, before anything else happens.
+        `before` holds the values before of the variables that the program has changed.
+    """
+    outer, _observer.report = _observer.report, report
+    try:
+        yield
+    finally:
+        _observer.report = outer
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -347,6 +374,8 @@ class Recorder:
                 (value, aux, aux_masks), found = recorded.forward(*arrays), []
             else:
                 (value, aux, aux_masks), residuals = recorded.forward(*arrays)
+                if _observer.report is not None and not math.isfinite(value):
+                    _observer.report(recorded.forward, arrays, before)
                 found = recorded.backward(residuals, recorded.one, True)
         except BaseException:
             put_back(before)

@@ -115,19 +115,22 @@ class Program:
 
     def inline(self, *inputs):
         """Call the operations one by one, on arrays (to debug) or on Tensors (to make this a part of another trace)."""
+        values = self.values(*inputs)
+        leaves = [values[id(x)] if isinstance(x, Tensor) else x for x in self.outputs]
+        return tree.unflatten(self.treedef, leaves)
+
+    def values(self, *inputs):
+        """Call the operations one by one; return the values of all Tensors, those of variables too, by their ids."""
         if len(inputs) != len(self.inputs):
             raise TypeError(f"program {self.name!r} takes {len(self.inputs)} inputs, got {len(inputs)}")
         values = {id(t): x for t, x in zip(self.inputs, inputs, strict=True)}
-
-        def value(x):
-            return values[id(x)] if isinstance(x, Tensor) else x
-
         for variable, leaf in self.trace.leaves.items():  # read before anything is assigned
             values[id(leaf)] = OPERATIONS["copy"](variable) if variable in self.trace.assigned else variable
         for node in self.nodes:
-            results = node.operation(*map(value, node.inputs), **node.attrs)
+            given = [values[id(x)] if isinstance(x, Tensor) else x for x in node.inputs]
+            results = node.operation(*given, **node.attrs)
             values.update(zip(map(id, node.outputs), (results,) if node.single else results, strict=True))
-        return tree.unflatten(self.treedef, [value(x) for x in self.outputs])
+        return values
 
     def linearize(self, outputs=0, wrt=()):
         """Split into a forward program that keeps what the gradient needs, and the gradient.

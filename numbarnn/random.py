@@ -26,9 +26,12 @@ __all__ = [
     "dropout",
     "dropout_factors",
     "global_generator",
+    "global_state",
     "make_default_seed",
     "normal",
     "randint",
+    "restore_global_state",
+    "seedings",
     "set_seed",
     "truncated_normal",
     "uniform",
@@ -37,6 +40,7 @@ __all__ = [
 _lock = threading.Lock()
 _seeds = _python_random.Random()  # our own: users' draws from `random` change nothing here
 _global: SeedGenerator | None = None
+_seedings = 0
 
 
 class _Streams(threading.local):
@@ -61,9 +65,20 @@ def set_seed(seed):
     --------
     numbarnn.utils.set_random_seed : which seeds NumPy and Python too.
     """
-    global _global
+    global _global, _seedings
     _seeds.seed(int(seed))
     _global = None
+    _seedings += 1
+
+
+def seedings():
+    """Count the calls of `set_seed` so far: a generator drawn before the last of them is not of the seed set now.
+
+    Returns
+    -------
+    int
+    """
+    return _seedings
 
 
 def make_default_seed():
@@ -156,6 +171,23 @@ def global_generator():
     if _global is None:
         _global = SeedGenerator(name="global_seed_generator")
     return _global
+
+
+def global_state():
+    """Return what later draws from the global seed depend on, as JSON keeps it: dict."""
+    return {"seeds": _seeds.getstate(), "global": None if _global is None else _global.state.data.tolist()}
+
+
+def restore_global_state(state):
+    """Go on from what `global_state` returned: dict."""
+    global _global
+    version, internal, gauss = state["seeds"]
+    _seeds.setstate((version, tuple(internal), gauss))
+    if state["global"] is None:
+        _global = None
+    else:
+        global_generator().state.store(np.array(state["global"], np.int64))
+        _seeds.setstate((version, tuple(internal), gauss))  # of which a new generator has taken its seed
 
 
 def _key(seed):

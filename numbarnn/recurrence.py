@@ -14,6 +14,7 @@ import numpy as np
 
 from numbarnn import gemm
 from numbarnn.cells.contract import COUNTS, SILENT, check_array
+from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
@@ -245,6 +246,7 @@ def run(
     activation=None,
     recurrent_activation=None,
     save=False,
+    checkpoint=None,
 ):
     """Run a cell over a batch of sequences.
 
@@ -270,6 +272,8 @@ def run(
         Names in `numbarnn.simd_math.ACTIVATIONS`; default: the cell's own.
     save : bool
         Keep what the gradient needs.
+    checkpoint : int, optional
+        Keep it only at every so many steps; on the way back the steps between are computed again, to the same bits.
 
     Returns
     -------
@@ -285,11 +289,12 @@ def run(
     TypeError, ValueError
         For an argument whose type, dtype or shape does not fit, before anything is computed.
     """
-    this = _Pass(
-        cell, x, weights, initial_states, flags, x_factors, h_factors, backwards, return_sequences, activation,
-        recurrent_activation, save,
+    this = _new_pass(
+        cell, x, weights, initial_states, flags=flags, x_factors=x_factors, h_factors=h_factors, backwards=backwards,
+        return_sequences=return_sequences, activation=activation, recurrent_activation=recurrent_activation, save=save,
+        checkpoint=checkpoint,
     )  # fmt: skip
-    _launch([this.job()])
+    _run_abreast([this])
     return this.result()
 
 
@@ -306,9 +311,28 @@ def run_together(calls):
     list
         Of what `run` returns for each, to the last bit.
     """
-    passes = [_Pass(*args, **kwargs) for args, kwargs in calls]
-    _launch([this.job() for this in passes])
+    passes = [_new_pass(*args, **kwargs) for args, kwargs in calls]
+    _run_abreast(passes)
     return [this.result() for this in passes]
+
+
+def _run_abreast(passes):
+    """Run the jobs of passes, which have to wait for each other within a pass, and not between passes."""
+    lines = [this.jobs() for this in passes]
+    while lines:
+        jobs = [(line, next(line, None)) for line in lines]
+        lines = [line for line, job in jobs if job is not None]
+        _launch([job for _, job in jobs if job is not None])
+
+
+def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, **options):
+    if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, (int, np.integer))):
+        raise TypeError(f"checkpoint must be a whole number of steps; got {checkpoint!r}")
+    if checkpoint is not None and checkpoint < 1:
+        raise ValueError(f"checkpoint must be at least 1; got {checkpoint}")
+    if save and checkpoint is not None and np.ndim(x) == 3 and checkpoint < np.shape(x)[1]:
+        return _LongPass(cell, x, weights, initial_states, checkpoint, **options)
+    return _Pass(cell, x, weights, initial_states, save=save, **options)
 
 
 class _Pass:
@@ -365,10 +389,10 @@ class _Pass:
         # Rows whose last output is zeros.
         self.silent = None if flags is None else flags[-1] & SILENT != 0
 
-    def job(self):
+    def jobs(self):
         batch, timesteps, _ = self.x.shape
         args = self.x, *self.packed, *self.work, 0, timesteps, self.backwards, *self.codes
-        return _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
+        yield _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
 
     def result(self):
         timesteps = self.x.shape[1]
@@ -381,6 +405,9 @@ class _Pass:
                 out[self.silent] = 0
         return out, states, Pullback(self) if self.save else None
 
+    def back(self, *gradients, **wanted):
+        return _BackwardPass(self, *gradients, **wanted)
+
     def in_order(self, array):
         """A copy of an array (B, ...) of the kernel with the data's rows."""
         if self.order is None:
@@ -388,6 +415,113 @@ class _Pass:
         result = np.empty_like(array)
         result[self.order] = array
         return result
+
+
+class _LongPass:
+    """A `_Pass` that saves the states before each segment of its steps, and computes the rest again on the way back."""
+
+    def __init__(
+        self,
+        cell,
+        x,
+        weights,
+        initial_states,
+        checkpoint,
+        flags=None,
+        backwards=False,
+        return_sequences=True,
+        **options,
+    ):
+        batch, timesteps, _ = x.shape
+        if flags is not None:
+            flags = check_array("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+        self.cell, self.x, self.weights, self.flags = cell, x, weights, flags
+        self.backwards, self.return_sequences, self.options = bool(backwards), return_sequences, options
+        self.bounds = [(s, min(s + checkpoint, timesteps)) for s in range(0, timesteps, checkpoint)]
+        self.first = self.segment(0, initial_states)  # which checks the other arguments
+        # Before each segment, and after the last.
+        self.states = np.zeros((len(self.bounds) + 1, cell.states, batch, self.first.work.states.shape[3]), x.dtype)
+        for n, state in enumerate(initial_states or ()):
+            self.states[0, n] = state
+        self.out = None
+
+    def times(self, number):
+        """The timesteps of a segment."""
+        (first, last), timesteps = self.bounds[number], self.x.shape[1]
+        return slice(timesteps - last, timesteps - first) if self.backwards else slice(first, last)
+
+    def segment(self, number, states, save=False):
+        """A pass over one segment; with `save` nothing is emitted, which has been before."""
+        first, last = self.bounds[number]
+        flags = None if self.flags is None else self.flags[first:last]
+        return _Pass(
+            self.cell, self.x[:, self.times(number)], self.weights, states, flags, backwards=self.backwards,
+            return_sequences=self.return_sequences and not save, save=save, **self.options,
+        )  # fmt: skip
+
+    def jobs(self):
+        for number, (first, last) in enumerate(self.bounds):
+            this = self.segment(number, list(self.states[number])) if number else self.first
+            yield from this.jobs()
+            out, self.states[number + 1], _ = this.result()
+            if not self.return_sequences:
+                self.out = out
+                continue
+            if self.out is None:
+                self.out = np.empty((len(out), self.x.shape[1], out.shape[2]), out.dtype)
+            self.out[:, first:last] = out
+        del self.first
+
+    def result(self):
+        out, self.out = self.out, None
+        return out, [state.copy() for state in self.states[-1]], Pullback(self)
+
+    def back(self, *gradients, **wanted):
+        return _LongBackwardPass(self, *gradients, **wanted)
+
+
+class _LongBackwardPass:
+    """The way back through a `_LongPass`, segment by segment."""
+
+    def __init__(self, forward, d_out, d_states, need_x, need_weights):
+        (batch, timesteps, inputs), dtype = forward.x.shape, forward.x.dtype
+        units = forward.weights.recurrent_kernel.shape[0]
+        if d_out is not None:
+            shape = (batch, timesteps, units) if forward.return_sequences else (batch, units)
+            d_out = check_array("d_out", d_out, shape, dtype)
+        self.forward, self.d_out, self.need_x, self.need_weights = forward, d_out, need_x, need_weights
+        self.d_x = np.zeros((batch, timesteps, inputs), dtype) if need_x else None
+        self.d_weights, self.d_states = None, d_states
+        self.last = self.segment(len(forward.bounds) - 1)  # which checks the other gradients
+
+    def segment(self, number):
+        """The backward pass of one segment, whose forward pass has yet to run."""
+        forward = self.forward
+        first, last = forward.bounds[number]
+        d_out = self.d_out
+        if d_out is not None and forward.return_sequences:
+            d_out = d_out[:, first:last]
+        elif last < forward.x.shape[1]:
+            d_out = None  # the output is that of the last segment
+        this = forward.segment(number, list(forward.states[number]), save=True)
+        this.return_sequences = forward.return_sequences
+        d_x = self.d_x[:, forward.times(number)] if self.need_x else None
+        d_x = d_x if d_x is not None and d_x.flags.c_contiguous else None
+        return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights, d_x=d_x)
+
+    def jobs(self):
+        for number in reversed(range(len(self.forward.bounds))):
+            this = self.segment(number) if self.last is None else self.last
+            self.last = None
+            yield from this.forward.jobs()
+            yield from this.jobs()
+            d_x, self.d_weights, self.d_states = this.result()
+            if self.need_x and d_x.base is not self.d_x:
+                self.d_x[:, self.forward.times(number)] = d_x
+            del this, d_x  # before the next segment takes memory
+
+    def result(self):
+        return self.d_x, self.d_weights, self.d_states
 
 
 _SPENT = "a pullback can be called once: its tape has been overwritten by the first call"
@@ -431,10 +565,47 @@ class Pullback:
         """
         return pull_together([(self, (d_out, d_states, need_x, need_weights), {})])[0]
 
+    def steps(self, gate_names):
+        """What happened at each step, as the tape keeps it until the pullback is called.
+
+        Parameters
+        ----------
+        gate_names : sequence of str
+            Names of the cell's gates, in order; none for a cell whose tape keeps none.
+
+        Returns
+        -------
+        states : list of S ndarrays of shape (B, T, H)
+            Those after each step, in the order of the steps.
+        gates : dict of str to ndarray of shape (B, T, H)
+            Their values, NaN at steps that do not count: there were none.
+
+        Raises
+        ------
+        RuntimeError
+            After a call of the pullback, which overwrites the tape.
+        ValueError
+            Of a run with `checkpoint`, which keeps the states of some steps only.
+        """
+        for forward in self._forward:
+            if isinstance(forward, _LongPass):
+                raise ValueError("`steps` needs a run that keeps all of them; this one was run with `checkpoint`")
+            work, units = forward.work, forward.work.states.shape[3]
+            states = [forward.in_order(np.swapaxes(plane[1:], 0, 1)) for plane in work.states]
+            skipped = forward.in_order(work.flags.T & COUNTS == 0)
+            kept, gates = forward.in_order(np.swapaxes(work.tape, 0, 1)), {}
+            for number, name in enumerate(gate_names):
+                code = forward.codes[0 if name == "candidate" else 1]
+                gate = kept[:, :, number * units : (number + 1) * units].copy()
+                gate[skipped] = np.nan  # the kernel has not written there
+                gates[name] = value_of(gate, code)
+            return states, gates
+        raise RuntimeError(_SPENT)
+
     def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Check the gradients; a backward pass ready to run."""
         for forward in self._forward:
-            return _BackwardPass(forward, d_out, d_states, need_x, need_weights)
+            return forward.back(d_out, d_states, need_x, need_weights)
         raise RuntimeError(_SPENT)
 
     def _spend(self):
@@ -467,15 +638,14 @@ def pull_together(calls):
     passes = [pullback._begin(*args, **kwargs) for pullback, args, kwargs in calls]
     for pullback, _, _ in calls:
         pullback._spend()
-    _launch([this.job() for this in passes])
-    _launch([this.weights_job() for this in passes if this.need_weights and len(this.forward.x)])
+    _run_abreast(passes)
     return [this.result() for this in passes]
 
 
 class _BackwardPass:
     """The arguments of one call of a pullback, checked, and the memory it needs."""
 
-    def __init__(self, forward, d_out, d_states, need_x, need_weights):
+    def __init__(self, forward, d_out, d_states, need_x, need_weights, d_weights=None, d_x=None):
         cell, x, work = forward.cell, forward.x, forward.work
         batch, timesteps, inputs = x.shape
         units, dtype = work.states.shape[3], x.dtype
@@ -495,22 +665,24 @@ class _BackwardPass:
                 d_last[0][heard] += check_array("d_out", d_out, (batch, units), dtype)[heard]
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
-        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype)
-        self.d_weights = None
-        if need_weights:
+        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype) if d_x is None else d_x
+        self.d_weights = d_weights  # the chains so far
+        if need_weights and d_weights is None:
             shapes = (inputs, columns), (units, columns), cell.bias_shape(units)
             self.d_weights = tuple(np.zeros(shape, dtype) for shape in shapes)
 
-    def job(self):
+    def jobs(self):
         forward, work = self.forward, self.forward.work
         batch, timesteps, _ = forward.x.shape
         args = (
             self.d_out, self.d_states, *forward.weights.backward(), work.states, work.flags, work.order,
             work.x_factors, work.h_factors, work.tape, self.d_x, 0, timesteps, forward.backwards, *forward.codes,
         )  # fmt: skip
-        return _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+        yield _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+        if self.need_weights and batch:
+            yield self._weights_job()
 
-    def weights_job(self):
+    def _weights_job(self):
         forward, work = self.forward, self.forward.work
         batch, timesteps, inputs = forward.x.shape
         d_kernel, d_recurrent, d_bias = self.d_weights

@@ -590,18 +590,20 @@ class _Scan(KernelOp):
         going = carries + len(loop.output_specs) * loop.holds
         first, last = carries, carries + len(loop.output_specs)
         program = loop.linear[0] if save else loop.program
-        run, residuals, shown, extras = program._run, [], None, []
+        run, again, residuals, shown, extras = program._run, program._run_again, [], None, []
         try:
             for t, now in enumerate(zip(*moving, strict=True) if moving else ((),) * steps):
                 result = run(*now, *carry, *fixed)
-                run = program._run_again
+                run = again
                 if save:
                     result, kept = result
                     residuals.append(kept)
                 carry = result[:going]
                 if self.return_sequences:
-                    shown = shown or [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in result[first:last]]
-                    for whole, x in zip(shown, result[first:last], strict=True):
+                    emitted = result[first:last]
+                    if shown is None:
+                        shown = [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in emitted]
+                    for whole, x in zip(shown, emitted):  # noqa: B905 - equal by construction, at each step
                         whole[:, t] = x
                 if carried.extras:
                     extras.append(result[last:])
@@ -649,23 +651,30 @@ class _Scan(KernelOp):
         rows, row_seeds = None, [j for j in plan.from_seeds if j < n_states or j in places]
         step_cuts, sums = [], None
         n_carry, n_sum, n_cut = len(plan.carries), len(plan.step_sums), len(plan.step_cuts)
-        back = plan.back._run
+        first_piece = n_carry + n_sum + n_cut
+        back, again = plan.back._run, plan.back._run_again
         try:
             for t in range(steps - 1, -1, -1):
                 seeds = [*going, *[stream[t] for stream in streams]]
-                for place, d in zip(places, held_d, strict=False):
-                    seeds[place] = d if seeds[place] is nothing[place - n_states] else seeds[place] + d
+                if held_d:
+                    for place, d in zip(places, held_d, strict=True):
+                        seeds[place] = d if seeds[place] is nothing[place - n_states] else seeds[place] + d
                 found = back(saved[t], seeds)
-                back = plan.back._run_again
-                going, held_d = found[:n_states], found[n_states:n_carry]
+                back = again
+                going = found[:n_states]
+                if places:
+                    held_d = found[n_states:n_carry]
                 if n_sum:
                     more = found[n_carry : n_carry + n_sum]
                     sums = more if sums is None else [a + b for a, b in zip(sums, more, strict=True)]
                 if n_cut:
                     step_cuts.append(found[n_carry + n_sum : n_carry + n_sum + n_cut])
-                pieces = [*found[n_carry + n_sum + n_cut :], *(seeds[j] for j in row_seeds)]
-                rows = rows or [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in pieces]
-                for whole, x in zip(rows, pieces, strict=True):
+                pieces = found[first_piece:]
+                if row_seeds:
+                    pieces += [seeds[j] for j in row_seeds]
+                if rows is None:
+                    rows = [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in pieces]
+                for whole, x in zip(rows, pieces):  # noqa: B905 - equal by construction, at each step
                     whole[:, t] = x
         except Exception as error:
             plan.back._explain(error)

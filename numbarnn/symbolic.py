@@ -139,15 +139,18 @@ class Node:
     outputs : list of Tensor
     line : (str, int)
         File and line of the user's code that made the call.
+    layer : Layer or None
+        The innermost layer in whose `call` it was made, in a trace.
     """
 
-    __slots__ = ("args", "inputs", "kwargs", "line", "operation", "outputs", "saved", "single")
+    __slots__ = ("args", "inputs", "kwargs", "layer", "line", "operation", "outputs", "saved", "single")
 
     def __init__(self, operation, args, kwargs, inputs, specs, trace):
         self.operation, self.args, self.kwargs, self.inputs = operation, args, kwargs, inputs
         self.single = specs is None or isinstance(specs, Spec)
         self.outputs = [Tensor(spec, self, i, trace=trace) for i, spec in enumerate((specs,) if self.single else specs)]
         self.line = user_frame()
+        self.layer = trace.callers[-1][0] if trace is not None and trace.callers else None
         self.saved = None  # the Tensor of what a kernel saved for its pullback
 
     @property
@@ -185,19 +188,22 @@ class Trace:
 
     def __init__(self, forward=None, outer=None):
         self.forward, self.outer = forward, outer
+        self.line = user_frame()  # where it was made from
         self.nodes = []
         self.variables = {}  # Variable -> the Tensor that it reads as now
         self.leaves = {}  # Variable -> the Tensor of its value at the start
         self.assigned = set()
         self.layers = {}  # id -> layer: those that it passed through, whose changes make it stale
+        self.callers = ()  # (layer, ...) of the layers whose `call` is running
         self.known = {}  # only in a gradient: call -> its node
         self.generators = None  # the states of the global random generators at the start
         self.own_generators = {}  # id -> [a generator that the function could draw from, its state]
         self.residuals = {}  # id of a Tensor of `forward` -> (that Tensor, the one standing for it here)
         self.captures = {}  # the same of Tensors of `outer`
 
-    def enter(self, layer):
-        """Note a layer that it passes through, and the random generators within its reach."""
+    def enter(self, layer, callers):
+        """Note a layer that it passes through, the stack of those running, and random generators within its reach."""
+        self.callers = callers
         if id(layer) not in self.layers:
             self.layers[id(layer)] = layer
             self.watch(type(layer).call, vars(layer).values())

@@ -1,5 +1,8 @@
 """What optimizers keep: variables, averages of the weights, accumulated gradients; and optimizers of one's own."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -342,3 +345,23 @@ def test_strings_and_round_trips(name):
     config = optimizers.serialize(getattr(optimizers, name)(0.5, weight_decay=0.25, use_ema=True))
     assert config["module"] == "keras.optimizers" and config["class_name"] == name
     assert optimizers.serialize(optimizers.deserialize(config)) == config
+
+
+@pytest.mark.parametrize("name", ["Adam", "Nadam", "Adafactor"])
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_a_copy_of_a_trained_model_trains_on_with_a_state_of_its_own(name, how, rng):
+    x, y = rng.normal(size=(12, 4, 3)).astype("float32"), rng.normal(size=(12, 1)).astype("float32")
+    model = models.Sequential([layers.Input((4, 3)), layers.GRU(3), layers.Dense(1)])
+    model.compile(getattr(optimizers, name)(use_ema=True), "mse")
+    model.optimizer.exclude_from_weight_decay(var_list=model.trainable_variables[:1])
+    model.fit(x, y, batch_size=4, verbose=0)
+    twin = how(model)
+    for each in (model, twin):
+        each.train_on_batch(x, y)
+    for a, b in zip(model.optimizer.variables, twin.optimizer.variables, strict=True):
+        assert a is not b and not np.shares_memory(a.data, b.data)
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    twin.train_on_batch(x, y)
+    assert not np.array_equal(model.get_weights()[0], twin.get_weights()[0])

@@ -1,4 +1,4 @@
-"""The README's example runs as it stands and learns what it says. (Its shell commands are run by .ci/run.)"""
+"""The README's examples run as they stand, and the first learns what it says. (.ci/run runs its shell commands.)"""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def test_the_example_runs_and_learns(capsys):
+def test_the_examples_run_and_the_first_learns(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where one saves its model
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
     for block in blocks:

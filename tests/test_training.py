@@ -259,7 +259,8 @@ def test_shuffling(rng):
     assert (first != second).any()
     np.testing.assert_array_equal(np.sort(first), np.arange(10))
     batches = epoch(shuffle="batch")
-    np.testing.assert_array_equal(batches % 4, np.arange(10) % 4)
+    assert (batches != np.arange(10)).any()
+    np.testing.assert_array_equal(batches // 4, np.arange(10) // 4)
     set_random_seed(5)
     third = epoch()
     set_random_seed(5)
@@ -276,7 +277,7 @@ def test_order_of_callbacks(rng):
     class Log(callbacks.Callback):
         pass
 
-    for hook in callbacks._HOOKS:
+    for hook in callbacks.callback_list._HOOKS:
 
         def method(self, *args, hook=hook):
             calls.append((hook, *[a for a in args if isinstance(a, int)]))
@@ -343,10 +344,10 @@ def test_progress_is_shown(rng, capsys, verbose):
 
 
 def test_numbers_are_shown_as_keras_does():
-    assert callbacks.format_value(0.12345) == "0.1235"
-    assert callbacks.format_value(1.2345e-4) == "1.2345e-04"
-    assert callbacks.format_duration(12.3, 1000) == "12s 12ms/step"
-    assert callbacks.format_duration(0.5, 1000) == "0s 500us/step"
+    assert callbacks.progress.format_value(0.12345) == "0.1235"
+    assert callbacks.progress.format_value(1.2345e-4) == "1.2345e-04"
+    assert callbacks.progress.format_duration(12.3, 1000) == "12s 12ms/step"
+    assert callbacks.progress.format_duration(0.5, 1000) == "0s 500us/step"
 
 
 # ------------------------------------------------------------------------------------------------ what may be passed

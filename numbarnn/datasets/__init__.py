@@ -1,5 +1,5 @@
-"""Small real data sets for examples and tests."""
+"""Real data sets for examples and tests."""
 
-from . import digits
+from . import digits, mnist
 
-__all__ = ["digits"]
+__all__ = ["digits", "mnist"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 import threading
 import warnings
@@ -25,12 +26,13 @@ from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
+from .loading import allow, is_expecting
 from .masks import ReadOnly, attach_mask, get_mask, masks_of, set_mask
-from .nests import is_shape, is_values, leaves_of, map_nest, shape_of
+from .nests import is_shape, is_values, leaves_of, map_nest, map_shapes, shape_of
 from .signatures import call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
 
-__all__ = ["InputSpec", "Layer", "call_context", "get_mask", "set_mask", "structure_clock"]
+__all__ = ["InputSpec", "Layer", "call_context", "get_mask", "serialize_policy", "set_mask", "structure_clock"]
 
 _build_lock = threading.RLock()
 
@@ -325,12 +327,16 @@ class Layer(Tracked):
                 "Shapes used to initialize variables must be fully-defined (no `None` dimensions). "
                 f"Received: shape={shape}"
             )
+        allow(math.prod(shape))
         dtype = self.variable_dtype if given["dtype"] is None else backend.standardize_dtype(given["dtype"])
         initializer = given["initializer"]
         if initializer is None:
             initializer = "glorot_uniform" if "float" in dtype else "zeros"
+        initializer = initializers.get(initializer)
+        if is_expecting() and isinstance(initializer, initializers.RandomInitializer):
+            initializer = initializers.Zeros()  # what the file has comes in its place: nothing is drawn
         with suspended():
-            value = initializers.get(initializer)(shape, dtype=dtype)
+            value = initializer(shape, dtype=dtype)
         value = np.asarray(value)
         if value.shape != shape:
             raise ValueError(
@@ -454,9 +460,9 @@ class Layer(Tracked):
         config : dict
         """
         if "input_shape" in config:
-            self.build(config["input_shape"])
+            self.build(_with_tuples(config["input_shape"]))
         elif "shapes_dict" in config:
-            self.build(**config["shapes_dict"])
+            self.build(**{name: _with_tuples(shapes) for name, shapes in config["shapes_dict"].items()})
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -595,7 +601,7 @@ class Layer(Tracked):
         if not stack and _losses_added:
             self._clear_losses()
         if local.trace is not None:
-            local.trace.enter(self)
+            local.trace.enter(self, stack)
 
         # training: as given > as in the call around this one > as by default
         if training is None and stack:
@@ -873,7 +879,7 @@ class Layer(Tracked):
             If the arguments are not plain values.
         """
         self._check_super_called()
-        config = {"name": self.name, "trainable": self.trainable, "dtype": _serialize_policy(self._dtype_policy)}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_policy(self._dtype_policy)}
         if self._activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self._activity_regularizer)
         if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
@@ -911,10 +917,26 @@ class Layer(Tracked):
         -------
         Layer
             New, without weights.
+
+        Notes
+        -----
+        A constructor without parameters for name, trainability or dtype gets none; these are set afterwards.
         """
-        return cls(**config)
+        config = {key: value for key, value in config.items() if (key, value) not in _NO_EFFECT}
+        parameters = inspect.signature(cls.__init__).parameters
+        if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return cls(**config)
+        unasked = {key: config[key] for key in _OF_ALL_LAYERS if key in config and key not in parameters}
+        layer = cls(**{key: value for key, value in config.items() if key not in unasked})
+        for key, name in _OF_ALL_LAYERS.items():
+            if key in unasked:
+                setattr(layer, name, unasked[key])
+        return layer
 
 
+# What Keras's configurations hold beside arguments that are known here.
+_NO_EFFECT = (("quantization_config", None), ("enable_caching_device", True), ("enable_caching_device", False))
+_OF_ALL_LAYERS = {"name": "name", "trainable": "trainable", "dtype": "dtype_policy"}  # key -> attribute
 _NO_CONFIG = (
     "Layer {0} was created by passing non-serializable argument values in `__init__()` ({1}), and therefore the "
     "layer must override `get_config()` in order to be serializable. Please implement `get_config()`."
@@ -922,7 +944,13 @@ _NO_CONFIG = (
 Layer.build = wrap_build(Layer.build)
 
 
-def _serialize_policy(policy):
+def _with_tuples(shapes):
+    """Return a nest of shapes with the shapes as tuples, which JSON does not have."""
+    return shapes if shapes is None else map_shapes(lambda shape: shape, shapes)
+
+
+def serialize_policy(policy):
+    """Return the configuration of a `DTypePolicy`."""
     return {"module": "keras", "class_name": "DTypePolicy", "config": policy.get_config(), "registered_name": None}
 
 

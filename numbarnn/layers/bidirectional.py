@@ -5,13 +5,14 @@ import inspect
 import numpy as np
 
 from .. import ops
-from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
+from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object, sharing
 from .base import Layer
 from .cell_protocol import output_size_of, output_sizes_of, sizes_of
 from .fused import run_abreast
 from .masks import get_mask
 from .nests import is_shape, leaves_of, map_nest, map_shapes, pack_like
 from .rnn import RNN, call_arguments, listed
+from .watching import trace_of
 from .wrapper import Wrapper
 
 __all__ = ["Bidirectional"]
@@ -239,6 +240,22 @@ class Bidirectional(Wrapper):
             return (y + y_rev) / 2
         return y * y_rev
 
+    def trace(self, sequences, /, *args, **kwargs):
+        """Run over `sequences` and show what happened in both layers at each timestep.
+
+        Parameters
+        ----------
+        sequences, *args, **kwargs
+            As of a call on arrays.
+
+        Returns
+        -------
+        Directions
+            ``forward`` and ``backward``: the `LayerTrace` of each layer, each in the order of its own steps; see
+            `RNN.trace`.
+        """
+        return trace_of(self, sequences, args, kwargs)
+
     # -- states -------------------------------------------------------------------------------------------------
 
     @property
@@ -393,12 +410,13 @@ def _seen_backwards(reset, axis):
 
 def _made_again(layer, prefix, go_backwards):
     """Return a layer of the same configuration, with weights of its own."""
-    config = {
-        **layer.get_config(),
-        "go_backwards": go_backwards,
-        "name": prefix + layer.name.removeprefix(prefix),
-    }
-    with custom_object_scope(_named_within(layer)):
+    # Apart: what is made here twice is not one, also where both are parts of a model that is being read.
+    with sharing(apart=True), custom_object_scope(_named_within(layer)):
+        config = {
+            **layer.get_config(),
+            "go_backwards": go_backwards,
+            "name": prefix + layer.name.removeprefix(prefix),
+        }
         again = type(layer).from_config(config)
     _copy_unserialized(layer, again)
     return again

@@ -16,7 +16,7 @@ from ..symbolic import tracing
 from .base import Layer
 from .fused import CellRun, PackedCache, run_cells
 
-__all__ = ["KernelCell", "argument_kind", "arguments", "one_sequence"]
+__all__ = ["KernelCell", "argument_kind", "arguments", "one_sequence", "without_kernels"]
 
 #: Who understands and serializes the arguments whose names end like this.
 _KINDS = {
@@ -45,9 +45,10 @@ def _kernel_name(activation):
 
 
 class _Steps(threading.local):
-    """The sequence whose steps this thread is in the midst of."""
+    """The sequence whose steps this thread is in the midst of; and which cells run without their kernels on it."""
 
     sequence = None
+    without_kernels = None
 
 
 _steps = _Steps()
@@ -84,6 +85,22 @@ def one_sequence(column):
         _steps.sequence = before
 
 
+@contextmanager
+def without_kernels(which):
+    """Within the block, on this thread, cells run step by step, in operations that say what their kernels compute.
+
+    Parameters
+    ----------
+    which : callable
+        ``which(cell) -> bool``.
+    """
+    before, _steps.without_kernels = _steps.without_kernels, which
+    try:
+        yield
+    finally:
+        _steps.without_kernels = before
+
+
 class _OneStep(CellRun):
     """A step of a sequence that is gone through in Python."""
 
@@ -106,9 +123,12 @@ class KernelCell(Layer):
     ----------
     kernels : numbarnn.cells.Cell
         The kernels of the cell, which also say how many gates and states it has.
+    gate_names : tuple of str
+        Names of the gates, in the order in which the weights hold them; none for a cell without gates.
     """
 
     kernels = None
+    gate_names = ()
     recurrent_activation = None  # of a cell that has gates
 
     def __init_subclass__(cls, **kwargs):
@@ -204,6 +224,8 @@ class KernelCell(Layer):
         """The cell's kernels; None where an activation has none, or where each step has more to do."""
         if type(self).call is not KernelCell.call or self._activity_regularizer is not None:
             return None  # a subclass with a step of its own, or a penalty on each output
+        if _steps.without_kernels is not None and _steps.without_kernels(self):
+            return None
         names = _kernel_name(self.activation), _kernel_name(self.recurrent_activation)
         return self.kernels if None not in names[: 1 + (self.recurrent_activation is not None)] else None
 
@@ -277,8 +299,8 @@ class KernelCell(Layer):
             run = _OneStep(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
             out, states = run_cells([run])[0]
         else:
-            out, *rest = self._by_operations(inputs, states, training)
-            states = [out, *rest]
+            states, _ = self._by_operations(inputs, states, training)
+            out = states[0]
         return out, states if listed else states[0]
 
     def _check_step(self, inputs, states):
@@ -294,6 +316,24 @@ class KernelCell(Layer):
                 f"{self.units}). Received: inputs of shape {tuple(inputs.shape)}, states of shapes "
                 f"{[tuple(state.shape) for state in states]}"
             )
+
+    def step_with_gates(self, inputs, states, training=False):
+        """One step, for those who look at the gates.
+
+        Parameters
+        ----------
+        inputs, states, training
+            As of `call`; of shapes that fit, the states in a list.
+
+        Returns
+        -------
+        states : list of arrays (batch, units)
+            The new ones; the first is the output.
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
+        """
+        inputs, *states = (self._working(a) for a in (inputs, *states))
+        return self._by_operations(inputs, states, training)
 
     def _by_operations(self, inputs, states, training):
         x_factors, h_factors = self._shared_factors(inputs, training)
@@ -314,7 +354,7 @@ class KernelCell(Layer):
         )
 
     def one_step(self, x, h, states):
-        """Return the new states of one step, written in operations.
+        """Return the new states of one step and its gates, written in operations.
 
         Parameters
         ----------
@@ -325,7 +365,9 @@ class KernelCell(Layer):
 
         Returns
         -------
-        list of arrays (batch, units)
+        states : list of arrays (batch, units)
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `one_step`")
 
@@ -358,4 +400,7 @@ class KernelCell(Layer):
     def cell_config(self):
         """Return the cell's own arguments, those of `Layer` left out."""
         values = {name: (argument_kind(name), getattr(self, name)) for name in self.argument_names}
-        return {name: value if kind is None else kind.serialize(value) for name, (kind, value) in values.items()}
+        config = {name: value if kind is None else kind.serialize(value) for name, (kind, value) in values.items()}
+        if self.implementation == 1 and not self.recurrent_dropout:
+            config["implementation"] = 1  # as Keras's configurations never say: which dropout each gate has
+        return config

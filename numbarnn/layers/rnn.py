@@ -5,6 +5,7 @@ masks, states, dropout and options.  A stack of such cells does so cell by cell.
 timestep (``"program"``).
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +25,11 @@ from .cell_protocol import (
 )
 from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
+from .loading import allow
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
+from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
 
@@ -70,6 +73,10 @@ class RNN(Layer):
         Give zeros at masked timesteps, not the last output again.
     time_major : bool
         Inputs, outputs and masks have the axes (timesteps, batch, ...).
+    checkpoint : int, optional
+        Of cells with kernels: keep the states of every so many timesteps for the gradient, and compute the rest again
+        on the way back. Gradients are the same to the last bit, a training step takes about a third longer, and what it
+        keeps of T timesteps is least, some 2 sqrt(T) timesteps' worth, for about sqrt(T).
     **kwargs
         Of `Layer`.
 
@@ -105,8 +112,12 @@ class RNN(Layer):
         zero_output_for_mask=False,
         *,
         time_major=False,
+        checkpoint=None,
         **kwargs,
     ):
+        whole = isinstance(checkpoint, (int, np.integer)) and not isinstance(checkpoint, bool)
+        if checkpoint is not None and not (whole and checkpoint > 0):
+            raise ValueError(f"Argument `checkpoint` must be a positive integer. Received: checkpoint={checkpoint!r}")
         if isinstance(cell, (list, tuple)):
             cell = StackedRNNCells(cell)
         if not callable(getattr(cell, "call", None)):
@@ -125,6 +136,7 @@ class RNN(Layer):
         self.unroll = bool(unroll)
         self.zero_output_for_mask = bool(zero_output_for_mask)
         self.time_major = bool(time_major)
+        self.checkpoint = None if checkpoint is None else int(checkpoint)
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.
         self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
@@ -134,6 +146,10 @@ class RNN(Layer):
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
         self._set_untracked("_step_programs", StepPrograms())
+        # While `fit` cuts batches into pieces: batch size -> the same, and what the states start from; and whether this
+        # call is on a piece.
+        self._set_untracked("_pieces", None)
+        self._set_untracked("_on_piece", False)
 
     @property
     def kernel_path(self):
@@ -177,6 +193,7 @@ class RNN(Layer):
             if batch != expected:
                 raise ValueError(_BATCH_SIZE.format(expected, batch))
             return
+        allow(batch * sum(math.prod(lengths_of(size)) for size in leaves_of(sizes_of(self.cell))))
         variables = []
         for value in self._fitting_start(self.get_initial_state(batch_size=batch), batch):
             variable = Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
@@ -184,6 +201,9 @@ class RNN(Layer):
             variables.append(variable)
         self._set_untracked("_state_variables", variables)
         self._set_untracked("_fresh", Variable(np.ones(batch, bool), trainable=False, name="fresh"))
+
+    def _carried_variables(self):
+        return [] if self._state_variables is None else [*self._state_variables, self._fresh]
 
     def _batch_major(self, shape):
         return (shape[1], shape[0], *shape[2:]) if self.time_major else shape
@@ -251,7 +271,8 @@ class RNN(Layer):
             the cell does not take.
         """
         run = self._begin(sequences, initial_state, mask, training, reset, constants)
-        if getattr(self.cell, "fused_cell", None) is not None:  # what `_passes` would come to, the short way
+        # What `_passes` would come to, the short way.
+        if getattr(self.cell, "fused_cell", None) is not None and observer() is None:
             out, states = run_cells([run])[0]
         else:
             out, states = run_abreast([self._passes(run)])[0]
@@ -298,6 +319,7 @@ class RNN(Layer):
             backwards=self.go_backwards,
             return_sequences=self.return_sequences,
             zero_output=self.zero_output_for_mask,
+            checkpoint=self.checkpoint,
         )
 
     def _check_nest(self, sequences):
@@ -324,6 +346,14 @@ class RNN(Layer):
     def _passes(self, run):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
+        if cells is None and self.checkpoint is not None:
+            raise ValueError(
+                f"Layer '{self.name}' cannot have checkpoints: its cell {self.cell} has no kernels. Leave "
+                f"`checkpoint` out. Received: checkpoint={self.checkpoint}"
+            )
+        observing = observer()
+        if observing is not None:
+            return observing.run(self, run)
         if cells is None:
             return step_by_step(run, self)
         if cells[0] is self.cell:
@@ -349,7 +379,7 @@ class RNN(Layer):
         if self.time_major and self.return_sequences:
             out = map_nest(_swap, out)
         out, shown = map_nest(self._working, out), [self._working(state) for state in states]
-        if self.stateful:
+        if self._goes_on:
             self._record(states)
         return [*listed(out), *nest_states(sizes_of(self.cell), shown)] if self.return_state else out
 
@@ -378,17 +408,17 @@ class RNN(Layer):
         batch = sequences.shape[0]
         if initial_state is not None:
             initial_state = [self._working(state) for state in initial_state]
-        if not self.stateful:
+        if not self._goes_on:
             if initial_state is None and not self._starts_from_zeros():
                 initial_state = self._made_states(sequences)
             return initial_state
-        expected = self._fresh.shape[0]
-        if batch is not None and batch != expected:
-            raise ValueError(_BATCH_SIZE.format(expected, batch))
-        recorded = [self._working(variable) for variable in self._state_variables]
+        if self.stateful and batch is not None and batch != self._fresh.shape[0]:
+            raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
+        variables, fresh = self._going_on(batch)
+        recorded = [self._working(variable) for variable in variables]
         if initial_state is None:
             return recorded
-        return [_by_row(self._fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
+        return [_by_row(fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
 
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
@@ -410,6 +440,42 @@ class RNN(Layer):
         column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 1))])
         return [state + ops.expand_dims(column, tuple(range(1, len(state.shape)))) for state in states]
 
+    def trace(self, sequences, /, *args, **kwargs):
+        """Run over `sequences` and show what happened at each timestep: outputs, states and gates.
+
+        The layer is left as it was: a stateful one starts from its states, which stay what they are.
+
+        Parameters
+        ----------
+        sequences, *args, **kwargs
+            As of a call on arrays.
+
+        Returns
+        -------
+        LayerTrace
+            All of it, whatever `return_sequences` says; in the order of the steps, batch first.
+
+        Raises
+        ------
+        TypeError
+            If something symbolic is passed.
+        RuntimeError
+            Within a function that is being traced.
+        TypeError, ValueError
+            Those of a call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from numbarnn import layers
+        >>> trace = layers.LSTM(4, name="reader").trace(np.zeros((2, 5, 3), np.float32))
+        >>> trace.gates["forget"].shape
+        (2, 5, 4)
+        >>> trace
+        <LayerTrace of reader: 2 rows, 5 timesteps, 2 states, gates input, forget, candidate, output>
+        """
+        return trace_of(self, sequences, args, kwargs)
+
     # -- states -------------------------------------------------------------------------------------------------
 
     @property
@@ -420,10 +486,40 @@ class RNN(Layer):
             return None
         return nest_states(sizes_of(self.cell), [_frozen(variable) for variable in variables])
 
+    @property
+    def _goes_on(self):
+        """Whether states go on from call to call."""
+        return self.stateful or self._on_piece
+
+    def _going_on(self, batch):
+        """Return the variables of the states that go on, and the one that says which rows are at their start."""
+        return (self._state_variables, self._fresh) if self.stateful else self._pieces[batch][:2]
+
     def _record(self, states):
-        for state, variable in zip(states, self._state_variables, strict=True):
+        variables, fresh = self._going_on(states[0].shape[0])
+        for state, variable in zip(states, variables, strict=True):
             variable.assign(state)
-        self._fresh.assign(np.zeros(self._fresh.shape, bool))
+        fresh.assign(np.zeros(fresh.shape, bool))
+
+    def _expect_pieces(self, expected):
+        """Before and after batches are cut into pieces: what is traced of their calls must not be used for others."""
+        self._set_untracked("_pieces", {} if expected else None)
+        self._changed()
+
+    def _start_pieces(self, batch):
+        """Let the next piece of so many rows start from the first states."""
+        if batch not in self._pieces:
+            variables, starts = [], self._fitting_start(self.get_initial_state(batch_size=batch), batch)
+            for value in starts:
+                variables.append(
+                    Variable(np.asarray(value), trainable=False, name="rnn_state", dtype=self.variable_dtype)
+                )
+            fresh = Variable(np.ones(batch, bool), trainable=False, name="fresh")
+            self._pieces[batch] = variables, fresh, starts
+        variables, fresh, starts = self._pieces[batch]
+        for variable, value in zip(variables, starts, strict=True):
+            variable.assign(value)
+        fresh.assign(np.ones(batch, bool))
 
     def reset_states(self, states=None, mask=None):
         """Set the states of a stateful layer.
@@ -544,6 +640,8 @@ class RNN(Layer):
         }
         if self.time_major:
             config["time_major"] = True
+        if self.checkpoint is not None:
+            config["checkpoint"] = self.checkpoint
         if self._num_constants is not None:
             config["num_constants"] = self._num_constants
         return config
@@ -559,7 +657,7 @@ class RNN(Layer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         constants = config.pop("num_constants", None)
-        layer = cls(**config)
+        layer = super().from_config(config)
         layer._num_constants = constants
         return layer
 

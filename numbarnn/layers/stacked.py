@@ -171,7 +171,7 @@ class StackedRNNCells(Layer):
 
     def get_config(self):
         """Return the arguments that make this cell again."""
-        config = {**super().get_config(), "cells": [serialize_keras_object(cell) for cell in self.cells]}
+        config = {**super().get_config(), "cells": serialize_keras_object(self.cells)}
         return {**config, "reverse_state_order": True} if self.reverse_state_order else config
 
     @classmethod
@@ -184,8 +184,7 @@ class StackedRNNCells(Layer):
         custom_objects : dict, optional
             Name -> class or function.
         """
-        cells = [deserialize_keras_object(cell, custom_objects=custom_objects) for cell in config["cells"]]
-        return cls(**{**config, "cells": cells})
+        return cls(**{**config, "cells": deserialize_keras_object(config["cells"], custom_objects)})
 
 
 export("keras.layers", StackedRNNCells)

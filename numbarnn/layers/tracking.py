@@ -269,23 +269,29 @@ class Tracked:
 
     def _members(self, wanted):
         """Return what is ``wanted`` among the attributes and in lists, tuples, sets and dicts there, each once."""
+        return [member for _, member in self._named_members(wanted)]
+
+    def _named_members(self, wanted):
+        """Return the same with where each is: pairs of a path, such as ``cells/0``, and a member."""
         found, seen = [], set()
 
-        def visit(value):
+        def visit(path, value):
             if wanted(value):
                 if id(value) not in seen:
                     seen.add(id(value))
-                    found.append(value)
+                    found.append((path, value))
             elif isinstance(value, dict):
-                for item in value.values():
-                    visit(item)
+                for key, item in value.items():
+                    if type(item) not in _PLAIN:
+                        visit(f"{path}/{key}", item)
             elif isinstance(value, (list, tuple, set)):
-                for item in value:
-                    visit(item)
+                for index, item in enumerate(value):
+                    if type(item) not in _PLAIN:
+                        visit(f"{path}/{index}", item)
 
         for name, value in self.__dict__.items():
             if type(value) not in _PLAIN and name not in _NOT_MEMBERS and name not in self._untracked_names:
-                visit(value)
+                visit(name.strip("_"), value)
         return found
 
     @property
@@ -329,6 +335,47 @@ class Tracked:
         own = [*self._own_trainable, *self._own_non_trainable]
         seen = {id(v) for v in own}
         return own + [v for v in self._members(_is_variable) if id(v) not in seen]
+
+    def _carried_variables(self):
+        """Return what goes on from batch to batch beside the weights: the states of a stateful layer."""
+        return []
+
+    def _named_variables(self):
+        """Name all variables by their place in the structure, whatever the layers are called.
+
+        Returns
+        -------
+        weights, state : dict
+            Name, such as ``layers/0/cell/kernel``, -> Variable: the weights; the states of random generators and of
+            stateful layers.
+        """
+        weights, state, seen = {}, {}, set()
+
+        def put(found, name, variable):
+            free, copies = name, 0
+            while free in found:
+                copies += 1
+                free = f"{name}_{copies}"
+            found[free] = variable
+
+        def visit(layer, path):
+            seen.add(id(layer))
+            for variable in layer._own_variables():
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    put(weights, f"{path}{variable.name}", variable)
+            for place, generator in layer._named_members(_is_seed_generator):
+                if id(generator.state) not in seen:
+                    seen.add(id(generator.state))
+                    put(state, f"{path}{place}", generator.state)
+            for number, variable in enumerate(layer._carried_variables()):
+                put(state, f"{path}states/{number}", variable)
+            for place, inner in layer._named_members(_is_layer):
+                if id(inner) not in seen:
+                    visit(inner, f"{path}{place}/")
+
+        visit(self, "")
+        return weights, state
 
     def _collect(self, with_seeds, trainable=False):
         found, seen = [], set()

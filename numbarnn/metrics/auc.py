@@ -55,6 +55,8 @@ class AUC(ConfusionMetric):
     0.75
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         num_thresholds=200,

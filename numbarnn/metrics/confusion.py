@@ -263,6 +263,8 @@ class RightShare(ConfusionMetric):
         If a threshold is not in [0, 1] or `top_k` not positive.
     """
 
+    _direction = "up"
+
     others = None
 
     def __init__(self, thresholds=None, top_k=None, class_id=None, name=None, dtype=None):

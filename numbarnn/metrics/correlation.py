@@ -56,12 +56,16 @@ def concordance_correlation(y_true, y_pred, axis=-1):
 class PearsonCorrelation(MeanMetricWrapper):
     """Mean of Pearson's coefficients of the samples; see `pearson_correlation`."""
 
+    _direction = "up"
+
     def __init__(self, name="pearson_correlation", dtype=None, axis=-1):
         super().__init__(pearson_correlation, name, dtype, axis=axis)
 
 
 class ConcordanceCorrelation(MeanMetricWrapper):
     """Mean of Lin's coefficients of the samples; see `concordance_correlation`."""
+
+    _direction = "up"
 
     def __init__(self, name="concordance_correlation", dtype=None, axis=-1):
         super().__init__(concordance_correlation, name, dtype, axis=axis)

@@ -32,6 +32,8 @@ class FBetaScore(Metric):
         If an argument is none of these.
     """
 
+    _direction = "up"
+
     def __init__(self, average=None, beta=1.0, threshold=None, name="fbeta_score", dtype=None):
         super().__init__(name, dtype)
         if average not in _AVERAGES:

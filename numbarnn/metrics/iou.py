@@ -35,6 +35,8 @@ class IoU(Metric):
         If one of `target_class_ids` is not in [0, num_classes).
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         num_classes,

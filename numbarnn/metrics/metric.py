@@ -37,6 +37,9 @@ class Metric:
         Kept for Keras's sake; sums are formed in float64.
     """
 
+    # "up" or "down" where more or less is better, as callbacks want to know.
+    _direction = None
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "update_state" in cls.__dict__:

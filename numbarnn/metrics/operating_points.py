@@ -33,6 +33,8 @@ class OperatingPoint(ConfusionMetric):
         If `value` is not in [0, 1] or `num_thresholds` not positive.
     """
 
+    _direction = "up"
+
     demanded = wanted = None  # names of rates, as `_rate` knows them
 
     def __init__(self, value, num_thresholds, class_id, name, dtype):

@@ -12,6 +12,8 @@ from .reduction import MeanMetricWrapper
 class BinaryCrossentropy(MeanMetricWrapper):
     """Mean cross-entropy of yes/no answers; see `losses.binary_crossentropy`."""
 
+    _direction = "down"
+
     def __init__(self, name="binary_crossentropy", dtype=None, from_logits=False, label_smoothing=0):
         super().__init__(
             losses.binary_crossentropy, name, dtype, from_logits=from_logits, label_smoothing=label_smoothing
@@ -20,6 +22,8 @@ class BinaryCrossentropy(MeanMetricWrapper):
 
 class CategoricalCrossentropy(MeanMetricWrapper):
     """Mean cross-entropy of one-hot targets; see `losses.categorical_crossentropy`."""
+
+    _direction = "down"
 
     def __init__(self, name="categorical_crossentropy", dtype=None, from_logits=False, label_smoothing=0, axis=-1):
         super().__init__(
@@ -38,6 +42,8 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
     Entries with the label `ignore_class` do not count, as in the loss. (Keras counts them as zeros, unless there are
     sample weights.)
     """
+
+    _direction = "down"
 
     def __init__(
         self, name="sparse_categorical_crossentropy", dtype=None, from_logits=False, ignore_class=None, axis=-1
@@ -65,12 +71,16 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
 class KLDivergence(MeanMetricWrapper):
     """Mean Kullback-Leibler divergence; see `losses.kl_divergence`."""
 
+    _direction = "down"
+
     def __init__(self, name="kl_divergence", dtype=None):
         super().__init__(losses.kl_divergence, name, dtype)
 
 
 class Poisson(MeanMetricWrapper):
     """Mean Poisson loss; see `losses.poisson`."""
+
+    _direction = "down"
 
     def __init__(self, name="poisson", dtype=None):
         super().__init__(losses.poisson, name, dtype)

@@ -16,12 +16,16 @@ from .reduction import MeanMetricWrapper
 class MeanSquaredError(MeanMetricWrapper):
     """Mean of squared differences; see `losses.mean_squared_error`."""
 
+    _direction = "down"
+
     def __init__(self, name="mean_squared_error", dtype=None):
         super().__init__(losses.mean_squared_error, name, dtype)
 
 
 class MeanAbsoluteError(MeanMetricWrapper):
     """Mean of absolute differences; see `losses.mean_absolute_error`."""
+
+    _direction = "down"
 
     def __init__(self, name="mean_absolute_error", dtype=None):
         super().__init__(losses.mean_absolute_error, name, dtype)
@@ -30,6 +34,8 @@ class MeanAbsoluteError(MeanMetricWrapper):
 class MeanAbsolutePercentageError(MeanMetricWrapper):
     """Mean of absolute differences in per cent of the targets; see `losses.mean_absolute_percentage_error`."""
 
+    _direction = "down"
+
     def __init__(self, name="mean_absolute_percentage_error", dtype=None):
         super().__init__(losses.mean_absolute_percentage_error, name, dtype)
 
@@ -37,12 +43,16 @@ class MeanAbsolutePercentageError(MeanMetricWrapper):
 class MeanSquaredLogarithmicError(MeanMetricWrapper):
     """Mean of squared differences of logarithms; see `losses.mean_squared_logarithmic_error`."""
 
+    _direction = "down"
+
     def __init__(self, name="mean_squared_logarithmic_error", dtype=None):
         super().__init__(losses.mean_squared_logarithmic_error, name, dtype)
 
 
 class LogCoshError(MeanMetricWrapper):
     """Mean logarithm of the hyperbolic cosine of differences; see `losses.log_cosh`."""
+
+    _direction = "down"
 
     def __init__(self, name="logcosh", dtype=None):
         super().__init__(losses.log_cosh, name, dtype)
@@ -63,6 +73,8 @@ class CosineSimilarity(MeanMetricWrapper):
         The axis along which they are vectors.
     """
 
+    _direction = "up"
+
     def __init__(self, name="cosine_similarity", dtype=None, axis=-1):
         super().__init__(_cosine, name, dtype, axis=axis)
 
@@ -74,6 +86,8 @@ def _squared_error(y_true, y_pred):
 
 class RootMeanSquaredError(MeanMetricWrapper):
     """Square root of the mean of squared differences."""
+
+    _direction = "down"
 
     def __init__(self, name="root_mean_squared_error", dtype=None):
         super().__init__(_squared_error, name, dtype)
@@ -101,6 +115,8 @@ class R2Score(Metric):
     ValueError
         For another aggregation, or a negative number.
     """
+
+    _direction = "up"
 
     def __init__(self, class_aggregation="uniform_average", num_regressors=0, name="r2_score", dtype=None):
         super().__init__(name, dtype)

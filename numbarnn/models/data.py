@@ -1,4 +1,4 @@
-"""Arrays as batches: what `fit`, `evaluate` and `predict` make of their data."""
+"""Data as arrays: what `fit`, `evaluate` and `predict` make of what they are given."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from .. import tree
 from ..backend import as_ndarray
 from ..utils.sequence import Ragged
-from .ragged import check_lengths, padded
+from .frames import as_columns, is_frame
+from .ragged import check_lengths
 
-__all__ = ["ArrayBatches", "Collected", "check_batch", "check_cardinality", "standardize", "train_validation_split"]
+__all__ = ["Collected", "check_batch", "check_cardinality", "standardize", "train_validation_split"]
 
 
 def standardize(data, float_dtype, what):
@@ -20,6 +21,7 @@ def standardize(data, float_dtype, what):
     Parameters
     ----------
     data : array, nested list of numbers, Ragged, or nest (list, tuple, dict) of arrays and Ragged
+        Arrays are whatever NumPy can take, and those of pandas: the columns of a DataFrame become the last axis.
     float_dtype : numpy.dtype
         What floating point data become.
     what : str
@@ -48,7 +50,7 @@ def standardize(data, float_dtype, what):
 
 
 def _is_array(x):
-    return x is not None and (hasattr(x, "shape") or hasattr(x, "__array__"))
+    return x is not None and any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__"))
 
 
 def _array(x, float_dtype, what):
@@ -58,13 +60,7 @@ def _array(x, float_dtype, what):
         raise TypeError(f"`{what}` must hold arrays. Received: {x!r:.200}")
     if not isinstance(x, np.ndarray) and hasattr(x, "__next__"):
         raise TypeError(f"`{what}` must be an array or a nest of arrays; iterators are not accepted. Received: {x!r}")
-    try:
-        array = as_ndarray(x, f"`{what}`")
-    except ValueError as error:
-        raise TypeError(
-            f"`{what}` cannot be turned into an array: {error}. Sequences of different lengths: pass "
-            f"`numbarnn.utils.Ragged({what})`, or pad them with `numbarnn.utils.pad`."
-        ) from None
+    array = _as_ndarray(x, what)
     kind = array.dtype.kind
     if kind == "f":
         return array if array.dtype == float_dtype else array.astype(float_dtype)
@@ -73,6 +69,24 @@ def _array(x, float_dtype, what):
     raise TypeError(
         f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}"
     )
+
+
+def _as_ndarray(x, what):
+    if isinstance(x, np.ndarray):
+        return as_ndarray(x, f"`{what}`")
+    if is_frame(x):
+        return as_columns(x, what)
+    try:
+        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+            return np.from_dlpack(x)
+        return as_ndarray(x, f"`{what}`")
+    except ValueError as error:
+        raise TypeError(
+            f"`{what}` cannot be turned into an array: {error}. Sequences of different lengths: pass "
+            f"`numbarnn.utils.Ragged({what})`, or pad them with `numbarnn.utils.pad`."
+        ) from None
+    except (RuntimeError, BufferError) as error:  # of a library whose arrays are not in reach, as on a GPU
+        raise TypeError(f"`{what}`, of type {type(x).__name__}, cannot be turned into an array: {error}") from error
 
 
 def check_cardinality(*named):
@@ -162,84 +176,41 @@ def train_validation_split(arrays, validation_split):
     return part(lambda a: a[:at]), part(lambda a: a[at:])
 
 
-class ArrayBatches:
-    """Batches of a tuple of nests of arrays.
-
-    Parameters
-    ----------
-    arrays : tuple of nests of ndarray and Ragged
-        E.g. (x, y, sample_weight); None stays None. A Ragged comes as one `Padded` per batch.
-    samples : int
-    batch_size : int
-    shuffle : bool or "batch"
-        A new order for every epoch; "batch" keeps samples in their batch and shuffles the batches.
-    seeds : callable, optional
-        Gives a `numpy.random.Generator` for every epoch.
-    """
-
-    def __init__(self, arrays, samples, batch_size, shuffle=False, seeds=None):
-        self.arrays, self.samples, self.batch_size = arrays, samples, batch_size
-        self.shuffle, self.seeds = shuffle, seeds
-        self._flat = all(a is None or isinstance(a, np.ndarray) for a in arrays)
-
-    def __len__(self):
-        return -(-self.samples // self.batch_size)
-
-    def _take(self, index):
-        if self._flat:
-            return tuple(None if a is None else a[index] for a in self.arrays)
-        return tuple(
-            padded(tree.map_structure(lambda a: None if a is None else a[index], nest)) for nest in self.arrays
-        )
-
-    def __iter__(self):
-        """Yield (size of the batch, tuple of nests)."""
-        size, samples = self.batch_size, self.samples
-        if not self.shuffle:
-            for start in range(0, samples, size):
-                stop = min(start + size, samples)
-                yield stop - start, self._take(slice(start, stop))
-            return
-        generator = self.seeds()
-        if self.shuffle == "batch":
-            # Full batches change places, the last short one stays last.
-            full = samples // size
-            order = (generator.permutation(full)[:, None] * size + np.arange(size)).reshape(-1)
-            order = np.concatenate([order, np.arange(full * size, samples)])
-        else:
-            order = generator.permutation(samples)
-        for start in range(0, samples, size):
-            index = order[start : start + size]
-            yield len(index), self._take(index)
-
-
 class Collected:
     """One output of `predict`, batch after batch.
 
     Parameters
     ----------
-    samples : int
-        How many there will be.
+    samples : int or None
+        How many there will be, if that is known.
     first : ndarray or Ragged
         The output for the first batch, not taken yet.
     """
 
     def __init__(self, samples, first):
-        self._rows = [] if isinstance(first, Ragged) else np.empty((samples, *first.shape[1:]), first.dtype)
         self._ragged = isinstance(first, Ragged)
+        self._shape = first.shape[1:]
+        self._whole = None if self._ragged or samples is None else np.empty((samples, *self._shape), first.dtype)
+        self._pieces = []
+        self._count = 0
 
-    def take(self, piece, start):
-        """Take the output for the samples from `start` on."""
+    def take(self, piece):
+        """Take the output for the next samples."""
         if self._ragged:
-            self._rows.extend(piece)
+            self._pieces.extend(piece)
             return
-        if piece.shape[1:] != self._rows.shape[1:]:
+        if piece.shape[1:] != self._shape:
             raise ValueError(
-                "The outputs of all batches must have one shape. "
-                f"Received: {piece.shape[1:]} after {self._rows.shape[1:]}"
+                f"The outputs of all batches must have one shape. Received: {piece.shape[1:]} after {self._shape}"
             )
-        self._rows[start : start + len(piece)] = piece
+        if self._whole is None:
+            self._pieces.append(piece)
+        else:
+            self._whole[self._count : self._count + len(piece)] = piece
+            self._count += len(piece)
 
     def result(self):
         """Return all of it."""
-        return Ragged(self._rows) if self._ragged else self._rows
+        if self._ragged:
+            return Ragged(self._pieces)
+        return np.concatenate(self._pieces) if self._whole is None else self._whole[: self._count]

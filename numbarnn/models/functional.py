@@ -13,12 +13,13 @@ from ..layers.base import Layer
 from ..layers.core import InputLayer
 from ..layers.input_spec import InputSpec
 from ..layers.masks import get_mask
-from ..serialization import export
-from .model import Model, with_mask
+from ..serialization import custom_object_scope, export
+from . import graph_config
+from .call_order import CallOrder, shapes_of
+from .model import Model, takes_graph, with_mask
 from .outputs import unique_names
-from .summary import Row
 
-__all__ = ["Functional", "functional_twin"]
+__all__ = ["Functional", "from_graph_config", "functional_twin"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Functional(Model):
         connected = graph.FunctionalGraph(inputs, outputs)
         self._set_untracked("_inputs", inputs)
         self._set_untracked("_graph", connected)
-        self._set_untracked("_order", _Order(connected, self._input_layers))
+        self._set_untracked("_order", CallOrder(connected, self._input_layers))
 
     def __getstate__(self):
         state = {key: value for key, value in super().__getstate__().items() if key not in _DRAWN}
@@ -179,12 +180,12 @@ class Functional(Model):
     @property
     def input_shape(self):
         """The shape of the input, batch included; of several, a nest of them."""
-        return _shapes(self._inputs)
+        return shapes_of(self._inputs)
 
     @property
     def output_shape(self):
         """The shape of the output, batch included; of several, a nest of them."""
-        return _shapes(self._graph.result)
+        return shapes_of(self._graph.result)
 
     @property
     def input_names(self):
@@ -288,24 +289,25 @@ class Functional(Model):
     # ------------------------------------------------------------------------------------------------ types, config
 
     def get_config(self):
-        """The arguments of a subclass's constructor, if they are plain values.
+        """The layers and how they are called, in Keras 3's layout.
 
         Returns
         -------
         dict
+            Of a subclass with a constructor of its own, the arguments of that, if they are plain values.
 
         Raises
         ------
+        ValueError
+            If something between the layers has no configuration: a variable, an operation of the user's.
         NotImplementedError
-            If the model was made from inputs and outputs: a graph is no configuration. `copy.deepcopy` and `pickle`
-            copy it, weights included.
+            If the arguments are not plain values.
         """
-        if type(self).__init__ is Functional.__init__:
-            raise NotImplementedError(
-                f"Model '{self.name}' was made from inputs and outputs, which get_config() cannot describe. To copy "
-                "it, use `copy.deepcopy` or `pickle`; or make it in the `__init__` of a subclass of `Model` that has "
-                "plain arguments."
+        if takes_graph(type(self)):
+            graph = graph_config.describe(
+                self._inputs, self._graph.result, self._order.entries, self._order.calls(), _is_functional
             )
+            return {"name": self.name, "trainable": self.trainable, **graph}
         config = super().get_config()
         if type(self).get_config is Functional.get_config:
             config.update(self._constructor_config(set(config)))
@@ -329,117 +331,6 @@ class Functional(Model):
 _DRAWN = frozenset(("_inputs", "_graph", "_order"))
 
 
-class Operation:
-    """A call of an operation of `numbarnn.ops` in the graph, between the layers."""
-
-    def __init__(self, node):
-        self.node, self.name = node, node.name
-
-
-class _Order:
-    """The layers of a graph in Keras's order: by their distance from the outputs, then as they are met from there.
-
-    Parameters
-    ----------
-    graph : FunctionalGraph
-    input_layers : list of InputLayer
-
-    Attributes
-    ----------
-    owners : list of Layer and Operation
-        Whose calls the nodes are.
-    is_chain : bool
-        Whether each call takes what the one before gives, and nothing else.
-    """
-
-    def __init__(self, graph, input_layers):
-        self._entries = {id(x): layer for x, layer in zip(graph.inputs, input_layers, strict=True)}
-        self._operations = {}
-        met, calls = self._walk(graph.outputs)
-        operations = [self._operations[call] for call in calls if call in self._operations]
-        for operation, name in zip(operations, unique_names([x.node.name for x in operations]), strict=True):
-            operation.name = name
-        depths, owner_depths = {}, {}
-        for call in reversed(calls):
-            owner = self._owner(call)
-            depth = depths[call] = max(depths.get(call, 0), owner_depths.get(owner, 0))
-            owner_depths[owner] = depth
-            for x in self._inputs_of(call):
-                before = self._call(x)
-                depths[before] = max(depth + 1, depths.get(before, 0))
-        for layer in input_layers:  # those that no output depends on
-            if layer not in owner_depths:
-                depths[layer] = owner_depths[layer] = 0
-                met[layer] = -1
-        self.owners = sorted(owner_depths, key=lambda owner: (-owner_depths[owner], met[owner]))
-        self._calls = {owner: [] for owner in self.owners}
-        for call in calls:
-            self._calls[self._owner(call)].append(call)
-        at = list(depths.values())
-        self.is_chain = (
-            len(set(at)) == len(at)
-            and all(len(self._inputs_of(call)) < 2 for call in calls)
-            and all(len(calls) < 2 for calls in self._calls.values())
-        )
-
-    # A call is a Node, or an InputLayer: that is where data enter.
-
-    def _call(self, x):
-        return self._entries.get(id(x), x.node)
-
-    def _owner(self, call):
-        if isinstance(call, InputLayer):
-            return call
-        if isinstance(call.operation, Layer):
-            return call.operation
-        return self._operations.setdefault(call, Operation(call))
-
-    @staticmethod
-    def _inputs_of(call):
-        return [] if isinstance(call, InputLayer) else call.inputs
-
-    def source(self, x):
-        """Return the layer or operation that a Tensor comes from."""
-        return self._owner(self._call(x))
-
-    def _walk(self, outputs):
-        """Walk from the outputs to the inputs: owner -> when it was met first, and the calls after their inputs."""
-        met, calls, done = {}, [], set()
-        stack = [(self._call(x), False) for x in reversed(outputs)]
-        while stack:  # depth first without recursion: graphs may be deep
-            call, expanded = stack.pop()
-            if call in done:
-                continue
-            if expanded:
-                done.add(call)
-                calls.append(call)
-                continue
-            met.setdefault(self._owner(call), len(met))
-            stack.append((call, True))
-            stack.extend((self._call(x), False) for x in reversed(self._inputs_of(call)))
-        return met, calls
-
-    def rows(self):
-        """Return what `summary` shows: list of `Row`."""
-        return [self._row(owner) for owner in self.owners]
-
-    def _row(self, owner):
-        calls = self._calls[owner]
-        if isinstance(owner, InputLayer):
-            return Row(owner, [owner.batch_shape])
-        if isinstance(owner, Layer):  # in the order in which they were made
-            calls = sorted(calls, key=owner._inbound_nodes.index)
-        shapes = [_shapes(call.outputs if len(call.outputs) > 1 else call.outputs[0]) for call in calls]
-        shape = shapes[0] if all(other == shapes[0] for other in shapes) else None
-        return Row(owner, shape, [self._edge(x) for call in calls for x in call.inputs])
-
-    def _edge(self, x):
-        """Return ``name[call][output]`` of where a Tensor comes from."""
-        owner, call = self.source(x), self._call(x)
-        number = owner._inbound_nodes.index(call) if call in getattr(owner, "_inbound_nodes", ()) else 0
-        return f"{owner.name}[{number}][{x.index}]"
-
-
 def _input_layer(x):
     """The layer of an input; a new one for a Tensor on the way."""
     layer = getattr(x, "layer", None)
@@ -449,8 +340,32 @@ def _input_layer(x):
     return InputLayer(batch_shape=x.shape, dtype=x.dtype.name, name=f"{source}_input")
 
 
-def _shapes(nest):
-    return tree.map_structure(lambda x: tuple(x.shape), nest)
+def _is_functional(layer):
+    return isinstance(layer, Functional)
+
+
+def from_graph_config(cls, config, custom_objects):
+    """Make a model of a class, whose constructor takes inputs and outputs, from what `Functional.get_config` returned.
+
+    Parameters
+    ----------
+    cls : subclass of Model
+    config : dict
+    custom_objects : dict, optional
+        Name -> class or function.
+
+    Returns
+    -------
+    Model
+    """
+    with custom_object_scope(custom_objects or {}):
+        inputs, outputs = graph_config.draw(config, custom_objects, _is_functional)
+    further = {key: value for key, value in config.items() if key not in ("layers", "input_layers", "output_layers")}
+    trainable = further.pop("trainable", True)
+    model = cls(inputs=inputs, outputs=outputs, **further)
+    if trainable is False:
+        model.trainable = False
+    return model
 
 
 def functional_twin(cls):
@@ -469,6 +384,7 @@ def functional_twin(cls):
     twin = cls.__dict__.get("_functional_twin")
     if twin is None:
         own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        own["_serialized_as"] = cls
         twin = cls._functional_twin = type(cls.__name__, (cls, Functional), {**own, "__reduce__": _reduce_twin})
     return twin
 
@@ -482,4 +398,4 @@ def _new_twin(cls):
     return twin.__new__(twin)
 
 
-export("keras", Functional)
+export("keras.src.models.functional", Functional)  # where Keras finds its own

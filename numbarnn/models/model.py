@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import warnings
+
 import numpy as np
 
 from .. import tree
 from ..layers import masks
 from ..layers.base import Layer
-from ..serialization import export
-from .steps import State
+from ..layers.nests import is_values, shape_of
+from ..serialization import deserialize_keras_object, export, serialize_keras_object
+from .outputs import given_names
+from .state import State
 from .summary import Row, print_summary
 from .training import Trainer
 
@@ -81,14 +87,31 @@ class Model(Trainer, Layer):
         """
         self.built = True
         if input_shape is not None:
+            self.__dict__["_build_shapes"] = {"input_shape": input_shape}
             self.compute_output_shape(input_shape)
 
     # Layers keep their own paths: not as if they were made inside this one.
     build._builds = True
 
+    def build_from_config(self, config):
+        """Build from `get_build_config`'s result: by the shapes of all that `call` was given.
+
+        Parameters
+        ----------
+        config : dict
+        """
+        if "shapes_dict" in config and type(self).build is Model.build:
+            self.built = True
+            self.compute_output_shape(**config["shapes_dict"])
+        else:
+            super().build_from_config(config)
+
     def _maybe_build(self, args, kwargs):
         if type(self).build is Model.build:
             self.built = True  # the layers are built as `call` comes to them
+            given = {**dict(zip(self._call_info.names, args, strict=False)), **kwargs}
+            shapes = {f"{key}_shape": shape_of(x) for key, x in given.items() if key != "mask" and is_values(x)}
+            self.__dict__["_build_shapes"] = shapes or None
         else:
             super()._maybe_build(args, kwargs)
 
@@ -222,6 +245,155 @@ class Model(Trainer, Layer):
         """
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
+    # ------------------------------------------------------------------------------------------------ configuration
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make a model from `get_config`'s dict, with new weights.
+
+        Parameters
+        ----------
+        config : dict
+        custom_objects : dict, optional
+            Name -> class or function, for what is not built in.
+
+        Returns
+        -------
+        Model
+        """
+        if {"layers", "input_layers", "output_layers"} <= set(config) and takes_graph(cls):
+            from .functional import from_graph_config
+
+            return from_graph_config(cls, config, custom_objects)
+        return super().from_config(config)
+
+    def to_json(self, **kwargs):
+        """The architecture as a JSON string, in Keras 3's layout: what `models.model_from_json` reads.
+
+        Parameters
+        ----------
+        **kwargs
+            Of `json.dumps`.
+
+        Returns
+        -------
+        str
+        """
+        return json.dumps(serialize_keras_object(self), **kwargs)
+
+    def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True):
+        """Write the whole model to a file: architecture, weights, what it was compiled with and how far training got.
+
+        See `numbarnn.models.save_model`.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Ends in ``.numbarnn``, or in ``.keras`` for Keras.
+        overwrite : bool
+            Whether a file of this name may be replaced.
+        zipped : bool, optional
+            Accepted for Keras's sake: a file is one zip; True or None.
+        include_optimizer : bool
+            Whether what it was compiled with, and the optimizer's state, are written.
+        """
+        from .saving import save_model
+
+        save_model(self, filepath, overwrite, zipped, include_optimizer)
+
+    def save_weights(self, filepath, overwrite=True):
+        """Write the weights to a file.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Ends in ``.weights.numbarnn``, or in ``.weights.h5`` for Keras.
+        overwrite : bool
+            Whether a file of this name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, or the model is not built.
+        FileExistsError
+            If there is such a file and `overwrite` is False.
+        """
+        from .saving import save_weights
+
+        save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath, skip_mismatch=False):
+        """Set the weights from a file, all of them or none: by the structure of the model, not by names of layers.
+
+        Parameters
+        ----------
+        filepath : str or path
+            Of weights or of a whole model: ``.numbarnn``, or Keras's ``.weights.h5``, ``.h5`` and ``.keras``.
+        skip_mismatch : bool
+            Leave out, with a warning, what is missing or does not fit.
+
+        Raises
+        ------
+        FileNotFoundError
+        ValueError
+            If the file is damaged or does not fit the model; nothing is changed then.
+        """
+        from .saving import load_weights
+
+        load_weights(self, filepath, skip_mismatch)
+
+    # What callbacks, which lie below, save and load by.
+
+    def _write_training_state(self, path, extras):
+        from .saving import write_training_state
+
+        write_training_state(self, path, extras)
+
+    def _read_training_state(self, path):
+        from .saving import read_training_state
+
+        return read_training_state(self, path)
+
+    def get_compile_config(self):
+        """What `compile` was given, as plain values.
+
+        Returns
+        -------
+        dict
+            Empty before `compile`.
+
+        Raises
+        ------
+        ValueError
+            If a loss or metric cannot be serialized, such as a lambda.
+        """
+        state = self._training
+        if not state.compiled:
+            return {}
+        names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly")
+        with given_names(state.entries):
+            config = {name: serialize_keras_object(getattr(state, name)) for name in names}
+        return {**config, "steps_per_execution": 1, "jit_compile": "auto"}
+
+    def compile_from_config(self, config):
+        """Compile as `get_compile_config` says.
+
+        A model whose class has a `compile` of its own is left alone, with a warning: such a class overrides this
+        method too.
+
+        Parameters
+        ----------
+        config : dict
+        """
+        if type(self).compile is not Model.compile:
+            warnings.warn(
+                f"`compile()` was not called for model '{self.name}', because its class has a `compile()` of its own. "
+                "Override `get_compile_config()` and `compile_from_config(config)` too, or call `compile()`.",
+                stacklevel=2,
+            )
+            return
+        self.compile(**deserialize_keras_object(config))
+
     def _rows(self):
         """What `summary` shows: list of `Row`."""
         return [Row(layer) for layer in self.layers]
@@ -235,6 +407,24 @@ class Model(Trainer, Layer):
 def _is_drawn(args, kwargs):
     """Whether a model is made from inputs and outputs."""
     return len(args) > 1 or (bool(args) and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
+
+
+def takes_graph(cls):
+    """Say whether the constructor of a subclass of `Model` takes inputs and outputs.
+
+    Parameters
+    ----------
+    cls : type
+
+    Returns
+    -------
+    bool
+    """
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    kinds = {p.kind for p in parameters}
+    names = [p.name for p in parameters]
+    everything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return everything <= kinds or names[:2] == ["inputs", "outputs"]
 
 
 def batch_shape_of(layer):

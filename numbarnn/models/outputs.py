@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import math
@@ -15,6 +16,7 @@ __all__ = [
     "Outputs",
     "check_loss",
     "check_metrics",
+    "given_names",
     "leaves_or_nothing",
     "resolve_losses",
     "resolve_metrics",
@@ -263,10 +265,31 @@ def resolve_metrics(plain, weighted, names, targets, predictions):
                 metric = metrics.resolve(item, targets[number].shape, predictions[number].shape)
                 if for_all and metric is item:
                     metric = copy.deepcopy(item)  # each output has its own
-                metric.name = _free_name(prefix, metric.name, is_weighted, taken)
+                # As it was given: what it is called here is no part of its configuration.
+                metric.given_name = getattr(metric, "given_name", metric.name)
+                metric.name = _free_name(prefix, metric.given_name, is_weighted, taken)
                 taken.add(metric.name)
                 entries.append((metric, number, is_weighted))
     return entries
+
+
+@contextlib.contextmanager
+def given_names(entries):
+    """Within the block, metrics have the names that they were given with.
+
+    Parameters
+    ----------
+    entries : list or None
+        What `resolve_metrics` returned.
+    """
+    names = [(metric, metric.name) for metric, _, _ in entries or ()]
+    for metric, _ in names:
+        metric.name = metric.given_name
+    try:
+        yield
+    finally:
+        for metric, name in names:
+            metric.name = name
 
 
 def _metrics_per_output(given, names, argument):

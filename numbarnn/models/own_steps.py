@@ -6,6 +6,8 @@ model that defines none of them runs the recorded steps of `BatchSteps`.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from .. import graph, tree
@@ -171,13 +173,17 @@ class OwnSteps(BatchSteps):
 
     def _run_own(self, name, x, y, w):
         self._prepare(x, y)
-        logs = getattr(self, name)(pack_x_y_sample_weight(with_masks(x), with_masks(y), arrays_of(w)))
+        watch = self._training.watch if name == "train_step" else None
+        with contextlib.nullcontext() if watch is None else watch.during_own_step():
+            logs = getattr(self, name)(pack_x_y_sample_weight(with_masks(x), with_masks(y), arrays_of(w)))
         if not isinstance(logs, dict):
             raise ValueError(
                 f"`{name}` must return a dict, the names and values to report: return {{'loss': loss}}. "
                 f"Received: {logs!r:.200}"
             )
-        self._training.logs = {key: _number(value) for key, value in logs.items()}
+        logs = self._training.logs = {key: _number(value) for key, value in logs.items()}
+        if watch is not None:
+            watch.look_at_logs(logs)
 
     def _prepare(self, x, y):
         """Before the first step: make the weights, and tell optimizer and metrics what they are for.
@@ -196,7 +202,7 @@ class OwnSteps(BatchSteps):
                 raise
         else:
             self._resolve_metrics(arrays_of(y), leaves_or_nothing(y_pred), y_pred)
-            variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
+            variables = self._trained_variables()
             if variables:
                 state.optimizer.ensure_built(variables)
         finally:

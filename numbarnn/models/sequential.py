@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import graph
 from ..graph import Tensor
-from ..layers.base import Layer
+from ..layers.base import Layer, serialize_policy
 from ..layers.core import InputLayer
 from ..serialization import custom_object_scope, deserialize_keras_object, export, serialize_keras_object
 from .model import Model, batch_shape_of, with_mask
@@ -318,7 +318,8 @@ class Sequential(Model):
         config = {
             "name": self.name,
             "trainable": self.trainable,
-            "layers": [serialize_keras_object(layer) for layer in layers],
+            "dtype": serialize_policy(self.dtype_policy),
+            "layers": serialize_keras_object(layers),
         }
         if self._input is not None:
             config["build_input_shape"] = self._input.batch_shape
@@ -345,8 +346,10 @@ class Sequential(Model):
             )
         model = cls(name=config["name"], trainable=config.get("trainable", True))
         with custom_object_scope(custom_objects or {}):
-            for layer in config["layers"]:
-                model.add(deserialize_keras_object(layer, custom_objects))
+            for layer in deserialize_keras_object(config["layers"], custom_objects):
+                model.add(layer)
+        if isinstance(config.get("dtype"), dict):
+            model.dtype_policy = config["dtype"]
         shape = config.get("build_input_shape")
         if model._symbols is None and model._layers and isinstance(shape, (list, tuple)):
             model.build(tuple(shape))

@@ -14,7 +14,7 @@ from ..layers.tracking import Settings, structure_clock
 from .outputs import Outputs, leaves_or_nothing, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
-__all__ = ["BatchSteps", "State", "Step"]
+__all__ = ["BatchSteps", "Step"]
 
 losses.set_mask_reader(get_mask)
 
@@ -41,45 +41,6 @@ class Step:
         self.flat = flat  # whether the data are single arrays (or None), not nests
         self.backward = self.variables = self.views = self.layout = self.one = None
         self.touched = touched(program)
-
-
-class State:
-    """All that `compile` and the training loop keep; one object, which the layer's bookkeeping does not look into."""
-
-    def __init__(self):
-        self.compiled = False
-        self.optimizer = self.loss = self.loss_weights = self.metrics = self.weighted_metrics = None
-        self.run_eagerly = False
-        self.stop_training = False
-        self.history = None
-        self.forget()
-
-    def forget(self):
-        """Drop what was derived from the settings: programs, resolved losses and metrics, running means."""
-        self.steps = {}
-        self.clock = self.version = None
-        self.settings = None  # `Settings` that the steps have baked in
-        self.in_succession = 0  # how often steps were dropped before any was used twice
-        self.strangers = []  # layers that the steps pass through and that are not the model's, as in a loss
-        self.loss_objects = None  # per output: (Loss or None, weight)
-        self.outputs = None  # an `Outputs`
-        self.entries = None  # (metric, number of its output, weighted)
-        self.tracker = metrics.Mean(name="loss")  # for steps of the user's own
-        self.prepared = False  # whether these know their metrics and variables
-        self.names = None  # of losses per output (only for several outputs)
-        self.reset()
-
-    def reset(self):
-        """Start the running means anew."""
-        self.logs = None  # what a step of the user's own returned
-        self.total = self.count = 0.0
-        self.parts = None
-        for metric, _, _ in self.entries or ():
-            metric.reset_state()
-
-    def __getstate__(self):
-        # Programs are traced again where they are needed.
-        return {**self.__dict__, "steps": {}, "clock": None, "version": None, "settings": None, "history": None}
 
 
 def _signature(nest):
@@ -274,7 +235,7 @@ class BatchSteps:
         if not training:
             return Step(program, flat)
         self._warn_of_strangers(program)
-        variables = [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
+        variables = self._trained_variables()
         if not variables:
             found = Step(program, flat)
             found.variables = []
@@ -285,6 +246,10 @@ class BatchSteps:
         found.backward, found.variables = backward, variables
         found.one = np.asarray(self._training.optimizer.scale_loss(1.0), program.outputs[0].dtype)
         return found
+
+    def _trained_variables(self):
+        """The variables that the optimizer updates."""
+        return [v for v in self.trainable_variables if np.dtype(v.dtype).kind == "f"]
 
     def _warn_of_strangers(self, program):
         """Say which layers' weights the training step reads but will not train, as those of a layer made in `call`."""
@@ -325,6 +290,9 @@ class BatchSteps:
                     step.layout = optimizer.layout
                 for view, gradient in zip(step.views, gradients):  # noqa: B905 - equal by construction, once a step
                     view[...] = gradient
+            loss = float(total)
+            if loss - loss != 0 and state.watch is not None:  # NaN or infinite
+                state.watch.look_into_batch(step, arrays, before, (x, y, w), predictions)
             if state.entries:
                 self._update_metrics(y, predictions, masks, w)
             if step.backward is not None:
@@ -332,7 +300,7 @@ class BatchSteps:
         except BaseException:
             put_back(before)
             raise
-        return self._account(x, total, parts)
+        return self._account(x, loss, parts)
 
     def _test_batch(self, x, y, w):
         step = self._step("test", x, y, w)
@@ -344,7 +312,7 @@ class BatchSteps:
         except BaseException:
             put_back(before)
             raise
-        return self._account(x, total, parts)
+        return self._account(x, float(total), parts)
 
     def _predict_batch(self, x):
         ragged = type(x) is not np.ndarray and has_padded(x)
@@ -360,11 +328,10 @@ class BatchSteps:
             raise
         return cut_padding(*outputs, x) if ragged else outputs
 
-    def _account(self, x, total, parts):
+    def _account(self, x, loss, parts):
         """Take a batch's loss into the running means, weighted by the batch size; return it."""
         state = self._training
         size = x.shape[0] if type(x) is np.ndarray else next(a for a in tree.leaves(x) if a is not None).shape[0]
-        loss = float(total)
         state.total += loss * size
         state.count += size
         if parts:

@@ -8,8 +8,6 @@ import numpy as np
 from ..protocols import user_line
 from ..symbolic import Spec
 
-_KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
 
 def array_module(*arrays):
     """Return the module whose functions make new arrays like these: NumPy, or the one (CuPy) that an array comes from.
@@ -24,10 +22,14 @@ def array_module(*arrays):
     return np
 
 
-def has_kernels(*arrays):
+def has_kernels(x, *others):
     """Say whether our kernels take these arrays: NumPy's own, all float32 or all float64."""
-    dtype = arrays[0].dtype
-    return dtype in _KERNEL_DTYPES and all(type(x) is np.ndarray and x.dtype == dtype for x in arrays)
+    if type(x) is not np.ndarray or x.dtype.char not in "fd":
+        return False
+    for other in others:  # asked at each step of a loop
+        if type(other) is not np.ndarray or other.dtype is not x.dtype and other.dtype != x.dtype:
+            return False
+    return True
 
 
 def promote(*specs):

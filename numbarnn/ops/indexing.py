@@ -29,7 +29,7 @@ class _Place:
 _PLACE = _Place()
 
 
-def _with(key, indices):
+def whole_key(key, indices):
     """Return the key with its index arrays."""
     if not indices:
         return key
@@ -99,7 +99,7 @@ def _sliced(n, part):
 def _scatter(d, indices, key, shape):
     result = array_module(d).zeros(shape, d.dtype)
     if indices:
-        np.add.at(result, _with(key, indices), d)
+        np.add.at(result, whole_key(key, indices), d)
     else:
         result[key] = d
     return result
@@ -184,7 +184,7 @@ def _getitem_gradient(node, d):
     return _scatter_into(d, *indices, key=key, shape=x.shape), *none
 
 
-_getitem = Op("getitem", lambda x, *indices, key: x[_with(key, indices)], _infer_getitem, _getitem_gradient)
+_getitem = Op("getitem", lambda x, *indices, key: x[whole_key(key, indices)], _infer_getitem, _getitem_gradient)
 
 
 def getitem(x, key):

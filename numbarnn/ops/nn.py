@@ -46,6 +46,8 @@ def _activation(compute, rule, name=None, kernel=None):
 
     @wraps(compute)
     def run(x, **attrs):
+        if kernel is not None and has_kernels(x):
+            return kernel(x, **attrs)
         dtype = x.dtype if x.dtype.kind == "f" else inexact(x.dtype)
         x = x if x.dtype == dtype else x.astype(dtype)
         work = x.astype(np.float32) if dtype == np.float16 else x
@@ -117,7 +119,10 @@ def _gelu_rule(d, x, y):
 
 # As a layer's activation: to the bits of the recurrent kernels, where `tanh` has those of NumPy.
 tanh_of_layers = _activation(
-    lambda x: np.tanh(x), lambda d, x, y: tanh_gradient(d, y), name="tanh", kernel=partial(kernels.apply, "tanh")
+    lambda x: np.tanh(x),
+    lambda d, x, y: tanh_gradient(d, y),
+    name="tanh_of_layers",
+    kernel=partial(kernels.apply, "tanh"),
 )
 _sigmoid_gradient = slope_product("sigmoid", lambda y: y * (1 - y), lambda y: 1 - 2 * y)
 sigmoid = _activation(_sigmoid, lambda d, x, y: _sigmoid_gradient(d, y), kernel=partial(kernels.apply, "sigmoid"))

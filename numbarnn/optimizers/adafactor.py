@@ -54,15 +54,12 @@ class Adafactor(Optimizer):
         self.epsilon_2 = float(epsilon_2)
         self.clip_threshold = float(clip_threshold)
         self.relative_step = bool(relative_step)
-        self._moments = {}  # id(variable) -> (row means, column means, second moment)
+        self._moments = []  # of each variable: (row means, column means, second moment)
 
     def build(self, variables):
         """See `Optimizer.build`."""
-        variables = list(variables)
         super().build(variables)
-        for variable in variables:
-            if id(variable) in self._moments:
-                continue
+        for variable in self._built_for[len(self._moments) :]:
             shape, dtype = tuple(variable.shape), variable.dtype.name
             if len(shape) < 2:  # placeholders, which Keras's files have
                 means = [self.add_variable((), dtype="int32", name=variable.name) for _ in range(2)]
@@ -71,7 +68,7 @@ class Adafactor(Optimizer):
                     self.add_variable(part, dtype=dtype, name=variable.name)
                     for part in (shape[:-1], (*shape[:-2], shape[-1]))
                 ]
-            self._moments[id(variable)] = *means, self.add_variable_from_reference(variable, "velocity")
+            self._moments.append((*means, self.add_variable_from_reference(variable, "velocity")))
 
     def update_step(self, gradient, variable, learning_rate):
         """See `Optimizer.update_step`."""
@@ -80,7 +77,7 @@ class Adafactor(Optimizer):
         rate = min(learning_rate, 1.0 / math.sqrt(step))
         rate *= max(self.epsilon_2, math.sqrt(flat.square_sum(variable.data.reshape(-1), 0, gradient.size) / size))
         share = float(step) ** self.beta_2_decay
-        rows, columns, velocity = self._moments[id(variable)]
+        rows, columns, velocity = self._moments[self._get_variable_index(variable)]
         if gradient.ndim < 2:
             arrays = gradient.reshape(-1), velocity.data.reshape(-1)
             kernels.adafactor_vector(0, gradient.size, *arrays, share, self.epsilon_1)

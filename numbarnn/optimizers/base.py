@@ -134,7 +134,7 @@ class Optimizer(OptimizerState):
         self._schedule = None
         self._takes_step = True
         self.learning_rate = learning_rate
-        self._undecayed = set()  # ids of variables
+        self._undecayed = []
         self._undecayed_names = None  # compiled pattern
 
     # ------------------------------------------------------------------------------------------------ settings
@@ -204,11 +204,11 @@ class Optimizer(OptimizerState):
                 "`exclude_from_weight_decay()` can only be configured before the optimizer is built. "
                 f"Received: var_list={var_list}, var_names={var_names}"
             )
-        self._undecayed = {id(variable) for variable in var_list or ()}
+        self._undecayed = list(var_list or ())
         self._undecayed_names = re.compile("|".join(sorted(set(var_names)))) if var_names else None
 
     def _decays(self, variable):
-        if id(variable) in self._undecayed:
+        if any(variable is v for v in self._undecayed):
             return False
         return self._undecayed_names is None or not self._undecayed_names.search(variable.name)
 
@@ -443,6 +443,16 @@ class Optimizer(OptimizerState):
         for variable in variables:
             group, number = self._places[id(variable)]
             variable.assign(group.slots["average"].variables[number])
+
+    def swap_averages(self):
+        """Exchange the weights and their averages, if the optimizer keeps any and has done a step."""
+        if not self.use_ema or not int(self._iterations.data):
+            return
+        for group in self._groups:
+            weights, average = group.parameters, group.slots["average"]
+            weights.flat[...], average.flat[...] = average.flat.copy(), weights.flat.copy()
+            weights.touch()
+            average.touch()
 
     # ------------------------------------------------------------------------------------------------ config
 

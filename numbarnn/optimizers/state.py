@@ -57,11 +57,28 @@ class OptimizerState:
         same weights, make it go on bit for bit.
         """
         found = [self._iterations] if self._schedule is not None else [self._iterations, self._learning_rate]
+        return [*found, *self._slot_variables(), *self._added]
+
+    def _slot_variables(self):
+        found = []
         for block in self._blocks():
             for variable in self._built_for:
                 group, number = self._places[id(variable)]
                 found += [group.slots[name].variables[number] for name in block]
-        return found + self._added
+        return found
+
+    def __getstate__(self):
+        # The flat layout is that of other variables in a copy, and made anew there.
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_groups", "_places")}
+        return {**state, "_slots": [variable.numpy() for variable in self._slot_variables()]}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        slots, known = state.pop("_slots"), state.pop("_built_for")
+        self.__dict__.update(state, _groups=[], _places={}, _built_for=[])
+        self._lay_out(known)
+        for variable, value in zip(self._slot_variables(), slots, strict=True):
+            variable.assign(value)
 
     def set_weights(self, weights):
         """Set all state.
@@ -226,7 +243,10 @@ class OptimizerState:
                 f"Unknown variable: {unknown[0]}. This optimizer can only be called for the variables it was "
                 "originally built with. When working with a new set of variables, make a new optimizer."
             )
-        known = self._built_for + [v for n, v in enumerate(unknown) if all(v is not w for w in unknown[:n])]
+        self._lay_out(self._built_for + [v for n, v in enumerate(unknown) if all(v is not w for w in unknown[:n])])
+
+    def _lay_out(self, known):
+        """Lay out these variables, and the slots, which keep their values."""
         old = self._places
         slots = {name: self.slot_starts.get(name, 0.0) for block in self._blocks() for name in block}
         groups, places = [], {}

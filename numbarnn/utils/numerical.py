@@ -1,10 +1,10 @@
-"""Labels as numbers."""
+"""Labels as numbers, and rows of unit length."""
 
 import numpy as np
 
 from numbarnn import backend
 
-__all__ = ["to_categorical"]
+__all__ = ["normalize", "to_categorical"]
 
 
 def to_categorical(x, num_classes=None):
@@ -44,3 +44,33 @@ def to_categorical(x, num_classes=None):
             f"`x` must hold labels from 0 to {num_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
         )
     return (labels[..., None] == np.arange(num_classes)).astype(backend.floatx())
+
+
+def normalize(x, axis=-1, order=2):
+    """Divide by the norm along an axis; what is all zero stays zero.
+
+    Parameters
+    ----------
+    x : array_like
+    axis : int
+        Along which the norm is taken.
+    order : int or float
+        Of the norm: 2 for lengths, 1 for sums of magnitudes, ``inf`` for the largest.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `x`, floating point.
+
+    Examples
+    --------
+    >>> from numbarnn import utils
+    >>> utils.normalize([[3.0, 4.0], [0.0, 0.0]])
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    x = np.asarray(x)
+    if not x.ndim or x.dtype.kind not in "fiub":
+        raise ValueError(f"`x` must be an array of numbers. Received: dtype {x.dtype}, shape {x.shape}")
+    norm = np.linalg.norm(x, order, axis, keepdims=True)
+    return x / np.where(norm == 0, norm.dtype.type(1), norm)
