@@ -34,13 +34,11 @@ def cell_layer(kind, units=11, return_sequences=False, **options):
 
 
 def shake(model, rng):
-    """Give all weights values of no special kind, positive ones where they are variances."""
+    """Give all weights values of no special kind, variances positive ones."""
     for variable in model.variables:
         if variable.dtype.kind == "f":
-            variable.assign(rng.uniform(0.1, 0.5, variable.shape) * (1 if "variance" in variable.name else 1.5) - 0.1)
-    for variable in model.variables:
-        if "variance" in variable.name:
-            variable.assign(np.abs(variable.numpy()) + 0.05)
+            value = rng.uniform(-0.2, 0.6, variable.shape)
+            variable.assign(np.abs(value) + 0.05 if "variance" in variable.name else value)
 
 
 def prefixes(model, x):
