@@ -59,9 +59,11 @@ def njit(function=None, /, **options):
     if not inspect.isfunction(function):
         raise TypeError(f"njit: function must be a plain Python function, got {function!r}")
     cached = options.pop("cache", True)
-    # Wrappers for calls from C take time to compile, and nobody calls from there. Unless it is given, `forceinline` is
-    # that of the caller which happens to compile the function first.
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, **options}
+    # Wrappers for calls from C take time to compile, and nobody calls from there. Unless they are given, `forceinline` and
+    # `fastmath` are those of the caller which happens to compile the function first.
+    options = {
+        "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, "fastmath": False, **options
+    }  # fmt: skip
     dispatcher = numba.njit(**options)(function)
     if cached and dispatcher is not function:
         dispatcher._cache = KernelCache(function, options)
