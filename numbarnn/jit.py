@@ -59,11 +59,10 @@ def njit(function=None, /, **options):
     if not inspect.isfunction(function):
         raise TypeError(f"njit: function must be a plain Python function, got {function!r}")
     cached = options.pop("cache", True)
-    # Wrappers for calls from C take time to compile, and nobody calls from there. Unless they are given, `forceinline` and
-    # `fastmath` are those of the caller which happens to compile the function first.
-    options = {
-        "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, "fastmath": False, **options
-    }  # fmt: skip
+    # Wrappers for calls from C take time to compile, and nobody calls from there. Unless they are given, `forceinline`
+    # and `fastmath` are those of the caller which happens to compile the function first.
+    policy = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, "fastmath": False}
+    options = {**policy, **options}
     dispatcher = numba.njit(**options)(function)
     if cached and dispatcher is not function:
         dispatcher._cache = KernelCache(function, options)
