@@ -416,14 +416,14 @@ class RNN(Layer):
         if self.stateful:
             if batch is not None and batch != self._fresh.shape[0]:
                 raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
-            pairs = [(variable, variable) for variable in self._carried_variables()]
+            *variables, fresh = self._carried_variables()
         else:
             pairs = self._pieces.of_call(batch)
+            self._set_untracked("_going_on", pairs)
+            *variables, fresh = [first for first, _ in pairs]
             if initial_state is None and not self._starts_from_zeros():
                 initial_state = self._made_states(sequences)
-        self._set_untracked("_going_on", pairs)
-        *recorded, fresh = [first for first, _ in pairs]
-        recorded = [self._working(variable) for variable in recorded]
+        recorded = [self._working(variable) for variable in variables]
         if initial_state is None:
             return recorded
         return [_by_row(fresh, given, own) for given, own in zip(initial_state, recorded, strict=True)]
@@ -500,7 +500,7 @@ class RNN(Layer):
         return self.stateful or self._on_piece
 
     def _record(self, states):
-        *variables, fresh = [last for _, last in self._going_on]
+        *variables, fresh = self._carried_variables() if self.stateful else [last for _, last in self._going_on]
         for state, variable in zip(states, variables, strict=True):
             variable.assign(state)
         fresh.assign(np.zeros(fresh.shape, bool))
