@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from ..layers.loading import expecting
+from ..loading import expecting
 from ..random import SeedGenerator
 from ..serialization import custom_object_scope, deserialize_keras_object, serialize_keras_object
 from . import archive
