@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from numbarnn import Sequential, layers
-from numbarnn.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback
+from numbarnn.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback, LearningRateScheduler
 
 SCRIPT = Path(interrupted.__file__)
 
@@ -95,6 +95,24 @@ def test_after_an_exception_it_goes_on_as_well(tmp_path):
     for a, b in zip(other.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1, 3])
+def test_a_rate_made_of_the_one_before_is_made_once_an_epoch(tmp_path, save_freq):
+    def scheduler():
+        return LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+
+    def fail(batch, logs):
+        if scheduled.model.optimizer.iterations.numpy() == 10:  # four batches an epoch
+            raise Fail
+
+    options = {"epochs": 4, "batch_size": 2, "verbose": 0}
+    expected = make().fit(X, Y, callbacks=scheduler(), **options).history["learning_rate"]
+    scheduled, backup = scheduler(), BackupAndRestore(tmp_path, save_freq)
+    with pytest.raises(Fail):
+        make().fit(X, Y, callbacks=[backup, scheduled, LambdaCallback(on_train_batch_end=fail)], **options)
+    again = make().fit(X, Y, callbacks=[BackupAndRestore(tmp_path, save_freq), scheduler()], **options)
+    assert again.history["learning_rate"] == expected == [2.0**-n / 100 for n in range(1, 5)]
 
 
 def test_what_is_not_ours_stays_in_the_folder(tmp_path):

@@ -50,7 +50,8 @@ class BackupAndRestore(Callback):
     Notes
     -----
     The model must be built before `fit`. Data given as an iterator are not drawn again: `fit` goes on with what it
-    gives. A `train_step` of your own resumes likewise, as far as it keeps its numbers in variables of the model.
+    gives. A `train_step` of your own resumes likewise, as far as it keeps its numbers in variables of the model. For an
+    epoch that goes on in its middle, callbacks have `on_epoch_begin` called again.
 
     Examples
     --------
