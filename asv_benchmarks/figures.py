@@ -8,6 +8,8 @@ lengths    a right-padded batch of sequences of 1..T timesteps, in no order, aga
 kernels    share of the FMA peak of the matrix product; pointwise part of a step
 memory     rise of peak memory in one training step of a warmed-up process, beside PyTorch's (Linux)
 startup    seconds to import and to a first training step in a fresh process, kernel cache filled and empty
+streaming  one timestep of LSTM(32) on 8 features, one row: `Model.stepper` from Python and in compiled code, beside
+           PyTorch's LSTMCell, ONNX Runtime's LSTM and Keras's `predict_on_batch` (--against)
 smallest   `train_on_batch` of Embedding + LSTM(8) + Dense on one sequence of one step
 
 Times are minima unless said; machines are noisy, ratios less so.
@@ -344,6 +346,37 @@ def startup(args):
     return rows
 
 
+def streaming(args):
+    """One timestep at a time."""
+    from benchmarks.recurrent import StreamedStep
+
+    case = StreamedStep()
+    case.setup()
+    running = start_peers(args)
+    times = {"ours, from Python": [], "ours, compiled": []}
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < args.seconds or len(times["ours, compiled"]) < 9:
+        for _ in range(10):
+            start = time.perf_counter()
+            for _ in range(100):
+                case.time_from_python()
+            middle = time.perf_counter()
+            case.time_thousand_compiled()
+            end = time.perf_counter()
+            times["ours, from Python"].append((middle - start) / 100 * 1e6)
+            times["ours, compiled"].append((end - middle) / case.STEPS * 1e6)
+        for peer in running:
+            found = peer.times(("LSTM", 1, 1, 8, 32, "step"), 300)
+            times.setdefault(peer.name, []).extend(t * 1e3 for t in found)
+            time.sleep(0.02)  # threads of the peer may still spin
+    for peer in running:
+        peer.close()
+    rows = {name: (min(values), float(np.median(values))) for name, values in times.items()}
+    for name, (least, median) in rows.items():
+        print(f"{name:20s} minimum {least:8.2f} us, median {median:8.2f} us")
+    return rows
+
+
 def smallest(args):
     """The price of a call."""
     from benchmarks.recurrent import SmallestStep
@@ -362,11 +395,17 @@ def smallest(args):
 def main():
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = {f.__name__: f for f in (peers, custom, options, lengths, kernels, memory, startup, smallest)}
+    measures = {f.__name__: f for f in (peers, custom, options, lengths, kernels, memory, startup, streaming, smallest)}
     parser.add_argument("what", nargs="+", choices=measures)
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
     parser.add_argument("--cells", nargs="+", default=["LSTM", "GRU", "SimpleRNN"], help="default: all three")
-    parser.add_argument("--against", nargs="+", default=["torch"], choices=["torch", "keras-tensorflow", "keras-jax"])
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        default=["torch"],
+        choices=["torch", "keras-tensorflow", "keras-jax", "onnxruntime"],
+        help="default: torch; onnxruntime is for `streaming` alone",
+    )
     parser.add_argument(
         "--peer-python",
         nargs="+",

@@ -1,9 +1,10 @@
 """One peer in a process of its own, timed on request: python asv_benchmarks/peers.py PEER THREADS
 
-PEER is torch, keras-tensorflow or keras-jax. A line ``CELL BATCH TIMESTEPS INPUTS UNITS WHAT REPEAT`` on standard input
-(WHAT: forward, or train for forward and backward with the gradients of inputs and weights, outputs at every step) is
-answered by a JSON list of REPEAT times in ms, after one call that is not timed. ``NAME custom REPEAT`` asks for a cell
-of `custom_cells.py`; null stands for what the peer cannot express.
+PEER is torch, keras-tensorflow, keras-jax or onnxruntime. A line ``CELL BATCH TIMESTEPS INPUTS UNITS WHAT REPEAT`` on
+standard input (WHAT: forward, or train for forward and backward with the gradients of inputs and weights, outputs at
+every step) is answered by a JSON list of REPEAT times in ms, after one call that is not timed. WHAT may also be step:
+one timestep whose states go on, for which alone onnxruntime is there. ``NAME custom REPEAT`` asks for a cell of
+`custom_cells.py`; null stands for what the peer cannot express.
 """
 
 import functools
@@ -186,6 +187,69 @@ def keras_custom(name, batch, timesteps, size):
     return lambda: jax.block_until_ready(gradients(weights))
 
 
+def torch_step(inputs, units):
+    """PyTorch's LSTMCell."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    cell, x = torch.nn.LSTMCell(inputs, units).requires_grad_(False), torch.randn(1, inputs)
+    states = torch.zeros(1, units), torch.zeros(1, units)
+
+    def step():
+        nonlocal states
+        states = cell(x, states)
+
+    return step
+
+
+def onnxruntime_step(inputs, units):
+    """A graph of one LSTM node."""
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    shapes = {"W": (1, 4 * units, inputs), "R": (1, 4 * units, units), "B": (1, 8 * units)}
+    weights = [numpy_helper.from_array(rng.normal(size=s).astype("f4"), name) for name, s in shapes.items()]
+
+    def values(**shapes):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+
+    state = (1, 1, units)
+    node = helper.make_node(
+        "LSTM", ["x", "W", "R", "B", "", "h0", "c0"], ["", "h", "c"], hidden_size=units, direction="forward"
+    )
+    graph = helper.make_graph(
+        [node], "step", values(x=(1, 1, inputs), h0=state, c0=state), values(h=state, c=state), weights
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # one row is not worth a second one
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {"x": np.ones((1, 1, inputs), "f4"), "h0": np.zeros(state, "f4"), "c0": np.zeros(state, "f4")}
+
+    def step():
+        feed["h0"], feed["c0"] = session.run(None, feed)
+
+    return step
+
+
+def keras_step(inputs, units):
+    """`predict_on_batch` of a stateful layer."""
+    import keras
+    import numpy as np
+
+    model = keras.Sequential([keras.layers.Input(batch_shape=(1, 1, inputs)), keras.layers.LSTM(units, stateful=True)])
+    x = np.ones((1, 1, inputs), "f4")
+    return lambda: model.predict_on_batch(x)
+
+
+STEPS = {
+    "torch": torch_step,
+    "keras-tensorflow": keras_step,
+    "keras-jax": keras_step,
+    "onnxruntime": onnxruntime_step,
+}
 PEERS = {"torch": torch_peer, "keras-tensorflow": tensorflow_peer, "keras-jax": jax_peer}
 
 
@@ -201,11 +265,17 @@ def main():
     """Answer requests until standard input ends."""
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is not an answer
-    problem = functools.cache(PEERS[sys.argv[1]])
+    problem = functools.cache(PEERS.get(sys.argv[1], lambda *size: {}))
+    one_step = functools.cache(STEPS[sys.argv[1]])
     custom = functools.cache(custom_problem)
     for line in sys.stdin:
         cell, *size, what, repeat = line.split()
-        function = custom(cell) if what == "custom" else problem(cell, *map(int, size))[what]
+        if what == "custom":
+            function = custom(cell)
+        elif what == "step":
+            function = one_step(int(size[2]), int(size[3]))
+        else:
+            function = problem(cell, *map(int, size)).get(what)
         if function is None:
             print("null", file=answers, flush=True)
             continue

@@ -49,8 +49,7 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The mask has come with `x`: a layer finds it, uses it and hands it on, so that it need not be named again. Passing
-# `mask=mask` does the same for arrays that do not carry one.
+# The first layer takes it as `mask=mask`, uses it and hands it on with its output, so that it need not be named again.
 #
 # A masked timestep is skipped: the states stay as they were, and nothing of the padding gets into the result. So a
 # padded row gives what its sequence gives alone, to the last bit. We put NaN into the padding to show that it is

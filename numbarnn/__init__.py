@@ -15,6 +15,7 @@ from numbarnn import (
     models,
     ops,
     optimizers,
+    plotting,
     random,
     regularizers,
     saving,
@@ -27,6 +28,7 @@ from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
 from numbarnn.models import Model, Sequential, load_model
 from numbarnn.tensor_shape import TensorShape
+from numbarnn.testing.gradcheck import gradcheck
 from numbarnn.variable import Variable
 
 __version__ = "0.1.0.dev0"
@@ -46,6 +48,7 @@ __all__ = [
     "datasets",
     "device",
     "get_num_threads",
+    "gradcheck",
     "graph",
     "initializers",
     "layers",
@@ -55,6 +58,7 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "plotting",
     "random",
     "regularizers",
     "saving",

@@ -21,7 +21,11 @@ from numba.extending import register_jitable
 
 from numbarnn.kernel_cache import KernelCache
 
-__all__ = ["chunks", "device", "get_num_threads", "kernel_array", "njit", "parallel_for", "set_num_threads"]
+__all__ = [
+    "chunks", "device", "get_num_threads", "inlined", "kernel_array", "njit", "parallel_for", "set_num_threads",
+]  # fmt: skip
+
+INLINE = {"error_model": "numpy", "forceinline": True}  # Numba's options of what is compiled into its callers
 
 
 def njit(function=None, /, **options):
@@ -55,8 +59,10 @@ def njit(function=None, /, **options):
     if not inspect.isfunction(function):
         raise TypeError(f"njit: function must be a plain Python function, got {function!r}")
     cached = options.pop("cache", True)
-    # Wrappers for calls from C take time to compile, and nobody calls from there.
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
+    # Wrappers for calls from C take time to compile, and nobody calls from there. Unless they are given, `forceinline`
+    # and `fastmath` are those of the caller which happens to compile the function first.
+    policy = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, "fastmath": False}
+    options = {**policy, **options}
     dispatcher = numba.njit(**options)(function)
     if cached and dispatcher is not function:
         dispatcher._cache = KernelCache(function, options)
@@ -78,9 +84,28 @@ def device(function):
     function
         `function` itself.
     """
-    return register_jitable(
-        no_cpython_wrapper=True, no_cfunc_wrapper=True, nopython=True, error_model="numpy", cache=False
-    )(function)
+    return _jitable(function, error_model="numpy", forceinline=False)
+
+
+def inlined(kernel):
+    """Return a kernel as a function that is compiled into its callers, whose constants cut off what they do not need.
+
+    Parameters
+    ----------
+    kernel : Dispatcher
+        Decorated with `njit`.
+
+    Returns
+    -------
+    function
+    """
+    return _jitable(getattr(kernel, "py_func", kernel), **INLINE)
+
+
+def _jitable(function, **options):
+    return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True, nopython=True, cache=False, **options)(
+        function
+    )
 
 
 class _Alias:

@@ -14,12 +14,16 @@ import numpy as np
 
 from numbarnn import gemm
 from numbarnn.cells.contract import COUNTS, SILENT, check_array
+from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.simd_math import ACTIVATIONS
 
-__all__ = ["PackedWeights", "Pullback", "kernel_calls", "pull_together", "run", "run_together", "step_flags"]
+__all__ = [
+    "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together",
+    "step_flags",
+]  # fmt: skip
 
 #: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.
 kernel_calls = Counter()
@@ -153,7 +157,7 @@ def _check_factors(name, factors, gates, shape, dtype):
     return check_array(name, factors, (copies, *shape), dtype)
 
 
-def _codes(cell, activation, recurrent_activation):
+def activation_codes(cell, activation, recurrent_activation):
     """Run-time codes of the activations: None for the cell's own."""
     own = cell.default_activation, cell.default_recurrent_activation
     given = (
@@ -354,7 +358,7 @@ class _Pass:
         units = weights.recurrent_kernel.shape[0]
         columns = cell.gates * units
         check_array("kernel", weights.kernel, (inputs, columns), dtype)
-        self.codes = _codes(cell, activation, recurrent_activation)
+        self.codes = activation_codes(cell, activation, recurrent_activation)
         if initial_states is not None:
             if len(initial_states) != cell.states:
                 raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
@@ -560,6 +564,43 @@ class Pullback:
             For a gradient whose type, dtype or shape does not fit, before anything is computed.
         """
         return pull_together([(self, (d_out, d_states, need_x, need_weights), {})])[0]
+
+    def steps(self, gate_names):
+        """What happened at each step, as the tape keeps it until the pullback is called.
+
+        Parameters
+        ----------
+        gate_names : sequence of str
+            Names of the cell's gates, in order; none for a cell whose tape keeps none.
+
+        Returns
+        -------
+        states : list of S ndarrays of shape (B, T, H)
+            Those after each step, in the order of the steps.
+        gates : dict of str to ndarray of shape (B, T, H)
+            Their values, NaN at steps that do not count: there were none.
+
+        Raises
+        ------
+        RuntimeError
+            After a call of the pullback, which overwrites the tape.
+        ValueError
+            Of a run with `checkpoint`, which keeps the states of some steps only.
+        """
+        for forward in self._forward:
+            if isinstance(forward, _LongPass):
+                raise ValueError("`steps` needs a run that keeps all of them; this one was run with `checkpoint`")
+            work, units = forward.work, forward.work.states.shape[3]
+            states = [forward.in_order(np.swapaxes(plane[1:], 0, 1)) for plane in work.states]
+            skipped = forward.in_order(work.flags.T & COUNTS == 0)
+            kept, gates = forward.in_order(np.swapaxes(work.tape, 0, 1)), {}
+            for number, name in enumerate(gate_names):
+                code = forward.codes[0 if name == "candidate" else 1]
+                gate = kept[:, :, number * units : (number + 1) * units].copy()
+                gate[skipped] = np.nan  # the kernel has not written there
+                gates[name] = value_of(gate, code)
+            return states, gates
+        raise RuntimeError(_SPENT)
 
     def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
         """Check the gradients; a backward pass ready to run."""

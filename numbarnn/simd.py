@@ -26,6 +26,7 @@ __all__ = [
     "Mask",
     "Vec",
     "advance",
+    "borrowed",
     "clear",
     "copy",
     "fma",
@@ -170,6 +171,20 @@ def pointer(typingctx, array):
         return context.make_array(sig.args[0])(context, builder, value=args[0]).data
 
     return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def borrowed(typingctx, array):
+    """The same array without a share in its memory, which must stay alive: reference counts are atomic, and slow."""
+    if not isinstance(array, types.Array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        view = context.make_array(array)(context, builder, value=args[0])
+        view.meminfo = context.get_constant_null(types.voidptr)
+        return view._getvalue()
+
+    return array(array), codegen
 
 
 @intrinsic

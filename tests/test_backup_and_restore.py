@@ -183,7 +183,8 @@ def test_wrong_arguments_and_models(tmp_path):
     unbuilt = Sequential([layers.Dense(1)])
     unbuilt.compile("sgd", "mse")
     with pytest.raises(ValueError, match="your model must be built before you call `fit"):
-        unbuilt.fit(X, Y, verbose=0, callbacks=BackupAndRestore(tmp_path))
+        unbuilt.fit(iter([(X, Y)]), verbose=0, callbacks=BackupAndRestore(tmp_path))
+    unbuilt.fit(X, Y, verbose=0, callbacks=BackupAndRestore(tmp_path / "arrays"))  # whose shapes are known beforehand
     interrupt(make(), BackupAndRestore(tmp_path), epoch=1)
     other = Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(1)])
     other.compile("sgd", "mse")

@@ -416,7 +416,7 @@ def kernels(p, segments, blocks, order=None):
     """Return what `answer` does by calling the kernels as `numbarnn.cells.contract` says: by steps and by rows."""
     cell = p.cell
     (batch, timesteps, inputs), units = p.x.shape, p.recurrent.shape[0]
-    codes = recurrence._codes(cell, p.activation, p.recurrent_activation)
+    codes = recurrence.activation_codes(cell, p.activation, p.recurrent_activation)
     place = np.arange(batch) if order is None else order  # of the kernel's rows in the data
     given = {"flags": flags_of(p), "x_factors": p.x_factors, "h_factors": p.h_factors}
     given = {name: array.take(place, axis=1) for name, array in given.items() if array is not None}
@@ -771,8 +771,8 @@ def test_inputs_of_any_memory_order_and_read_only(cell):
     for kernel in (p.cell.forward, p.cell.backward, *SHARED_KERNELS):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
-    for kernel in (p.cell.forward, p.cell.backward):
-        assert all(signature[-3] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
+    for kernel, place in ((p.cell.forward, -4), (p.cell.backward, -3)):
+        assert all(signature[place] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
 
 
 @EACH

@@ -71,6 +71,38 @@ class SmallestStep:
         self.model.train_on_batch(self.x, self.y)
 
 
+class StreamedStep:
+    """One timestep of LSTM(32) on 8 features, one row: from Python, and a thousand of them in compiled code."""
+
+    STEPS = 1000
+
+    def setup(self):
+        import numba
+
+        from numbarnn.layers import LSTM, Input
+        from numbarnn.models import Sequential
+
+        self.stepper = Sequential([Input((None, 8)), LSTM(32)]).stepper()
+        self.xs = np.random.default_rng(0).standard_normal((self.STEPS, 1, 8)).astype("float32")
+        self.x, self.out = self.xs[0], np.empty((1, 32), "float32")
+        f, self.s = self.stepper.jit()
+
+        @numba.njit
+        def run(s, xs, out):
+            for t in range(len(xs)):
+                f(s, xs[t], out)
+
+        self.run = run
+        self.time_from_python()
+        self.time_thousand_compiled()
+
+    def time_from_python(self):
+        self.stepper.step(self.x, out=self.out)
+
+    def time_thousand_compiled(self):
+        self.run(self.s, self.xs, self.out)
+
+
 class Memory(Sized):
     """Peak memory of a process that makes one step of training, or one prediction."""
 

@@ -49,9 +49,9 @@ class BackupAndRestore(Callback):
 
     Notes
     -----
-    The model must be built before `fit`. Data given as an iterator are not drawn again: `fit` goes on with what it
-    gives. A `train_step` of your own resumes likewise, as far as it keeps its numbers in variables of the model. For an
-    epoch that goes on in its middle, callbacks have `on_epoch_begin` called again.
+    Unless the data are arrays, the model must be built before `fit`. Data given as an iterator are not drawn again:
+    `fit` goes on with what it gives. A `train_step` of your own resumes likewise, as far as it keeps its numbers in
+    variables of the model. For an epoch that goes on in its middle, callbacks have `on_epoch_begin` called again.
 
     Examples
     --------

@@ -24,6 +24,7 @@ tape       [T, B, P*H]        what backward needs; [0, B, P*H] in inference.  `b
 d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none
 d_states   [S, B, H]          in: gradient of the last states; out: of the first states
 d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks
+room       [K]                working memory of `forward`, K as `Cell.room` says; None: it allocates its own
 ========== ================== =====================================================================================
 
 Kernels run steps ``first <= s < last`` for the kernel's rows ``start <= r < stop``; `backward` from the last down to
@@ -173,6 +174,10 @@ class Cell:
         """
         self._check_weights(kernel, recurrent_kernel)
         return gemm.pack_cell_transposed(kernel, recurrent_kernel)
+
+    def room(self, rows, inputs, units, dtype):
+        """Elements of working memory that `forward` needs at most, for that many rows."""
+        return rows * (4 * gemm.panel_width(dtype) + 4 * inputs + 5 * units)
 
     def workspace(
         self,

@@ -31,6 +31,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
@@ -71,7 +72,7 @@ def step_back(dh, kz, kg, h0, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -85,11 +86,12 @@ def forward(
     # of the left operands where they need one.
     z_row = 2 * width
     x_room, h_room = (stop - start) * inputs, (stop - start) * units
-    scratch = np.empty(ROW_BLOCK * (z_row + 2 * units) + 3 * (x_room + h_room), x.dtype)
+    block = min(ROW_BLOCK, stop - start)
+    scratch = working_memory(block * (z_row + 2 * units) + 3 * (x_room + h_room), x, room)
     z = pointer(scratch)
-    z_value = advance(z, ROW_BLOCK * z_row)
-    reset_h = advance(z_value, ROW_BLOCK * units)
-    x_copy = advance(reset_h, ROW_BLOCK * units)
+    z_value = advance(z, block * z_row)
+    reset_h = advance(z_value, block * units)
+    x_copy = advance(reset_h, block * units)
     h_copy = advance(x_copy, 3 * x_room)
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
@@ -105,8 +107,8 @@ def forward(
                 x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row,
                 advance(x_copy, 2 * x_room), advance(h_copy, 2 * h_room),
             )  # fmt: skip
-            for row in range(start, end, ROW_BLOCK):
-                count = min(ROW_BLOCK, end - row)
+            for row in range(start, end, block):
+                count = min(block, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
                 xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
                 for first_unit in range(0, units, width):

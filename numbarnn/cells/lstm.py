@@ -28,6 +28,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import four_gates_product, rows_product
 from numbarnn.jit import device, njit
@@ -70,7 +71,7 @@ def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -83,9 +84,10 @@ def forward(
     z_row = 4 * vector
     x_room = (stop - start) * inputs * max(x_copies, min(order.shape[0], 1))
     h_room = (stop - start) * units * max(h_copies, 1)
-    scratch = np.empty(ROW_BLOCK * z_row + x_room + h_room, x.dtype)
+    block = min(ROW_BLOCK, stop - start)
+    scratch = working_memory(block * z_row + x_room + h_room, x, room)
     z = pointer(scratch)
-    x_copy = advance(z, ROW_BLOCK * z_row)
+    x_copy = advance(z, block * z_row)
     h_copy = advance(x_copy, x_room)
     memory, kept = pointer(states), pointer(tape)
     c_plane = slots * batch * units  # where the states c begin, behind the states h
@@ -98,8 +100,8 @@ def forward(
         if end > start:
             x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 4, x_copy)
             h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 4, h_copy)
-            for row in range(start, end, ROW_BLOCK):
-                count = min(ROW_BLOCK, end - row)
+            for row in range(start, end, block):
+                count = min(block, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
                 for unit in range(0, units, vector):
                     for p in range(block_panels):

@@ -1,5 +1,7 @@
 """Rows of a batch: which of their steps count, and how they come in and out of the kernels' working memory."""
 
+import numpy as np
+
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device, njit
 from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, splat, store_n
@@ -54,6 +56,16 @@ def measure_rows(flags, lengths):
             end -= 1
         if end:
             lengths[r] = end - lengths[r] + 1
+
+
+@device
+def working_memory(size, like, room):
+    """An array of `size` elements or more of the type of `like`, not initialised: `room`, unless that is None."""
+    if room is None:
+        return np.empty(size, like.dtype)
+    if room.size < size:
+        raise ValueError("room must have as many elements as `Cell.room` says")
+    return room
 
 
 @device

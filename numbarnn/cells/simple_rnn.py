@@ -26,6 +26,7 @@ from numbarnn.cells.rows import (
     operand_of_h,
     operand_of_x,
     row_of,
+    working_memory,
 )
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
@@ -48,7 +49,7 @@ def step_back(dh, kh, activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, room=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
     timesteps, inputs = x.shape[1], x.shape[2]
@@ -57,9 +58,10 @@ def forward(
     vector = lanes(kernel)
     # Working memory: the gate's inputs of a block of rows, and copies of the left operands where they need one.
     x_room = (stop - start) * inputs
-    scratch = np.empty(ROW_BLOCK * width + x_room + (stop - start) * units, x.dtype)
+    block = min(ROW_BLOCK, stop - start)
+    scratch = working_memory(block * width + x_room + (stop - start) * units, x, room)
     z = pointer(scratch)
-    x_copy = advance(z, ROW_BLOCK * width)
+    x_copy = advance(z, block * width)
     h_copy = advance(x_copy, x_room)
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
@@ -70,8 +72,8 @@ def forward(
         if end > start:
             x_rows, x_row, _ = operand_of_x(x, t, start, end, order, x_factors, 0, 1, x_copy)
             h_rows, h_row, _ = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 1, h_copy)
-            for row in range(start, end, ROW_BLOCK):
-                count = min(ROW_BLOCK, end - row)
+            for row in range(start, end, block):
+                count = min(block, end - row)
                 x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
                 for panel in range(kernel.shape[0]):
                     first_unit = panel * width

@@ -20,7 +20,8 @@ _reassociating = njit(fastmath={"reassoc", "contract"})  # sums become vectors; 
 
 
 @_reassociating
-def _normalize(start, stop, x, gamma, beta, epsilon, mean, inverse, y):
+def normalize_rows(start, stop, x, gamma, beta, epsilon, mean, inverse, y):
+    """Write the normalized rows start..stop, and the mean and the inverse deviation of each; see `normalize`."""
     channels = x.shape[1]
     for n in range(start, stop):
         total = 0.0
@@ -87,7 +88,7 @@ def normalize(x, gamma, beta, epsilon):
     rows, channels = x.shape
     y, mean, inverse = np.empty_like(x), np.empty(rows), np.empty(rows)
     grain = max(1, _GRAIN // max(1, channels))
-    parallel_for(_normalize, rows, grain, x, gamma, beta, float(epsilon), mean, inverse, y)
+    parallel_for(normalize_rows, rows, grain, x, gamma, beta, float(epsilon), mean, inverse, y)
     return y, mean, inverse
 
 

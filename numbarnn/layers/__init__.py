@@ -34,6 +34,7 @@ from .rnn import RNN
 from .simple_rnn import SimpleRNN, SimpleRNNCell
 from .stacked import StackedRNNCells
 from .time_distributed import TimeDistributed
+from .watching import Directions, LayerTrace
 from .wrapper import Wrapper
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Bidirectional",
     "Concatenate",
     "Dense",
+    "Directions",
     "Dot",
     "Dropout",
     "Embedding",
@@ -64,6 +66,7 @@ __all__ = [
     "LSTMCell",
     "Lambda",
     "Layer",
+    "LayerTrace",
     "LayerNormalization",
     "Masking",
     "Maximum",

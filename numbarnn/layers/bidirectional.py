@@ -12,6 +12,7 @@ from .fused import run_abreast
 from .masks import get_mask
 from .nests import is_shape, leaves_of, map_nest, map_shapes, pack_like
 from .rnn import RNN, call_arguments, listed
+from .watching import trace_of
 from .wrapper import Wrapper
 
 __all__ = ["Bidirectional"]
@@ -238,6 +239,22 @@ class Bidirectional(Wrapper):
         if self.merge_mode == "ave":
             return (y + y_rev) / 2
         return y * y_rev
+
+    def trace(self, sequences, /, *args, **kwargs):
+        """Run over `sequences` and show what happened in both layers at each timestep.
+
+        Parameters
+        ----------
+        sequences, *args, **kwargs
+            As of a call on arrays.
+
+        Returns
+        -------
+        Directions
+            ``forward`` and ``backward``: the `LayerTrace` of each layer, each in the order of its own steps; see
+            `RNN.trace`.
+        """
+        return trace_of(self, sequences, args, kwargs)
 
     # -- states -------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from .. import recurrence
 from ..cells.contract import Cell
 from ..graph import KernelOp, Spec
+from ..variable import Variable
 
-__all__ = ["CellRun", "PackedCache", "run_abreast", "run_cells"]
+__all__ = ["CellRun", "PackedCache", "run_abreast", "run_cells", "run_saved"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,15 +66,39 @@ def run_cells(runs):
         For each run: what was emitted, (batch, timesteps, units) in the order of the steps or (batch, units), and the
         list of its last states. The bits are those of the runs one by one.
     """
-    inputs, passes = [], []
-    for run in runs:
-        arrays, kernels = run.cell.kernel_arguments(run)
-        arrays = [run.mask, run.reset, *arrays]
-        inputs += arrays
-        options = run.backwards, run.return_sequences, run.zero_output, run.checkpoint
-        passes.append(_Pass(len(arrays), *options, **kernels))
-    outputs = iter(_fused_rnn(*inputs, passes=tuple(passes)))
+    given = [_given(run) for run in runs]
+    passes = tuple(one for _, one in given)
+    outputs = iter(_fused_rnn(*(array for arrays, _ in given for array in arrays), passes=passes))
     return [(next(outputs), [next(outputs) for _ in range(one.cell.states)]) for one in passes]
+
+
+def run_saved(run):
+    """Run a cell with kernels on arrays, as in training.
+
+    Parameters
+    ----------
+    run : CellRun
+        Without `checkpoint`.
+
+    Returns
+    -------
+    out, states
+        As of `run_cells`.
+    pullback : recurrence.Pullback
+        Knows what happened at each step.
+    """
+    arrays, one = _given(run)
+    arrays = [x.value if isinstance(x, Variable) else x for x in arrays]
+    (out, *states), (pullback,) = _forward(*arrays, save=True, passes=(one,))
+    return out, states, pullback
+
+
+def _given(run):
+    """Return the arrays of a run, and what it is beside them."""
+    arrays, kernels = run.cell.kernel_arguments(run)
+    arrays = [run.mask, run.reset, *arrays]
+    options = run.backwards, run.return_sequences, run.zero_output, run.checkpoint
+    return arrays, _Pass(len(arrays), *options, **kernels)
 
 
 def run_abreast(passes):

@@ -48,6 +48,8 @@ class GRUCell(KernelCell):
         If `units` is not a positive integer.
     """
 
+    gate_names = ("update", "reset", "candidate")
+
     def __init__(
         self,
         units,
@@ -82,7 +84,7 @@ class GRUCell(KernelCell):
         z = self.recurrent_activation(x(0) + h(0))
         r = self.recurrent_activation(x(1) + h(1))
         new = self.activation(x(2) + (r * h(2) if self.reset_after else h(2, r)))
-        return [z * states[0] + (1 - z) * new]
+        return [z * states[0] + (1 - z) * new], [z, r, new]
 
 
 class GRU(KernelRNN):

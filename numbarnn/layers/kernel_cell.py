@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
 from ..protocols import local
+from ..recurrence import activation_codes
 from ..simd_math import ACTIVATIONS
 from ..symbolic import tracing
 from .base import Layer
@@ -122,9 +123,12 @@ class KernelCell(Layer):
     ----------
     kernels : numbarnn.cells.Cell
         The kernels of the cell, which also say how many gates and states it has.
+    gate_names : tuple of str
+        Names of the gates, in the order in which the weights hold them; none for a cell without gates.
     """
 
     kernels = None
+    gate_names = ()
     recurrent_activation = None  # of a cell that has gates
 
     def __init_subclass__(cls, **kwargs):
@@ -243,6 +247,21 @@ class KernelCell(Layer):
             "activations": (_kernel_name(self.activation), _kernel_name(self.recurrent_activation)),
         }
 
+    def step_arguments(self):
+        """Return what a single step of the kernels needs beside the data.
+
+        Returns
+        -------
+        tuple of three ndarrays
+            Kernel, recurrent kernel and bias, packed; not to be changed.
+        tuple of two int or None
+            The codes of the activations.
+        """
+        variables = self.kernel, self.recurrent_kernel, self.bias
+        arrays = tuple(None if v is None else np.asarray(self._working(v)) for v in variables)
+        names = _kernel_name(self.activation), _kernel_name(self.recurrent_activation)
+        return self._packed.get(self.kernels, variables, arrays).forward(), activation_codes(self.kernels, *names)
+
     # -- one step -----------------------------------------------------------------------------------------------
 
     def call(self, inputs, states, training=False):
@@ -280,8 +299,8 @@ class KernelCell(Layer):
             run = _OneStep(self, ops.expand_dims(inputs, 1), states, training=training, return_sequences=False)
             out, states = run_cells([run])[0]
         else:
-            out, *rest = self._by_operations(inputs, states, training)
-            states = [out, *rest]
+            states, _ = self._by_operations(inputs, states, training)
+            out = states[0]
         return out, states if listed else states[0]
 
     def _check_step(self, inputs, states):
@@ -297,6 +316,24 @@ class KernelCell(Layer):
                 f"{self.units}). Received: inputs of shape {tuple(inputs.shape)}, states of shapes "
                 f"{[tuple(state.shape) for state in states]}"
             )
+
+    def step_with_gates(self, inputs, states, training=False):
+        """One step, for those who look at the gates.
+
+        Parameters
+        ----------
+        inputs, states, training
+            As of `call`; of shapes that fit, the states in a list.
+
+        Returns
+        -------
+        states : list of arrays (batch, units)
+            The new ones; the first is the output.
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
+        """
+        inputs, *states = (self._working(a) for a in (inputs, *states))
+        return self._by_operations(inputs, states, training)
 
     def _by_operations(self, inputs, states, training):
         x_factors, h_factors = self._shared_factors(inputs, training)
@@ -317,7 +354,7 @@ class KernelCell(Layer):
         )
 
     def one_step(self, x, h, states):
-        """Return the new states of one step, written in operations.
+        """Return the new states of one step and its gates, written in operations.
 
         Parameters
         ----------
@@ -328,7 +365,9 @@ class KernelCell(Layer):
 
         Returns
         -------
-        list of arrays (batch, units)
+        states : list of arrays (batch, units)
+        gates : list of arrays (batch, units)
+            One for each of `gate_names`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `one_step`")
 

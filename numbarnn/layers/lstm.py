@@ -50,6 +50,7 @@ class LSTMCell(KernelCell):
     """
 
     kernels = cells.LSTM
+    gate_names = ("input", "forget", "candidate", "output")
 
     def __init__(
         self,
@@ -88,8 +89,9 @@ class LSTMCell(KernelCell):
     def one_step(self, x, h, states):  # noqa: D102 - as KernelCell's
         activation, recurrent_activation = self.activation, self.recurrent_activation
         i, f, g, o = (x(gate) + h(gate) for gate in range(4))
-        c = recurrent_activation(f) * states[1] + recurrent_activation(i) * activation(g)
-        return [recurrent_activation(o) * activation(c), c]
+        i, f, g, o = recurrent_activation(i), recurrent_activation(f), activation(g), recurrent_activation(o)
+        c = f * states[1] + i * g
+        return [o * activation(c), c], [i, f, g, o]
 
 
 class LSTM(KernelRNN):

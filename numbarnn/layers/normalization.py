@@ -212,7 +212,6 @@ class BatchNormalization(Layer):
                 f"mask.shape={mask.shape}, inputs.shape={inputs.shape}"
             )
         x = self._working(inputs)
-        gamma = None if self.gamma is None else self._working(self.gamma)
         beta = None if self.beta is None else self._working(self.beta)
         axis = self.axis % len(x.shape)
         last = len(x.shape) - 1
@@ -224,15 +223,13 @@ class BatchNormalization(Layer):
                     f"inputs.shape={inputs.shape}, mask.shape={mask.shape}"
                 )
             turned = x if axis == last else ops.transpose(x, _to_last(axis, last))
+            gamma = None if self.gamma is None else self._working(self.gamma)
             outputs, mean, variance = _normalize_batch(turned, mask, gamma, beta, epsilon=self.epsilon)
             keep = self.momentum
             self.moving_mean.assign(self.moving_mean * keep + mean * (1.0 - keep))
             self.moving_variance.assign(self.moving_variance * keep + variance * (1.0 - keep))
             return outputs if axis == last else ops.transpose(outputs, _from_last(axis, last))
-        factor = 1.0 / ops.sqrt(self._working(self.moving_variance) + self.epsilon)
-        mean = self._working(self.moving_mean)
-        if gamma is not None:
-            factor = factor * gamma
+        mean, factor = self.moving_scale()
         if axis != last:
             along = [1] * len(x.shape)
             along[axis] = x.shape[axis]
@@ -240,6 +237,13 @@ class BatchNormalization(Layer):
             beta = None if beta is None else ops.reshape(beta, along)
         outputs = (x - mean) * factor
         return outputs if beta is None else outputs + beta
+
+    def moving_scale(self):
+        """Return the moving mean, and what `call` multiplies with otherwise than in training; shape (channels,)."""
+        factor = 1.0 / ops.sqrt(self._working(self.moving_variance) + self.epsilon)
+        if self.gamma is not None:
+            factor = factor * self._working(self.gamma)
+        return self._working(self.moving_mean), factor
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the output for one of the input."""

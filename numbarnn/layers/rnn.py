@@ -29,6 +29,7 @@ from .kernel_cell import KernelCell
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
+from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
 
@@ -270,7 +271,8 @@ class RNN(Layer):
             the cell does not take.
         """
         run = self._begin(sequences, initial_state, mask, training, reset, constants)
-        if getattr(self.cell, "fused_cell", None) is not None:  # what `_passes` would come to, the short way
+        # What `_passes` would come to, the short way.
+        if getattr(self.cell, "fused_cell", None) is not None and observer() is None:
             out, states = run_cells([run])[0]
         else:
             out, states = run_abreast([self._passes(run)])[0]
@@ -344,12 +346,15 @@ class RNN(Layer):
     def _passes(self, run):
         """Yield the runs of single cells that make up `run`, for `run_abreast`; return output and last states."""
         cells = self._fused_cells
+        if cells is None and self.checkpoint is not None:
+            raise ValueError(
+                f"Layer '{self.name}' cannot have checkpoints: its cell {self.cell} has no kernels. Leave "
+                f"`checkpoint` out. Received: checkpoint={self.checkpoint}"
+            )
+        observing = observer()
+        if observing is not None:
+            return observing.run(self, run)
         if cells is None:
-            if self.checkpoint is not None:
-                raise ValueError(
-                    f"Layer '{self.name}' cannot have checkpoints: its cell {self.cell} has no kernels. Leave "
-                    f"`checkpoint` out. Received: checkpoint={self.checkpoint}"
-                )
             return step_by_step(run, self)
         if cells[0] is self.cell:
             return (yield run)
@@ -434,6 +439,42 @@ class RNN(Layer):
         # As many rows as the inputs will have.
         column = ops.zeros_like(sequences[(slice(None), *[0] * (len(sequences.shape) - 1))])
         return [state + ops.expand_dims(column, tuple(range(1, len(state.shape)))) for state in states]
+
+    def trace(self, sequences, /, *args, **kwargs):
+        """Run over `sequences` and show what happened at each timestep: outputs, states and gates.
+
+        The layer is left as it was: a stateful one starts from its states, which stay what they are.
+
+        Parameters
+        ----------
+        sequences, *args, **kwargs
+            As of a call on arrays.
+
+        Returns
+        -------
+        LayerTrace
+            All of it, whatever `return_sequences` says; in the order of the steps, batch first.
+
+        Raises
+        ------
+        TypeError
+            If something symbolic is passed.
+        RuntimeError
+            Within a function that is being traced.
+        TypeError, ValueError
+            Those of a call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from numbarnn import layers
+        >>> trace = layers.LSTM(4, name="reader").trace(np.zeros((2, 5, 3), np.float32))
+        >>> trace.gates["forget"].shape
+        (2, 5, 4)
+        >>> trace
+        <LayerTrace of reader: 2 rows, 5 timesteps, 2 states, gates input, forget, candidate, output>
+        """
+        return trace_of(self, sequences, args, kwargs)
 
     # -- states -------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class SimpleRNNCell(KernelCell):
         super().__init__(**arguments(locals()))
 
     def one_step(self, x, h, states):  # noqa: D102 - as KernelCell's
-        return [self.activation(x(0) + h(0))]
+        return [self.activation(x(0) + h(0))], []
 
 
 class SimpleRNN(KernelRNN):

@@ -18,7 +18,7 @@ from .kernel_cell import one_sequence
 from .nests import leaves_of, map_nest, pack_like
 from .tracking import Settings, structure_clock
 
-__all__ = ["StepPrograms", "step_by_step"]
+__all__ = ["StepPrograms", "cells_within", "step_by_step"]
 
 _MAX_PROGRAMS = 64  # of one layer, the oldest leave first
 
@@ -135,7 +135,7 @@ def _scanned(run):
     sequences = leaves_of(run.sequences)
     first, nests = sequences[0], {}
     column = ops.expand_dims(first[(slice(None), *[0] * (len(first.shape) - 1))], -1)
-    layers = [layer for cell in _cells_within(run.cell) for layer in cell._flatten_layers()]
+    layers = [layer for cell in cells_within(run.cell) for layer in cell._flatten_layers()]
     owners = []
 
     def step(inputs, states):
@@ -181,7 +181,7 @@ def _kept_symbol(value):
     return isinstance(value, Tensor) and value.trace is not None and value.trace.outer is local.trace
 
 
-def _cells_within(cell):
+def cells_within(cell):
     """Return the layers that a cell is made of: itself, or those that a plain object holds."""
     if isinstance(cell, Layer):
         return [cell]

@@ -5,5 +5,15 @@ from .functional import Functional
 from .model import Model
 from .saving import load_model, save_model
 from .sequential import Sequential
+from .stepper import Stepper
 
-__all__ = ["Functional", "Model", "Sequential", "clone_model", "load_model", "model_from_json", "save_model"]
+__all__ = [
+    "Functional",
+    "Model",
+    "Sequential",
+    "Stepper",
+    "clone_model",
+    "load_model",
+    "model_from_json",
+    "save_model",
+]

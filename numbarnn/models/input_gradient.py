@@ -13,7 +13,7 @@ from .data import standardize
 from .outputs import leaves_or_nothing
 from .ragged import Padded, arrays_of, has_padded, padded, with_masks
 
-__all__ = ["InputGradient"]
+__all__ = ["InputGradient", "check_choice", "scalar_of"]
 
 
 class InputGradient:
@@ -59,12 +59,7 @@ class InputGradient:
         >>> model.input_gradient(np.zeros((1, 3), "float32"), output=0).tolist()
         [[1.0, 1.0, 1.0]]
         """
-        if output is not None and (y is not None or sample_weight is not None):
-            raise ValueError("Give `input_gradient` either targets `y`, for the loss, or `output`, not both.")
-        if output is not None and (isinstance(output, bool) or not (callable(output) or hasattr(output, "__index__"))):
-            raise ValueError(f"`output` must be an int or a function of the outputs. Received: output={output!r}")
-        if y is not None:
-            self._require_compiled()
+        check_choice("input_gradient", self, y, output, sample_weight)
         x, y, sample_weight = self._standardize(x, y, sample_weight)
         x = padded(standardize(x, self._float_dtype(), "x"))
         floats = [leaf.dtype.kind == "f" for leaf in tree.leaves(arrays_of(x))]
@@ -74,29 +69,59 @@ class InputGradient:
                 f"{sorted({str(leaf.dtype) for leaf in tree.leaves(arrays_of(x))})}. For token numbers, call the "
                 "Embedding first and take the gradient of the layers after it, with respect to what it returned"
             )
-
         number = None if output is None or callable(output) else np.asarray(operator.index(output))
         function = output if callable(output) else None
 
         def scalar(x, y, sample_weight, number):
-            y_pred = self(x, training=training)
-            if y is not None:
-                return self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-            if function is not None:
-                return _total(function(y_pred))
-            if number is None:
-                return _total(y_pred)
-            if len(leaves_or_nothing(y_pred)) != 1:
-                raise ValueError(
-                    f"An int as `output` is for a model with one output, {self.name!r} has "
-                    f"{len(leaves_or_nothing(y_pred))}. Pass a function of the outputs: output=lambda out: out[0]"
-                )
-            return _total(leaves_or_nothing(y_pred)[0][..., number])
+            return scalar_of(self, x, y, sample_weight, function, number, training)
 
         args = with_masks(x), with_masks(padded(y)), arrays_of(padded(sample_weight)), number
         given = iter(input_gradients(scalar, self, args, function))
         gradient = tree.map_structure(lambda _: next(given), arrays_of(x))
         return _cut(x, gradient) if has_padded(x) else gradient
+
+
+def check_choice(method, model, y, output, sample_weight):
+    """Refuse a choice of what is to be differentiated that is none."""
+    if output is not None and (y is not None or sample_weight is not None):
+        raise ValueError(f"Give `{method}` either targets `y`, for the loss, or `output`, not both.")
+    if output is not None and (isinstance(output, bool) or not (callable(output) or hasattr(output, "__index__"))):
+        raise ValueError(f"`output` must be an int or a function of the outputs. Received: output={output!r}")
+    if y is not None:
+        model._require_compiled()
+
+
+def scalar_of(model, x, y, sample_weight, function, number, training):
+    """Call a model on symbols; return its loss, or the sum of what is chosen of its outputs.
+
+    Parameters
+    ----------
+    model : Model
+    x, y, sample_weight : nest of Tensor
+        With `y` it is the loss.
+    function : callable, optional
+        Of the outputs: what it returns is summed.
+    number : int or Tensor, optional
+        An index into the last axis of the only output.
+    training : bool
+
+    Returns
+    -------
+    Tensor
+    """
+    y_pred = model(x, training=training)
+    if y is not None:
+        return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+    if function is not None:
+        return _total(function(y_pred))
+    if number is None:
+        return _total(y_pred)
+    if len(leaves_or_nothing(y_pred)) != 1:
+        raise ValueError(
+            f"An int as `output` is for a model with one output, {model.name!r} has "
+            f"{len(leaves_or_nothing(y_pred))}. Pass a function of the outputs: output=lambda out: out[0]"
+        )
+    return _total(leaves_or_nothing(y_pred)[0][..., number])
 
 
 def _total(values):

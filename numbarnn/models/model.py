@@ -183,6 +183,40 @@ class Model(Trainer, Layer):
         """The same as `reset_states`."""
         self.reset_states()
 
+    def stepper(self, batch_size=1):
+        """Return the model as something that takes one timestep at a time and keeps its states.
+
+        For control loops and streams. The outputs have the bits that `predict` gives for the sequence so far.
+
+        Parameters
+        ----------
+        batch_size : int
+            How many streams run side by side.
+
+        Returns
+        -------
+        Stepper
+            ``stepper(x)`` takes ``x`` of shape (batch_size, features), or ids of shape (batch_size,);
+            ``f, s = stepper.jit()`` are for code of your own under ``numba.njit``.
+
+        Raises
+        ------
+        TypeError
+            If `batch_size` is no whole number.
+        ValueError
+            If the model is not built, is no chain of layers from one input to one output, or has a layer that cannot
+            run one timestep at a time, which is named then. Recurrent layers over built-in cells can, `Embedding`,
+            `Dense`, `Activation`, dropout, `BatchNormalization` and `LayerNormalization` along the last axis, and
+            `TimeDistributed` of these.
+
+        See Also
+        --------
+        numbarnn.models.Stepper : with examples.
+        """
+        from .stepper import Stepper  # it knows the classes of models
+
+        return Stepper(self, batch_size)
+
     def summary(
         self,
         line_length=None,

@@ -14,6 +14,7 @@ from .. import backend, optimizers, tree
 from .class_weight import check_class_weight, with_class_weight
 from .data import check_batch, standardize
 from .input_gradient import InputGradient
+from .looking_inside import LookingInside
 from .loops import Loops
 from .outputs import check_loss, check_metrics
 from .ragged import padded
@@ -22,7 +23,7 @@ from .state import State
 __all__ = ["Trainer"]
 
 
-class Trainer(InputGradient, Loops):
+class Trainer(InputGradient, LookingInside, Loops):
     """What makes a layer trainable by itself; the other half of `Model`."""
 
     # ------------------------------------------------------------------------------------------------ compile

@@ -2,6 +2,15 @@
 
 from . import reference
 from .errors import TOLERANCE, assert_close, relative_error
+from .gradcheck import GradientReport, gradcheck
 from .gradients import check_gradients
 
-__all__ = ["TOLERANCE", "assert_close", "check_gradients", "reference", "relative_error"]
+__all__ = [
+    "TOLERANCE",
+    "GradientReport",
+    "assert_close",
+    "check_gradients",
+    "gradcheck",
+    "reference",
+    "relative_error",
+]
