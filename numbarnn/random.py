@@ -178,6 +178,14 @@ def global_state():
     return {"seeds": _seeds.getstate(), "global": None if _global is None else _global.state.data.tolist()}
 
 
+def check_global_state(state):
+    """Raise whatever comes of it unless a dict is one that `global_state` returned."""
+    version, internal, gauss = state["seeds"]
+    _python_random.Random().setstate((version, tuple(internal), gauss))
+    if state["global"] is not None and np.array(state["global"], np.int64).shape != (2,):
+        raise ValueError("it holds no state of the global generator")
+
+
 def restore_global_state(state):
     """Go on from what `global_state` returned: dict."""
     global _global

@@ -384,9 +384,18 @@ def _deserialize(config, custom_objects, module_objects=None):
     return instance
 
 
+def _array_of(value, dtype):
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "biufc":  # a string of a billion characters, say, takes so much memory for each value
+        raise ValueError(
+            f"An array in a configuration must be one of numbers or booleans. Received: dtype={dtype!s:.99}"
+        )
+    return np.asarray(value, dtype)
+
+
 _PLAIN = {
     "__tuple__": lambda inner, custom_objects: tuple(_deserialize(item, custom_objects) for item in inner["value"]),
-    "__numpy__": lambda inner, _: np.asarray(inner["value"], dtype=inner["dtype"]),
+    "__numpy__": lambda inner, _: _array_of(inner["value"], inner["dtype"]),
     "__bytes__": lambda inner, _: inner["value"].encode("utf-8"),
     "__slice__": lambda inner, _: slice(inner["start"], inner["stop"], inner["step"]),
     "__ellipsis__": lambda inner, _: Ellipsis,

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import interrupted
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from numbarnn import Sequential, layers
-from numbarnn.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback
+from numbarnn.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback, LearningRateScheduler
+from numbarnn.models import archive
 
 SCRIPT = Path(interrupted.__file__)
 
@@ -76,6 +78,16 @@ def fail_at(epoch):
     return LambdaCallback(on_epoch_begin=fail)
 
 
+def fail_in(batch):
+    """Fail after a batch, of whatever epoch."""
+
+    def fail(number, logs):
+        if number == batch:
+            raise Fail
+
+    return fail
+
+
 def interrupt(model, *others, epoch=2, **options):
     """Train until an exception ends it."""
     with pytest.raises(Fail):
@@ -95,6 +107,24 @@ def test_after_an_exception_it_goes_on_as_well(tmp_path):
     for a, b in zip(other.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1, 3])
+def test_a_rate_made_of_the_one_before_is_made_once_an_epoch(tmp_path, save_freq):
+    def scheduler():
+        return LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+
+    def fail(batch, logs):
+        if scheduled.model.optimizer.iterations.numpy() == 10:  # four batches an epoch
+            raise Fail
+
+    options = {"epochs": 4, "batch_size": 2, "verbose": 0}
+    expected = make().fit(X, Y, callbacks=scheduler(), **options).history["learning_rate"]
+    scheduled, backup = scheduler(), BackupAndRestore(tmp_path, save_freq)
+    with pytest.raises(Fail):
+        make().fit(X, Y, callbacks=[backup, scheduled, LambdaCallback(on_train_batch_end=fail)], **options)
+    again = make().fit(X, Y, callbacks=[BackupAndRestore(tmp_path, save_freq), scheduler()], **options)
+    assert again.history["learning_rate"] == expected == [2.0**-n / 100 for n in range(1, 5)]
 
 
 def test_what_is_not_ours_stays_in_the_folder(tmp_path):
@@ -143,6 +173,50 @@ def test_the_backup_before_helps_where_the_latest_is_damaged(tmp_path):
     latest.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="latest.training"):
         make().fit(X, Y, epochs=4, verbose=0, callbacks=BackupAndRestore(tmp_path))
+
+
+def places(nest, path=()):
+    """The ways to all values of a nest, but those of long lists of numbers."""
+    found = [path] if path else []
+    if isinstance(nest, dict) or (isinstance(nest, list) and len(nest) < 20):
+        for key in nest if isinstance(nest, dict) else range(len(nest)):
+            found += places(nest[key], (*path, key))
+    return found
+
+
+@pytest.mark.parametrize("bad", [None, "x", -1, 10**30, 10**6, [], {}], ids=str)
+def test_a_backup_that_somebody_else_wrote_is_taken_whole_or_not_at_all(tmp_path, bad):
+    """Its checksums are right and its numbers are not: an error, and the model as it was; or a training."""
+
+    def backup():
+        return BackupAndRestore(tmp_path, 1, delete_checkpoint=False)
+
+    with pytest.raises(Fail):
+        fail = LambdaCallback(on_train_batch_end=fail_in(2))
+        make().fit(X, Y, batch_size=2, verbose=0, callbacks=[backup(), fail])
+    path = tmp_path / "latest.training"
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist() if name != "metadata.json"}
+    good = json.loads(members["extras.json"])
+    refused = 0
+    for *before, last in places({key: good[key] for key in ("progress", "frequency", "generators")}):
+        extras = json.loads(members["extras.json"])
+        around = extras
+        for key in before:
+            around = around[key]
+        around[last] = bad
+        archive.write(path, {**members, "extras.json": json.dumps(extras).encode()}, "0")
+        model = make()
+        weights, drawn = model.get_weights(), str(np.random.get_state())
+        try:
+            model.fit(X, Y, batch_size=2, verbose=0, callbacks=backup())
+        except ValueError as error:
+            if "The training cannot go on" in str(error):  # in data that have not so many batches
+                continue
+            refused += 1
+            assert "latest.training cannot be loaded" in str(error), (before, last)
+            assert all(map(np.array_equal, weights, model.get_weights())) and str(np.random.get_state()) == drawn
+    assert refused > 10
 
 
 def test_states_of_other_callbacks(tmp_path):

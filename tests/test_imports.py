@@ -26,6 +26,7 @@ FLOORS = {
     "ptxops": 0,
     "tensor_shape": 0,
     "tree": 0,
+    "loading": 0,
     "protocols": 0,
     "cells": 1,
     "kernels": 1,

@@ -254,7 +254,17 @@ def test_a_layer_of_a_billion_units(archive):
     config = config_of(archive)
     config["config"]["layers"][1]["config"]["units"] = 10**9
     repacked(archive, **{"config.json": json.dumps(config)})
-    with pytest.raises(ValueError, match="many more weights than the file holds"):
+    with pytest.raises(ValueError, match="many more numbers than the file holds"):
+        models.load_model(archive)
+
+
+def test_a_metric_of_many_thresholds(archive):
+    config = config_of(archive)
+    config["compile_config"]["metrics"] = [
+        {"module": "keras.metrics", "class_name": "AUC", "config": {"num_thresholds": 10**7}, "registered_name": None}
+    ]
+    repacked(archive, **{"config.json": json.dumps(config)})
+    with pytest.raises(ValueError, match="many more numbers than the file holds"):
         models.load_model(archive)
 
 

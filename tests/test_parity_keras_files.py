@@ -314,6 +314,36 @@ def test_float64_and_mixed_types(tmp_path):
             assert_close(twin.predict(data, verbose=0), model.predict(data, verbose=0), tolerance, dtype)
 
 
+@pytest.fixture
+def mixed_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("form", ["m.keras", "m.weights.h5"])
+@pytest.mark.usefixtures("mixed_policy")
+def test_an_optimizer_that_scales_the_loss(form, tmp_path):
+    """Keras puts one around the optimizer of a model with a mixed policy; what is in it goes on here."""
+    model = keras.Sequential([keras.layers.Input((4, 2)), keras.layers.GRU(3), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    x, y = np.ones((4, 4, 2), "float32"), np.ones((4, 2), "float32")
+    model.fit(x, y, epochs=2, verbose=0)
+    (model.save if form == "m.keras" else model.save_weights)(tmp_path / form)
+    model.save(tmp_path / "m.keras")
+    twin = numbarnn.models.load_model(tmp_path / "m.keras", compile=form == "m.keras")
+    if form == "m.weights.h5":
+        twin.load_weights(tmp_path / form)  # with nothing compiled it is left out
+        twin.compile("adam", "mse")
+        twin.load_weights(tmp_path / form)
+    inner = model.optimizer.inner_optimizer
+    assert int(inner.iterations.value) == int(twin.optimizer.iterations) == 2
+    for one, two in zip(twin.optimizer.variables, inner.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), keras.ops.convert_to_numpy(two))
+    assert np.abs(twin.optimizer.variables[2].numpy()).max() > 0
+
+
 @numbarnn.saving.register_keras_serializable("parity")
 @keras.saving.register_keras_serializable("parity")
 def doubled(x):

@@ -264,6 +264,10 @@ def _set(*keys_and_value):
     return as_json(change)
 
 
+def _metric(name, **config):
+    return [{"module": "keras.metrics", "class_name": name, "config": config, "registered_name": None}]
+
+
 LSTM = ("config", "layers", 1)
 CONFIGS = {
     "no JSON": lambda content: b"\x80\x04pickle",
@@ -290,6 +294,17 @@ CONFIGS = {
     "a shape": _set("config", "layers", 0, "config", "batch_shape", [None, 4, 10**12]),
     "an unknown optimizer": _set("compile_config", "optimizer", "class_name", "Evil"),
     "a loss that is none": _set("compile_config", "loss", {"module": "os", "class_name": "function", "config": "x"}),
+    "a string as long as a book, instead of a number": _set(
+        "compile_config",
+        "loss_weights",
+        {"class_name": "__numpy__", "config": {"value": [1.0] * 10, "dtype": "U10000000"}},
+    ),
+    "an array of objects": _set(
+        "compile_config", "loss_weights", {"class_name": "__numpy__", "config": {"value": [1.0], "dtype": "O"}}
+    ),
+    "a metric of many thresholds": _set("compile_config", "metrics", _metric("AUC", num_thresholds=10**7)),
+    "a metric of many classes": _set("compile_config", "metrics", _metric("MeanIoU", num_classes=10**4)),
+    "more classes than can be listed": _set("compile_config", "metrics", _metric("OneHotMeanIoU", num_classes=10**12)),
     "a cell of many": _set(
         *LSTM, {"module": "keras.layers", "class_name": "RNN", "config": {"cell": {"class_name": "Zeros"}}}
     ),
@@ -331,7 +346,7 @@ def test_operations_that_would_make_very_much_are_refused(saved, tmp_path, class
         entry["inbound_nodes"][0]["args"].pop()
 
     assert_refused(
-        saved, rewrite((model, path), tmp_path, config_json=hostile), "many more weights|no operation 'Open'"
+        saved, rewrite((model, path), tmp_path, config_json=hostile), "many more numbers|no operation 'Open'"
     )
 
 

@@ -6,13 +6,15 @@ import base64
 import contextlib
 import os
 import random
+import sys
 import warnings
 from collections import Counter
 
 import numpy as np
 
-from ..random import global_state, restore_global_state
+from ..random import check_global_state, global_state, restore_global_state
 from .callback import Callback
+from .monitor import check_count
 from .save_frequency import SaveFrequency
 
 __all__ = ["BackupAndRestore"]
@@ -51,7 +53,7 @@ class BackupAndRestore(Callback):
     -----
     Unless the data are arrays, the model must be built before `fit`. Data given as an iterator are not drawn again:
     `fit` goes on with what it gives. A `train_step` of your own resumes likewise, as far as it keeps its numbers in
-    variables of the model.
+    variables of the model. For an epoch that goes on in its middle, callbacks have `on_epoch_begin` called again.
 
     Examples
     --------
@@ -135,14 +137,29 @@ class BackupAndRestore(Callback):
         self.model._write_training_state(self._latest, extras)
 
     def _restore(self, path):
-        extras = self.model._read_training_state(path)
+        extras = self.model._read_training_state(path, self._prepare)
         generators = extras["generators"]
         restore_global_state(generators["numbarnn"])
         np.random.set_state(_decoded(generators["numpy"]))
-        version, internal, gauss = generators["random"]
-        random.setstate((version, tuple(internal), gauss))
+        random.setstate(_state_of_random(generators["random"]))
         self._frequency.set_state(extras["frequency"])
         self.model._resume(extras["progress"])
+
+    def _prepare(self, extras):
+        """Before anything is put back, raise whatever comes of extras that no `_save` wrote; set callbacks' states."""
+        progress, generators = extras["progress"], extras["generators"]
+        for count in (*(progress[name] for name in ("epoch", "batch", "seen")), extras["frequency"]["seen"]):
+            if check_count("count", count) > sys.maxsize:
+                raise ValueError(f"it counts to {count}")
+        check_count("last", extras["frequency"]["last"], -1)
+        self.model._check_progress(progress)
+        numpy_state = _decoded(generators["numpy"])
+        check_count("pos", numpy_state["state"]["pos"])
+        if numpy_state["state"]["pos"] > 624:  # NumPy would read beyond its numbers
+            raise ValueError("it holds no state of a random generator")
+        np.random.RandomState().set_state(numpy_state)
+        random.Random().setstate(_state_of_random(generators["random"]))  # noqa: S311
+        check_global_state(generators["numbarnn"])
         self._restore_others(extras["callbacks"])
 
     def _restore_others(self, states):
@@ -165,6 +182,12 @@ class BackupAndRestore(Callback):
                 f"{', '.join(name for name, _ in kept)}",
                 stacklevel=4,
             )
+
+
+def _state_of_random(state):
+    """Return the state of a `random.Random` as it was before JSON made lists of its tuples."""
+    version, internal, gauss = state
+    return version, tuple(internal), gauss
 
 
 def _encoded(nest, owner=None):

@@ -47,6 +47,11 @@ class LearningRateScheduler(Callback):
             raise TypeError(f"`schedule` must be a function of the epoch. Received: schedule={schedule!r}")
         self.schedule = schedule
         self.verbose = verbose
+        self._epoch = None  # of which the learning rate has been set
+
+    def on_train_begin(self, logs=None):
+        """See `Callback`."""
+        self._epoch = None
 
     def _scheduled(self, epoch):
         current = _learning_rate(self.model)
@@ -60,10 +65,13 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """See `Callback`."""
+        if epoch == self._epoch:
+            return  # an interrupted epoch goes on: what is made of the rate before must not be made twice
         rate = self._scheduled(epoch)
         if not isinstance(rate, (float, np.float32)):
             raise ValueError(f"The output of the `schedule` function should be a float. Got: {rate}")
         self.model.optimizer.learning_rate = rate
+        self._epoch = epoch
         if self.verbose > 0:
             print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.", flush=True)
 
@@ -71,6 +79,14 @@ class LearningRateScheduler(Callback):
         """See `Callback`."""
         if logs is not None:
             logs["learning_rate"] = _learning_rate(self.model)
+
+    def get_state(self):
+        """See `Callback`."""
+        return {"epoch": self._epoch}
+
+    def set_state(self, state):
+        """See `Callback`."""
+        self._epoch = state["epoch"]
 
 
 class ReduceLROnPlateau(MonitorCallback):

@@ -6,9 +6,9 @@ import json
 
 from ..layers.base import InputSpec, Layer
 from ..layers.kernel_cell import KernelCell
-from ..layers.loading import expecting
 from ..layers.rnn import RNN
 from ..layers.stacked import StackedRNNCells
+from ..loading import expecting
 from ..models.model import Model
 from ..serialization import deserialize_keras_object, serialize_keras_object
 
@@ -70,10 +70,10 @@ def made(config, compiled, count):
     try:
         with expecting(count):
             model = deserialize_keras_object(config)
-        if not isinstance(model, Model):
-            raise ValueError(f"The configuration is no model's, but makes {model!r}")
-        if compiled:
-            model.compile_from_config(compiled)
+            if not isinstance(model, Model):
+                raise ValueError(f"The configuration is no model's, but makes {model!r}")
+            if compiled:
+                model.compile_from_config(compiled)
     except _NONSENSE as error:
         raise ValueError(f"The configuration of the model makes no sense: {error!r}") from error
     return model

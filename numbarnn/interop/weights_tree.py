@@ -25,6 +25,8 @@ from .hdf5 import require_h5py
 
 __all__ = ["Place", "pack", "places", "read"]
 
+# Of a model with a mixed policy, whose optimizer Keras puts into one that scales the loss.
+_SCALED = "inner_optimizer/vars"
 # Of the first releases that wrote such files.
 _EARLY_LAYERS = "_layer_checkpoint_dependencies"
 
@@ -213,6 +215,9 @@ def read(model, root, skip_mismatch=False):
             path = path.replace("layers", _EARLY_LAYERS)
             group = root.find(path)
         claimed.add(path)
+        if isinstance(place.owner, Optimizer) and (inner := root.find(_join(place.path, _SCALED))) is not None:
+            group = inner
+            claimed.add(_join(place.path, _SCALED))
         names = [] if group is None else sorted(group.names(), key=_number)
         stored = [group.dataset(name) for name in names]
         if place.is_own_affair:
@@ -232,7 +237,7 @@ def read(model, root, skip_mismatch=False):
 
 def _is_beside(path):
     """Whether it is of an optimizer, as a model that is not compiled has none, or of a metric of Keras 2."""
-    return f"/{path}".endswith("/optimizer/vars") or path.startswith("metrics/")
+    return f"/{path}".endswith(("/optimizer/vars", f"/optimizer/{_SCALED}")) or path.startswith("metrics/")
 
 
 def _number(name):

@@ -22,11 +22,11 @@ import numpy as np
 
 from .. import backend, constraints, graph, initializers, ops, regularizers
 from ..graph import Spec, Tensor, suspended
+from ..loading import allow, is_expecting
 from ..protocols import ArrayLike, local
 from ..serialization import export
 from ..variable import Variable
 from .input_spec import InputSpec
-from .loading import allow, is_expecting
 from .masks import ReadOnly, attach_mask, get_mask, masks_of, set_mask
 from .nests import is_shape, is_values, leaves_of, map_nest, map_shapes, shape_of
 from .signatures import call_info, shape_parameters, wrap_build

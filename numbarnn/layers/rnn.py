@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops
+from ..loading import allow
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
 from .base import InputSpec, Layer
@@ -25,7 +26,6 @@ from .cell_protocol import (
 )
 from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
-from .loading import allow
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .pieces import PieceStates
 from .stacked import StackedRNNCells

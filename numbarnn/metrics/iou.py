@@ -49,6 +49,7 @@ class IoU(Metric):
         axis=-1,
     ):
         super().__init__(name, dtype)
+        self.total_cm = self.add_variable((num_classes, num_classes), name="total_confusion_matrix")
         for number in target_class_ids:
             if not 0 <= number < num_classes:
                 raise ValueError(f"Target class id {number} is out of range, which is [0, {num_classes}).")
@@ -58,7 +59,6 @@ class IoU(Metric):
         self.sparse_y_true = sparse_y_true
         self.sparse_y_pred = sparse_y_pred
         self.axis = axis
-        self.total_cm = self.add_variable((num_classes, num_classes), name="total_confusion_matrix")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Take a batch into account.

@@ -7,8 +7,12 @@ import functools
 import numpy as np
 
 from .. import backend
+from ..loading import allow
 from ..protocols import local, user_line
 from ..variable import Variable
+
+# A model's file does not hold the states of its metrics, which may be larger than all its weights.
+_NUMBERS_FOR_ONE = 16
 
 
 def _not_traced(update_state):
@@ -74,6 +78,7 @@ class Metric:
         -------
         Variable
         """
+        allow(int(np.prod(shape, dtype=object)) // _NUMBERS_FOR_ONE)
         if initializer is None:
             value = np.zeros(shape, dtype)
         else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..loading import allow
 from .arguments import ratio
 from .confusion import ConfusionMetric, Counts
 
 
 def even_thresholds(number):
     """So many thresholds from 0 to 1 at equal distances; 0.5 if it is one."""
+    allow(number)
     return [0.5] if number == 1 else [i / (number - 1) for i in range(number)]
 
 

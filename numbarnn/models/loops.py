@@ -254,6 +254,17 @@ class Loops(OwnSteps):
             }
         return Progress(epoch, batch, state.epochs.before + batch, state.epochs.drawn, totals)
 
+    def _check_progress(self, progress):
+        """Raise whatever comes of it unless a dict is one that `_progress` may have returned."""
+        progress = Progress(**progress)
+        np.asarray(progress.shuffle, np.int64).reshape(2)
+        if progress.batch:
+            total, count = progress.totals["loss"]
+            list(map(float, (total, count, *(progress.totals["parts"] or ()))))
+            for values in itertools.chain(*progress.totals["metrics"]):
+                np.asarray(values, float)
+            dict(progress.totals["logs"] or {})
+
     def _resume(self, progress):
         """Have `fit` go on from what `_progress` returned, as a dict; to be called in `on_train_begin`."""
         self._training.resume = Progress(**progress)

@@ -349,10 +349,10 @@ class Model(Trainer, Layer):
 
         write_training_state(self, path, extras)
 
-    def _read_training_state(self, path):
+    def _read_training_state(self, path, prepare=None):
         from .saving import read_training_state
 
-        return read_training_state(self, path)
+        return read_training_state(self, path, prepare)
 
     def get_compile_config(self):
         """What `compile` was given, as plain values.

@@ -12,7 +12,7 @@ import math
 from .. import backend, ops, random
 from ..graph import Op, Tensor
 from ..layers import masks
-from ..layers.loading import allow
+from ..loading import allow
 from ..ops import elementwise, indexing, linalg, nn, reduction, shaping
 from ..serialization import export
 

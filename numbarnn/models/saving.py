@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from ..layers.loading import expecting
+from ..loading import expecting
 from ..random import SeedGenerator
 from ..serialization import custom_object_scope, deserialize_keras_object, serialize_keras_object
 from . import archive
@@ -201,7 +201,7 @@ def write_training_state(model, path, extras=None):
     _write(path, {_EXTRAS: dict(extras or {}), **_states(model, True)})
 
 
-def read_training_state(model, path):
+def read_training_state(model, path, prepare=None):
     """Put back what `write_training_state` wrote, all of it or nothing.
 
     Parameters
@@ -209,6 +209,8 @@ def read_training_state(model, path):
     model : Model
         Of the same structure, built and compiled.
     path : str or path
+    prepare : callable, optional
+        ``prepare(extras)``, before anything is put back: what it raises says that the file is damaged.
 
     Returns
     -------
@@ -227,6 +229,8 @@ def read_training_state(model, path):
         extras = archive.json_of(members[_EXTRAS], _EXTRAS)
         if not isinstance(extras, dict):
             raise ValueError(f"{_EXTRAS} holds no dict")
+        if prepare is not None:
+            prepare(extras)
         if _OPTIMIZER in members and not model.compiled:
             raise ValueError(f"it holds the state of an optimizer: compile model '{model.name}' first")
         weights, state = (archive.arrays_of(members[name], name) for name in (_WEIGHTS, _STATE))

@@ -1,4 +1,4 @@
-"""Weights of a model that is read from a file: not far more than the file has, and zeros until these are put in."""
+"""Weights and states of a model that comes from a file: not far more than it has, and zeros until it has been read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _limit = _Limit()
 
 @contextlib.contextmanager
 def expecting(count):
-    """Within the block, weights and states of layers may have about so many numbers in all.
+    """Within the block, weights, and states of layers and metrics, may have about so many numbers in all.
 
     A configuration from a file is then no way to fill the memory, such as by a layer of a billion units.
 
@@ -45,9 +45,9 @@ def allow(count):
     Parameters
     ----------
     count : int
-        Of a weight that is about to be made.
+        Of a weight, or state, that is about to be made.
     """
     if _limit.left is not None:
         _limit.left -= count
         if _limit.left < 0:
-            raise ValueError("the configuration asks for many more weights than the file holds")
+            raise ValueError("the configuration asks for many more numbers than the file holds")
