@@ -18,11 +18,11 @@ from . import tree
 from .operation import KernelOp, Op
 from .program import Program
 from .protocols import TracedValueError, local, user_line
-from .symbolic import Node, Spec, Tensor, Trace, global_generators, is_tracing, suspended, tracing
+from .symbolic import Node, Spec, Tensor, Trace, global_generators, has_assigned, is_tracing, suspended, tracing
 
 __all__ = [
     "FunctionalGraph", "KernelOp", "Node", "Op", "Program", "Spec", "Tensor", "TracedValueError", "abstract",
-    "evaluate", "is_tracing", "record", "suspended", "trace", "trace_within", "user_line",
+    "evaluate", "has_assigned", "is_tracing", "record", "suspended", "trace", "trace_within", "user_line",
 ]  # fmt: skip
 
 

@@ -345,3 +345,8 @@ def global_generators():
 def is_tracing():
     """Say whether a function is being traced in this thread."""
     return local.trace is not None
+
+
+def has_assigned(variable):
+    """Say whether the function that is being traced has assigned a variable so far."""
+    return local.trace is not None and variable in local.trace.assigned

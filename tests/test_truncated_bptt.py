@@ -121,3 +121,14 @@ def test_what_cannot_be_cut_is_refused(layer, x, y, steps, message):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0, bptt_steps=steps)
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    """Its second run would go on from the first one's states, and `bptt_steps` of the whole length change results."""
+    x = layers.Input((None, F))
+    twice = layers.GRU(F, return_sequences=True, name="twice")
+    model = Model(x, layers.Dense(2)(twice(twice(x))))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="'twice' runs twice over each piece"):
+        model.fit(X, Y, verbose=0, bptt_steps=3)
+    model.fit(X, Y, verbose=0)  # whole sequences: each run from zeros

@@ -415,6 +415,11 @@ class RNN(Layer):
         if self.stateful and batch is not None and batch != self._fresh.shape[0]:
             raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
         variables, fresh = self._going_on(batch)
+        if self._on_piece and not self.stateful and graph.has_assigned(fresh):
+            raise ValueError(
+                f"Layer '{self.name}' runs twice over each piece that `bptt_steps` cuts, and its states can go on from "
+                "one of its runs only. Use two layers, or leave `bptt_steps` out"
+            )
         recorded = [self._working(variable) for variable in variables]
         if initial_state is None:
             return recorded
