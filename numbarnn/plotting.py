@@ -215,9 +215,21 @@ def plot_gates(trace, gates=None, *, row=0, ax=None):
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    for signed, mesh in sorted(maps.items()):
-        axes.figure.colorbar(mesh, ax=axes, label="value" if signed else "0: closed, 1: open", pad=0.015, fraction=0.05)
+    _add_colorbars(axes, [(mesh, "value" if signed else "0: closed, 1: open") for signed, mesh in sorted(maps.items())])
     return axes
+
+
+def _add_colorbars(axes, bars):
+    """Add a colour bar for each (mesh, label), the first of them outermost, so that labels and ticks stay clear."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    for number, (mesh, label) in enumerate(bars):
+        inner = number == len(bars) - 1
+        # Only a constrained layout makes room for what stands beside the bar within, which comes next.
+        makes_room = isinstance(axes.figure.get_layout_engine(), ConstrainedLayoutEngine)
+        pad = 0.015 if inner or makes_room else min(0.3, 0.85 / inches)
+        axes.figure.colorbar(mesh, ax=axes, label=label, pad=pad, fraction=0.05)
 
 
 def plot_gradient_norms(trace, *, ax=None):

@@ -54,8 +54,12 @@ class _SequenceEstimator(BaseEstimator):
 
     def _sequences(self, X, reset):
         """Return sequences as an array (samples, timesteps, features) or a `Ragged` of (length, features)."""
-        if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object):
+        listed = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object)
+        if listed:
             X = _as_one_array(X)
+        if not reset and self._features == 1 and getattr(X, "ndim", 0) == 2 and (listed or not self._is_table):
+            # Single numbers, here of as many timesteps in each sequence; those that were learned from may have others.
+            X = np.asarray(X)[:, :, None]
         table = False
         if isinstance(X, Ragged):
             X = _checked_ragged(X)
@@ -69,7 +73,7 @@ class _SequenceEstimator(BaseEstimator):
             X, features = validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None], 1
             table = True
         if reset:
-            self._features = features
+            self._features, self._is_table = features, table
             if not table:
                 self.n_features_in_ = features
                 vars(self).pop("feature_names_in_", None)

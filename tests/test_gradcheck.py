@@ -212,6 +212,9 @@ def test_what_is_refused():
         gradcheck(layer, X64, step=0)
     with pytest.raises(ValueError, match="There is nothing to check"):
         gradcheck(layers.Flatten(dtype="float64"), np.ones((2, 3), int))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"The loss is {value}: there is nothing to compare"):
+            gradcheck(layer, X64, np.zeros((B, 3)), loss=lambda y, y_pred, value=value: (y - y_pred) ** 2 + value)
 
     class Restless(OwnBackward):
         def call(self, inputs, states):

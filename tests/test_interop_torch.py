@@ -194,5 +194,26 @@ def test_pickles_projections_and_other_things_are_refused(tmp_path, rng):
         from_torch(weights(rng, "RNN"), nonlinearity="gelu")
     with pytest.raises(ValueError, match="1, 3 or 4 times"):
         from_torch({"weight_ih_l0": np.ones((8, 3)), "weight_hh_l0": np.ones((8, 4))})
+    with pytest.raises(ValueError, match="`nonlinearity` is for an nn.RNN, and this is an nn.LSTM"):
+        from_torch(weights(rng, "LSTM"), nonlinearity="relu")
     with pytest.raises(TypeError, match="state_dict"):
         from_torch([1, 2])
+
+
+def test_names_that_do_not_belong_to_a_module_are_refused(rng):
+    """There is no `strict` to be given up: they are said to be in the way of what the first layer shows."""
+    good = weights(rng, "LSTM")
+    for other, name, words in (
+        ({**good, "fc.weight": np.ones((2, 4))}, "fc.weight", "1 layers .* in one direction, with biases"),
+        ({n: v for n, v in good.items() if n != "bias_ih_l0"}, "bias_hh_l0", "without biases"),
+    ):
+        with pytest.raises(ValueError, match=f"does not belong .*{words}") as caught:
+            from_torch(other)
+        assert name in str(caught.value) and "strict" not in str(caught.value)
+
+
+def test_weights_of_whole_numbers(rng):
+    state = {name: np.sign(value).astype("int64") for name, value in weights(rng, "GRU").items()}
+    x = rng.normal(size=(2, 5, 3)).astype("f4")
+    floats = {name: value.astype("f4") for name, value in state.items()}
+    np.testing.assert_array_equal(from_torch(state)(x), from_torch(floats)(x))

@@ -122,6 +122,18 @@ def test_plot_gates_gives_all_with_both_signs_one_scale():
         np.testing.assert_allclose(mesh.get_clim(), (-largest, largest), rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+def test_the_colour_bars_of_plot_gates_do_not_lie_upon_one_another(layout, traces):
+    figure, grid = plt.subplots(2, 2, figsize=(12, 8), layout=layout)
+    for axes in grid.flat:
+        plotting.plot_gates(traces["reader"], ax=axes)
+    figure.canvas.draw()
+    bars = [axes.get_tightbbox() for axes in figure.axes if axes not in grid]
+    assert len(bars) == 8
+    for number, bar in enumerate(bars):
+        assert not any(bar.overlaps(other) for other in bars[:number])
+
+
 def test_plot_gates_refuses(traces):
     with pytest.raises(TypeError, match=r"choose trace.forward or trace.backward"):
         plotting.plot_gates(traces["both"])

@@ -184,8 +184,9 @@ def test_a_ragged_is_a_sequence_of_arrays(rng):
     same(list(ragged[[3, 0, -1]]), [given[3], given[0], given[-1]])
     same(list(ragged[np.array([2, 2])]), [given[2], given[2]])
     same(list(ragged[ragged.lengths > 4]), [s for s in given if len(s) > 4])
+    same(list(ragged[np.array([3, 0]), ...]), [given[3], given[0]])
     assert len(ragged[[]]) == len(ragged[:0]) == 0
-    for index in (10, -11, [10], "a", (0, 1, 2.5), None, np.zeros((2, 2), int), [True]):
+    for index in (10, -11, [10], "a", (0, 1, 2.5), (..., 0), (0, ..., 0), None, np.zeros((2, 2), int), [True]):
         with pytest.raises((IndexError, TypeError)):
             ragged[index]
     with pytest.raises(ValueError, match="read-only"):

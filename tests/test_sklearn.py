@@ -93,6 +93,33 @@ def _objects(rows):
     return objects
 
 
+@pytest.mark.parametrize("learned", ["lengths", "one length", "array"])
+@pytest.mark.parametrize("form", [list, _objects, lambda rows: [row.tolist() for row in rows]])
+def test_sequences_of_single_numbers_may_all_have_another_length(learned, form, rng):
+    """As a single one that is predicted always has, or those of one fold."""
+    rows = [rng.normal(size=length) for length in rng.integers(3, 9, size=24)]
+    rows = rows if learned == "lengths" else [row[:3] for row in rows]
+    X = np.stack(rows)[:, :, None] if learned == "array" else form(rows)
+    fitted = SequenceClassifier(**SMALL).fit(X, np.arange(24) % 2)
+    asked = rng.normal(size=(2, 7))
+    expected = fitted.model_.predict(asked[:, :, None].astype("float32"), verbose=0)
+    np.testing.assert_array_equal(fitted.predict_proba(form(list(asked))), expected)
+    if learned != "one length":  # that is a table
+        np.testing.assert_array_equal(fitted.predict_proba(asked), expected)
+        assert fitted.n_features_in_ == 1
+    else:
+        with pytest.raises(ValueError, match="expecting 3 features"):
+            fitted.predict_proba(asked)
+
+
+def test_folds_of_a_ragged(rng):
+    rows, y = series(rng), np.arange(24) % 2
+    found = cross_val_score(SequenceClassifier(**SMALL), Ragged(rows), y, cv=3, error_score="raise")
+    np.testing.assert_array_equal(found, cross_val_score(SequenceClassifier(**SMALL), rows, y, cv=3))
+    search = GridSearchCV(SequenceClassifier(**SMALL), {"units": [2, 3]}, cv=2, error_score="raise")
+    assert search.fit(Ragged(rows), y).predict(Ragged(rows)).shape == (24,)
+
+
 def test_fits_repeat_and_leave_other_generators_alone(rng):
     X, y = rng.normal(size=(20, 5, 2)), rng.integers(0, 2, 20)
     options = {**SMALL, "dropout": 0.3}

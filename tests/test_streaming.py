@@ -333,6 +333,21 @@ def test_compiled_code_checks_shapes_and_ids(lstm, rng):
     assert not stepper.states[0][0].any()
 
 
+@pytest.mark.parametrize(
+    ("name", "x", "out"),
+    [
+        ("x", np.ones((1, 5)), np.zeros((1, 11), "f4")),
+        ("x", np.ones((1, 10), "f4")[:, ::2], np.zeros((1, 11), "f4")),
+        ("x", np.ones(5, "f4"), np.zeros((1, 11), "f4")),
+        ("out", np.ones((1, 5), "f4"), np.zeros((1, 11))),
+    ],
+)
+def test_compiled_code_names_the_argument_of_another_type(name, x, out, lstm):
+    f, s = lstm.stepper().jit()
+    with pytest.raises(numba.TypingError, match=rf"f\(s, x, out\): {name} must be a C-contiguous array of float32"):
+        f(s, x, out)
+
+
 PROCESS = """
 import json
 import numba

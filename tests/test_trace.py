@@ -519,6 +519,8 @@ def test_a_model_refuses_what_it_cannot_show():
     model = Sequential([layers.LSTM(2, input_shape=(T, F))])
     with pytest.raises(ValueError, match="either targets `y`"):
         model.trace(X, np.zeros((B, 2)), output=0)
+    with pytest.raises(ValueError, match="needs targets `y`"):
+        model.trace(X, sample_weight=np.ones(B))
     with pytest.raises(ValueError, match="compile"):
         model.trace(X, np.zeros((B, 2)))
     with pytest.raises(ValueError, match="`output` must be an int or a function"):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import activations
+from .. import activations, backend
 from ..layers import (
     GRU,
     LSTM,
@@ -49,11 +49,11 @@ def from_torch(state_dict, prefix="", *, nonlinearity="tanh", return_sequences=T
     prefix : str
         What stands before the names, ``"encoder.rnn."`` or ``"encoder.rnn"``; others are left alone.
     nonlinearity : {"tanh", "relu"}
-        That of an ``nn.RNN``, which its weights do not show. LSTM and GRU have no other than PyTorch's.
+        That of an ``nn.RNN``, which its weights do not show; LSTM and GRU have theirs.
     return_sequences : bool
         Whether the model returns the output of every timestep, as PyTorch does, or the last one alone.
     dtype : str, optional
-        Of the layers; that of the weights by default.
+        Of the layers; that of the weights by default, `numbarnn.backend.floatx` where these are whole numbers.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def from_torch(state_dict, prefix="", *, nonlinearity="tanh", return_sequences=T
     ------
     ValueError
         If no recurrent module lies at the prefix, names or shapes do not fit together, there is a projection
-        (``proj_size``), or the file is a pickle.
+        (``proj_size``), `nonlinearity` is given for a module that has none, or the file is a pickle.
 
     Examples
     --------
@@ -92,15 +92,31 @@ def from_torch(state_dict, prefix="", *, nonlinearity="tanh", return_sequences=T
             f"{prefix}weight_ih_l0 must have 1, 3 or 4 times as many rows (RNN, GRU, LSTM) as {prefix}weight_hh_l0 has "
             f"columns. Received: shapes {kernel.shape} and {recurrent_kernel.shape}"
         )
-    options = {"use_bias": use_bias, "dtype": dtype or kernel.dtype.name}
+    options = {
+        "use_bias": use_bias,
+        "dtype": dtype or (kernel.dtype.name if kernel.dtype.kind == "f" else backend.floatx()),
+    }
     if gates == 1:
         options["activation"] = nonlinearity
+    elif nonlinearity != "tanh":
+        raise ValueError(
+            f"`nonlinearity` is for an nn.RNN, and this is an nn.{types[gates].__name__}. Received: "
+            f"nonlinearity={nonlinearity!r}"
+        )
     stack = []
     for level in range(depth):
         layer = types[gates](units, return_sequences=return_sequences or level < depth - 1, **options)
         stack.append(Bidirectional(layer, dtype=options["dtype"]) if reverse else layer)
     model = Sequential([Input((None, kernel.shape[1]), dtype=options["dtype"]), *stack])
-    load_torch(model, state, prefix=prefix)
+    assignments, unused = _assignments(model, state, prefix)
+    if unused:
+        raise ValueError(
+            f"`state_dict` holds what does not belong to the {depth} layers at prefix={prefix!r}: {unused}. They are "
+            f"nn.{types[gates].__name__}s {'in both directions' if reverse else 'in one direction'}, "
+            f"{'with' if use_bias else 'without'} biases, as the first of them shows"
+        )
+    for variable, value in assignments:
+        variable.assign(value)
     return model
 
 
@@ -128,7 +144,15 @@ def load_torch(modules, state_dict, prefix="", *, strict=True):
         If names or shapes do not fit, or a layer computes something that PyTorch's does not. No weight has changed
         then.
     """
-    state, prefix = _read(state_dict), _dotted(prefix)
+    assignments, unused = _assignments(modules, _read(state_dict), _dotted(prefix))
+    if strict and unused:
+        raise ValueError(f"`state_dict` holds what no layer takes: {unused}. Pass `strict=False` to leave it out")
+    for variable, value in assignments:
+        variable.assign(value)
+
+
+def _assignments(modules, state, prefix):
+    """Return [(variable, value)] for all weights of layers, and the names under the prefix that no layer takes."""
     named = _named(modules, prefix)
     for name, module in named:
         _build(module, state, name)
@@ -137,9 +161,6 @@ def load_torch(modules, state_dict, prefix="", *, strict=True):
     missing = sorted(used - set(state))
     if missing:
         raise ValueError(f"`state_dict` lacks {missing}. It holds: {sorted(state)}")
-    unused = sorted(name for name in state if name.startswith(prefix) and name not in used)
-    if strict and unused:
-        raise ValueError(f"`state_dict` holds what no layer takes: {unused}. Pass `strict=False` to leave it out")
     assignments = []
     for group in groups:
         shapes = [array.shape for array in group.theirs([v.numpy() for v in group.variables])]
@@ -148,8 +169,7 @@ def load_torch(modules, state_dict, prefix="", *, strict=True):
             if array.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}. Received: {array.shape}")
         assignments += zip(group.variables, group.ours(arrays), strict=True)
-    for variable, value in assignments:
-        variable.assign(value)
+    return assignments, sorted(name for name in state if name.startswith(prefix) and name not in used)
 
 
 def to_torch(modules, path=None, prefix=""):

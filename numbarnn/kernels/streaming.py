@@ -11,7 +11,8 @@ from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
+from numba import carray, types
+from numba.core.errors import TypingError
 from numba.extending import overload
 
 from ..cells import gru, gru_reset_before, lstm, simple_rnn
@@ -240,6 +241,27 @@ def _overload_chain(stages, x):
     return lambda stages, x: _chain(stages[1:], _advance(stages[0], x))
 
 
+def _refuse_types(stages, x, out):
+    """Refuse arrays of other types than the chain's, while the caller is compiled."""
+    raise NotImplementedError("for compiled code alone")
+
+
+@overload(_refuse_types, jit_options=INLINE)
+def _overload_refuse_types(stages, x, out):
+    last = stages[-1]
+    dtype = last.types[last.fields.index("out")].dtype
+    for name, given in (("x", x), ("out", out)):
+        ids = name == "x" and stages[0].instance_class is Embed
+        fits = isinstance(given, types.Array) and given.ndim == (1 if ids else 2)
+        if ids:
+            fits, wanted = fits and isinstance(given.dtype, types.Integer), "ids: int64, of 1 axis"
+        else:
+            fits, wanted = fits and given.dtype == dtype and given.layout == "C", f"{dtype}, of 2 axes"
+        if not fits:
+            raise TypingError(f"f(s, x, out): {name} must be a C-contiguous array of {wanted}. Received: {given}")
+    return lambda stages, x, out: None
+
+
 @njit
 def step(stages, x, out):
     """Run a chain for one timestep; the states go on in the stages.
@@ -257,7 +279,10 @@ def step(stages, x, out):
         For an `x` or `out` of another shape; nothing has changed then.
     IndexError
         For an id that is not in the table of the `Embed`; nothing has changed then.
+    numba.TypingError
+        While the caller is compiled, for an `x` or `out` of another type or not C-contiguous.
     """
+    _refuse_types(stages, x, out)
     rows, units = borrowed(stages[-1].out).shape
     if out.shape[0] != rows or out.shape[1] != units:
         raise ValueError("out must have the shape (batch_size, units) of the stepper's output")

@@ -89,6 +89,8 @@ def check_choice(method, model, y, output, sample_weight):
         raise ValueError(f"`output` must be an int or a function of the outputs. Received: output={output!r}")
     if y is not None:
         model._require_compiled()
+    elif sample_weight is not None:
+        raise ValueError(f"The `sample_weight` of `{method}` needs targets `y`, whose losses it weighs.")
 
 
 def scalar_of(model, x, y, sample_weight, function, number, training):

@@ -96,7 +96,8 @@ class Loops(OwnSteps):
             Truncated back-propagation through time: cut each batch into pieces of so many timesteps, with one update of
             the weights after each. The states of recurrent layers go on from piece to piece and start anew with each
             batch; no gradient flows back into an earlier piece. Targets have the timesteps of the inputs; what is
-            reported is the mean over the pieces. Stateful layers go on from batch to batch as ever.
+            reported is the mean over the pieces. Stateful layers go on from batch to batch as ever; no recurrent
+            layer may go backwards.
 
         Returns
         -------

@@ -226,8 +226,9 @@ class Stepper:
         f : Dispatcher
             ``f(s, x, out)`` takes a timestep and writes the output to `out`, both C-contiguous arrays of
             `input_shape`, `input_dtype` and `output_shape`, `dtype`. ValueError for other shapes, IndexError for an id
-            that is not in the table; the states are as before then. Call it from functions under ``numba.njit`` (with
-            ``cache=True`` too) or `numbarnn.jit.njit`. It is compiled once for each kind of chain, and kept on disk.
+            that is not in the table; the states are as before then. TypingError, at compile time, for other types. Call
+            it from functions under ``numba.njit`` (with ``cache=True`` too) or `numbarnn.jit.njit`. It is compiled once
+            for each kind of chain, and kept on disk.
         s : tuple
             To be passed on as it is. It holds the weights as they are now: after they have changed, call `jit` again.
             The states in it are this stepper's: `step`, `states` and `reset` see what `f` does, and the other way

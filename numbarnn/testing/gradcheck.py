@@ -109,8 +109,9 @@ def gradcheck(
     TypeError
         If `model` is no layer.
     ValueError
-        If something computes in less than float64, `y` comes without a loss or a loss without `y`, the loss is not the
-        same when it is computed again or does not depend on what is checked, or there is nothing to check.
+        If something computes in less than float64, `y` comes without a loss or a loss without `y`, the loss is not
+        finite, not the same when it is computed again, or does not depend on what is checked, or there is nothing to
+        check.
 
     Examples
     --------
@@ -254,6 +255,8 @@ def _check(model, function, args, before, directions, step, tolerance, seed):
         functions.append(lambda *moved: run(by_inputs, moved)[0])
     entries = []
     for own_names, own_arrays, own_gradients, own_function in zip(names, arrays, gradients, functions, strict=True):
+        if not np.isfinite(value):
+            raise ValueError(f"The loss is {value!r}: there is nothing to compare. Check it where it is finite")
         if own_function(*own_arrays) != value:
             raise ValueError(
                 f"The loss is not the same when it is computed again: {value!r}, then {own_function(*own_arrays)!r}. "

@@ -257,7 +257,12 @@ class Ragged(collections.abc.Sequence):
         return len(self._arrays)
 
     def __getitem__(self, index):
-        """Return one sequence for an integer, a Ragged for a slice, a list or array of integers, or of booleans."""
+        """Return one sequence for an integer, a Ragged for a slice, a list or array of integers, or of booleans.
+
+        ``[index, ...]`` is the same, as for an array: so scikit-learn takes its folds.
+        """
+        if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
+            index = index[0]
         if isinstance(index, slice):
             return self._of(self._arrays[index], self.lengths[index], self.dtype)
         if hasattr(index, "__index__") and not getattr(index, "ndim", 0):
