@@ -38,6 +38,7 @@ class Trainer(InputGradient, LookingInside, Loops):
         run_eagerly=False,
         steps_per_execution=1,
         jit_compile="auto",
+        auto_scale_loss=True,
     ):
         """Say how the model is trained.
 
@@ -58,6 +59,9 @@ class Trainer(InputGradient, LookingInside, Loops):
             Trace the step anew at every batch and run it operation by operation, to debug a `call` or a loss.
         steps_per_execution, jit_compile
             Accepted for Keras's sake, without effect: every step is compiled, one at a time.
+        auto_scale_loss
+            Accepted for Keras's sake, without effect: under ``mixed_float16`` gradients are float32 here, and need no
+            scale.
 
         Raises
         ------
