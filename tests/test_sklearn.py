@@ -30,6 +30,7 @@ NOT_EXPECTED = {
 # sklearn casts values that float32 does not hold, on purpose.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parity  # a hundred checks, half a minute
 @parametrize_with_checks(
     [
         SequenceClassifier(units=8, epochs=20, learning_rate=0.03, batch_size=16, random_state=0),
