@@ -90,6 +90,7 @@ def test_float64_and_activations_of_run_time(kind, activations, rng):
     assert_same_bits(model, rng.normal(size=(BATCH, TIMESTEPS, FEATURES)))
 
 
+@pytest.mark.slow  # kinds of chains of their own to compile
 def test_layers_around_and_between(rng):
     model = sequential(
         layers.SpatialDropout1D(0.5),
@@ -151,6 +152,7 @@ def test_a_stack_of_cells_in_either_order_of_states(rng):
         assert [s.tobytes() for s in stepper.states[0]] == [s.tobytes() for s in expected]
 
 
+@pytest.mark.slow  # kinds of chains of their own to compile
 def test_functional_chains_and_models_within(rng):
     inner = models.Sequential([layers.Input((None, FEATURES)), cell_layer("SimpleRNN")])
     twice = layers.Dense(11, activation="tanh", bias_initializer="uniform")
