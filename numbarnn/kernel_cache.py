@@ -27,11 +27,17 @@ import numba
 from numba.core import config, serialize, sigutils
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 
 PACKAGE = Path(__file__).resolve().parent
-KERNEL_SOURCES = ("jit.py", "kernel_cache.py", "simd*.py", "gemm.py", "cells/**/*.py", "kernels/**/*.py")
+KERNEL_SOURCES = ("jit.py", "compiler.py", "kernel_cache.py", "simd*.py", "gemm.py", "cells/**/*.py", "kernels/**/*.py")
 VERSIONS_KEPT = 8
 _IMPORTED = time.time()
+
+
+def is_ours(function):
+    """Say whether a Python function is one of numbarnn's."""
+    return PACKAGE in Path(function.__code__.co_filename).parents
 
 
 class KernelCache(NullCache):
@@ -61,7 +67,12 @@ class KernelCache(NullCache):
 
     def load_overload(self, signature, target_context):
         """Return the stored compile result for `signature`, or None."""
-        target_context.refresh()
+        if is_ours(self._function):
+            # All that running needs. To get ready for compiling, which Numba's own cache does here, takes 0.3 s: Numba
+            # imports all that it can compile, and scipy.linalg. It does so again when something is to be compiled.
+            rtsys.initialize(target_context)
+        else:
+            target_context.refresh()
         key = self._key(signature, target_context.codegen())
         for path in self._paths(key):
             try:

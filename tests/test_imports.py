@@ -22,6 +22,7 @@ FLOORS = {
     "gemm": 0,
     "jit": 0,
     "kernel_cache": 0,
+    "compiler": 0,
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
