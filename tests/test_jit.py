@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import pytest
 
-from numbarnn import jit, kernel_cache
+from numbarnn import compiler, jit, kernel_cache
 from numbarnn.jit import chunks, get_num_threads, njit, parallel_for, set_num_threads
 
 
@@ -126,10 +126,10 @@ print(json.dumps([value, hits, outer.stats.cache_path]))
 
 @pytest.fixture
 def house(tmp_path):
-    """A package of our name with the real jit.py and kernel_cache.py and two kernels, one calling the other."""
+    """A package of our name with the real jit.py and its helpers and two kernels, one calling the other."""
     package = tmp_path / "house" / "numbarnn"
     package.mkdir(parents=True)
-    for module in (jit, kernel_cache):
+    for module in (jit, compiler, kernel_cache):
         (package / Path(module.__file__).name).write_text(Path(module.__file__).read_text())
     (package / "__init__.py").write_text("")
     head = "from numbarnn.jit import njit\n"
