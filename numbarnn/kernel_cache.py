@@ -96,6 +96,7 @@ class KernelCache(NullCache):
             try:
                 stored_key, result = pickle.loads(path.read_bytes())
                 if stored_key == key:
+                    progress.folders.add(path.parent)
                     return CompileResult._rebuild(target_context, *result)
             except OSError:
                 continue  # not there, or not ours to read: the next folder may have it
@@ -121,7 +122,10 @@ class KernelCache(NullCache):
         refusals = []
         for path in self._paths(key):
             try:
-                return _write(path, data)
+                _write(path, data)
+                progress.kept += 1
+                progress.folders.add(path.parent)
+                return
             except OSError as error:
                 refusals.append(str(error))
         if refusals:
@@ -174,15 +178,17 @@ def _get_ready_to_run():
 
 
 class _Progress:
-    """What this process has compiled of ours."""
+    """What this process has compiled: seconds and kernels of ours, how many of any are kept, where those in use lie."""
 
     def __init__(self):
-        self.seconds, self.kernels, self._told = 0.0, 0, False
+        self.seconds, self.kernels, self.kept = 0.0, 0, 0
+        self.folders = set()
+        self.told = False
 
     def begin(self):
         """Note that a kernel is about to be compiled; return when."""
-        if self.seconds > SILENT_SECONDS and not self._told:
-            self._told = True
+        if self.seconds > SILENT_SECONDS and not self.told:
+            self.told = True
             if sys.stderr is not None and (hasattr(sys, "ps1") or sys.stderr.isatty()):
                 print("numbarnn: compiling kernels, which takes some seconds the first time ...", file=sys.stderr)
         return time.perf_counter()
@@ -194,7 +200,7 @@ class _Progress:
         _logger.info("compiled %s in %.1f s", name, seconds)
 
 
-progress = _Progress()
+progress = _Progress()  #: of this process
 
 
 def _sources():

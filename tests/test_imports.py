@@ -63,6 +63,7 @@ FLOORS = {
     "saving": 5,
     "sklearn": 5,
     "tf_names": 5,
+    "warmup": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
