@@ -56,7 +56,12 @@ def _stamp(path):
 
 def is_ours(function):
     """Say whether a Python function is one of numbarnn's."""
-    return PACKAGE in Path(function.__code__.co_filename).parents
+    return _in_package(function.__code__.co_filename)
+
+
+@functools.cache
+def _in_package(path):
+    return PACKAGE in Path(path).resolve().parents
 
 
 class KernelCache(NullCache):
@@ -145,8 +150,10 @@ class KernelCache(NullCache):
     @functools.cached_property
     def _file(self):
         """What tells apart functions outside the package (tests, users'); for those inside the folder's name does."""
+        if is_ours(self._function):
+            return ""
         path = Path(self._function.__code__.co_filename).resolve()
-        return "" if PACKAGE in path.parents else f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
     def _key(self, signature, codegen):
         """All that a variant depends on beside files; the CPU and its features are in Numba's magic tuple."""

@@ -4,7 +4,6 @@ Kernels are compiled by running what needs them: small models, for one training 
 """
 
 import time
-import warnings
 
 import numpy as np
 
@@ -64,8 +63,7 @@ def warm_up(cells=tuple(CELLS), dtypes=("float32",), tell=print):
             parts = [(name, lambda name=name: _run_cell(name)) for name in cells]
             for name, part in [*parts, ("other layers, losses, optimizers", _run_others)]:
                 start, kernels = time.perf_counter(), progress.kernels
-                with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-                    part()
+                part()
                 seconds = time.perf_counter() - start
                 tell(f"{f'{name}, {dtype}:':<45} {progress.kernels - kernels:3d} kernels compiled, {seconds:5.1f} s")
     finally:
