@@ -1,4 +1,4 @@
-"""Commands: ``python -m numbarnn demo`` trains an LSTM on handwritten digits, ``... info`` describes the machine.
+"""Commands: ``python -m numbarnn demo`` trains an LSTM on digits, ``... warmup`` compiles, ``... info`` describes.
 
 A command is one entry of `COMMANDS`: a function that adds its arguments to a parser, and one that carries it out.
 """
@@ -135,6 +135,28 @@ def info(options):
     return 0
 
 
+def warmup_arguments(parser):
+    """Add the arguments of ``warmup``."""
+    from numbarnn.warmup import CELLS, DTYPES
+
+    cells = tuple(CELLS)
+    parser.add_argument("--cells", nargs="+", choices=cells, default=cells, help="recurrent layers (default: all)")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:1], help="(default: float32)")
+
+
+def warmup(options):
+    """Compile what layers need into the kernel cache, for this kind of CPU, and say where it lies."""
+    from numbarnn.warmup import warm_up
+
+    begin = time.perf_counter()
+    compiled, kept, folders = warm_up(options.cells, options.dtypes, lambda line: print(line, flush=True))
+    print(f"{compiled} kernels compiled, {time.perf_counter() - begin:.1f} s; kernels lie in {', '.join(folders)}")
+    if kept < compiled:
+        print(f"numbarnn: {compiled - kept} of them could not be kept", file=sys.stderr)
+        return 1
+    return 0
+
+
 def version(package):
     """Return the installed version of a package."""
     try:
@@ -162,6 +184,7 @@ def positive(text):
 
 COMMANDS = {
     "demo": (demo_arguments, demo, "train an LSTM on handwritten digits (a few seconds)"),
+    "warmup": (warmup_arguments, warmup, "compile the kernels ahead of time, for container images and CI caches"),
     "info": (info_arguments, info, "print versions, CPU features, threads and the kernel cache's folder"),
 }
 

@@ -23,6 +23,7 @@ FLOORS = {
     "meeting": 0,
     "jit": 0,
     "kernel_cache": 0,
+    "compiler": 0,
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
@@ -63,6 +64,7 @@ FLOORS = {
     "saving": 5,
     "sklearn": 5,
     "tf_names": 5,
+    "warmup": 5,
     "__main__": 5,
     "numbarnn": 5,
 }

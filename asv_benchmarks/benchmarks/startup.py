@@ -28,6 +28,8 @@ def seconds(code, cache):
     """Run `code` in a fresh process with its kernels cached in `cache`; return the seconds that it took."""
     assert os.environ["NUMBARNN_NUM_THREADS"] and common.SIZES
     environment = {**os.environ, "NUMBARNN_CACHE_DIR": cache}
+    # As installed: bytecode is there (pip writes it), though the environment may keep a checkout from writing its own.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", CLOCK.format(code=code)]
     return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
