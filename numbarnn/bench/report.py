@@ -1,0 +1,147 @@
+"""What is printed while it is measured, and the Markdown table of stored results."""
+
+from .machine import sentence
+from .measures import MEASURES
+from .timing import geometric_mean
+
+__all__ = ["closing", "lines", "markdown"]
+
+NAME, WHAT = 34, 20
+
+
+def _number(value):
+    """Four digits or so."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _share(row):
+    share = row.details.get("share of FMA peak")
+    return None if share is None else f"{share:.0%} of the FMA peak"
+
+
+def lines(row, verbose=False):
+    """Return what is printed of a row.
+
+    Parameters
+    ----------
+    row : Row
+    verbose : bool
+        Everybody's times as well, and why somebody has none.
+
+    Returns
+    -------
+    list of str
+    """
+    own = row.times[row.subject]
+    parts = [f"{ratio:.2f}x {peer}" for peer, ratio in row.ratios.items()]
+    if len(parts) > 1:
+        parts.append(f"best peer {row.best[0]:.2f}x")
+    if _share(row):
+        parts.append(_share(row))
+    speed = f"{_number(own['minimum']):>8s} {_number(own['median']):>8s} {row.unit}"
+    shown = [f"{row.name:{NAME}s} {row.what:{WHAT}s} {speed}  " + ", ".join(parts)]
+    if verbose:
+        for who, its in row.times.items():
+            numbers = f"{_number(its['minimum']):>8s} {_number(its['median']):>8s} {row.unit}"
+            shown.append(f"{'':{NAME}s} {who:>{WHAT}s} {numbers}  ({its['calls']} times)")
+    for who, reason in row.unable.items():
+        if verbose or reason.startswith("failed"):
+            shown.append(f"{'':{NAME}s} {who:>{WHAT}s} {reason}")
+    return shown
+
+
+def closing(rows):
+    """Sum up the rows of one measure: wins, losses, geometric mean and least.
+
+    Parameters
+    ----------
+    rows : list of Row
+
+    Returns
+    -------
+    list of str
+        Empty where nothing was compared.
+    """
+    compared = [row for row in rows if row.best]
+    if not compared:
+        return []
+    groups = {}
+    for row in compared:
+        groups.setdefault((row.name.split()[0], row.what) if _of_cells(compared) else row.what, []).append(row)
+    found = []
+    for group in ({"all": compared} if len(groups) == 1 else {**groups, "all": compared}).items():
+        found.append(_sum(*group))
+    slower = sorted((row for row in compared if row.best[0] < 1), key=lambda row: row.best[0])
+    if slower:
+        found.append(f"slower than the reference at {len(slower)} of {len(compared)}:")
+        found += [f"    {row.best[0]:.2f}x {row.best[1]}: {row.name}, {row.what}" for row in slower]
+    else:
+        found.append(f"slower than the reference at none of {len(compared)}")
+    return found
+
+
+def _of_cells(rows):
+    return len({row.name.split()[0] for row in rows}) < len(rows)
+
+
+def _sum(name, rows):
+    title = name if isinstance(name, str) else ", ".join(name)
+    least = min(rows, key=lambda row: row.best[0])
+    mean = geometric_mean([row.best[0] for row in rows])
+    return f"{title}: geometric mean {mean:.2f}x, least {least.best[0]:.2f}x ({least.name}, {least.best[1]})"
+
+
+def markdown(results):
+    """Write stored results as Markdown.
+
+    Parameters
+    ----------
+    results : list of dict
+        Each as the command writes it, with the rows read into `Row`.
+
+    Returns
+    -------
+    str
+        For each measure a table; ratios below 1 stand in bold.
+    """
+    parts = []
+    for result in results:
+        parts.append(f"Measured by `python -m numbarnn bench` on {sentence(result['machine'], result['peers'])}.\n")
+        if not result["complete"]:
+            parts.append("The run was interrupted: what follows is a part of it.\n")
+        measures = {}
+        for row in result["rows"]:
+            measures.setdefault(row.measure, []).append(row)
+        for measure, rows in measures.items():
+            about = MEASURES[measure]
+            parts.append(f"### {about.summary[0].upper()}{about.summary[1:]}\n")
+            parts.append("\n".join(_table(rows, about.heading)) + "\n")
+            if closing(rows):
+                parts.append("".join(f"- {line}\n" for line in closing(rows) if not line.startswith(" ")))
+    return "\n".join(parts)
+
+
+def _table(rows, heading):
+    peers = list(dict.fromkeys(peer for row in rows for peer in row.ratios))
+    shares = any(_share(row) for row in rows)
+    heads = ["what", "", f"minimum / median, {rows[0].unit}", *peers]
+    heads += ["best peer"] * (len(peers) > 1) + ["share of the FMA peak"] * shares
+    table = [f"Ratios: {heading}, the lower of minima's and medians'.\n"] if peers else []
+    table += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in rows:
+        own = row.times[row.subject]
+        size = ", ".join(map(str, row.details.get("size", ())))
+        cells = [row.name + (f" ({size})" if size else ""), row.what]
+        cells.append(f"{_number(own['minimum'])} / {_number(own['median'])}")
+        cells += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
+        if len(peers) > 1:
+            cells.append(_ratio(row.best[0]) if row.best else "")
+        if shares:
+            cells.append(f"{row.details['share of FMA peak']:.0%}")
+        table.append(f"| {' | '.join(cells)} |")
+    return table
+
+
+def _ratio(ratio):
+    text = f"{ratio:.2f}x"
+    return f"**{text}**" if ratio < 1 else text
