@@ -1,7 +1,7 @@
-"""Commands: ``python -m numbarnn demo`` trains an LSTM on handwritten digits, ``... info`` describes the machine, ``... bench``
-measures beside other libraries.
+"""Commands: ``python -m numbarnn demo`` trains an LSTM on handwritten digits, ``... info`` describes the machine.
 
-A command is one entry of `COMMANDS`: a function that adds its arguments to a parser, and one that carries it out.
+``... bench`` measures numbarnn beside other libraries. A command is one entry of `COMMANDS`: a function that adds its
+arguments to a parser, and one that carries it out.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import jit
 from . import machine, report
 from .cases import CELLS, GROUPS, SIZES, parse_cases
-from .measures import MEASURES, Setup
+from .measures import MEASURES, Setup, obstacle
 from .processes import PEERS, missing_packages, started
 from .timing import Row, Unable
 
@@ -155,7 +155,8 @@ def run(options):
 def _setup(options):
     """Check the command line; return the measures' names and their `Setup`."""
     what = [name for group in options.what or [DEFAULT] for name in group]
-    what = list(MEASURES) if "all" in what else list(dict.fromkeys(what))
+    everything = "all" in what
+    what = list(MEASURES) if everything else list(dict.fromkeys(what))
     pythons = dict(options.peer_python)
     if options.against is None:
         installed = [name for name in PEERS if not missing_packages(name, pythons.get(name, sys.executable))]
@@ -170,8 +171,8 @@ def _setup(options):
                 f"{name} is not installed for {python}: pip install {' '.join(missing)}, or name the interpreter that "
                 f"has it: --peer-python {name}=PYTHON"
             )
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise ValueError(f"--json: there is no folder {options.json.absolute().parent}")
+    if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        raise ValueError(f"--json: {options.json} is no file that could be written")
     setup = Setup(
         seconds=options.seconds,
         threads=options.threads or jit.get_num_threads(),
@@ -179,7 +180,12 @@ def _setup(options):
         cells=None if options.cells is None else list(dict.fromkeys(n for group in options.cells for n in group)),
         cases=None if options.sizes is None else parse_cases(options.sizes),
     )
-    return what, setup
+    obstacles = {name: reason for name in what if (reason := obstacle(name, setup))}
+    if obstacles and not everything:
+        raise ValueError("; ".join(f"--what {reason}" for reason in obstacles.values()))
+    for reason in obstacles.values():
+        print(f"left out: {reason}")
+    return [name for name in what if name not in obstacles], setup
 
 
 def _measure(what, setup, options):
@@ -193,19 +199,15 @@ def _measure(what, setup, options):
         "complete": False,
         "rows": [],
     }
-    rows, status = [], 0
+    rows = []
     try:
         with started(setup.pythons, setup.threads) as peers:
             for peer in peers:
-                try:
-                    result["peers"][peer.name] = peer.versions()
-                except Unable as reason:
-                    print(f"numbarnn bench: {peer.label} does not start: {reason}", file=sys.stderr)
-                    return 1
+                result["peers"][peer.name] = peer.versions()
             setup.peers = peers
             print(machine.sentence(result["machine"], result["peers"]))
             if not peers:
-                print("No peer is installed (torch, keras and tensorflow or jax, onnxruntime and onnx): ours alone.")
+                print("No peer takes part: numbarnn alone.")
             for name in what:
                 print(f"\n{name}: {MEASURES[name].summary}; minimum, median", flush=True)
                 found = []
@@ -213,20 +215,23 @@ def _measure(what, setup, options):
                     found.append(row)
                     rows.append(row)
                     print("\n".join(report.lines(row, options.verbose)), flush=True)
-                print("\n".join(report.closing(found)), flush=True)
+                for line in report.closing(found):
+                    print(line, flush=True)
             failed = {peer.label: peer.failures for peer in peers if peer.failures}
         result["complete"] = True
     except KeyboardInterrupt:
         print("\nnumbarnn bench: interrupted", file=sys.stderr)
-        status = 130
-    else:
-        for label, reasons in failed.items():
-            print(f"numbarnn bench: {label} failed {len(reasons)} times, first: {reasons[0]}", file=sys.stderr)
-            status = 1
-    if options.json:
-        result["rows"] = [row.as_dict() for row in rows]
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return status
+        return 130
+    except Unable as reason:
+        print(f"numbarnn bench: a peer did not start: {reason}", file=sys.stderr)
+        return 1
+    finally:
+        if options.json and rows:
+            result["rows"] = [row.as_dict() for row in rows]
+            options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for label, reasons in failed.items():
+        print(f"numbarnn bench: {label} failed {len(reasons)} times, first: {reasons[0]}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _read(path):

@@ -95,7 +95,7 @@ class Peer:
             return json.loads(line)
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()[-3:]
-        raise self._failed(f"its process ended: {' / '.join(said) or 'without a word'}")
+        raise self._failed(f"the process of {self.label} ended: {' / '.join(said) or 'without a word'}")
 
     def _failed(self, reason):
         self.failures.append(reason)

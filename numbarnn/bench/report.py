@@ -1,5 +1,6 @@
 """What is printed while it is measured, and the Markdown table of stored results."""
 
+from .cases import CELLS
 from .machine import sentence
 from .measures import MEASURES
 from .timing import geometric_mean
@@ -33,7 +34,7 @@ def lines(row, verbose=False):
     list of str
     """
     own = row.times[row.subject]
-    parts = [f"{ratio:.2f}x {peer}" for peer, ratio in row.ratios.items()]
+    parts = [f"{ratio:5.2f}x {peer}" for peer, ratio in row.ratios.items()]
     if len(parts) > 1:
         parts.append(f"best peer {row.best[0]:.2f}x")
     if _share(row):
@@ -51,7 +52,7 @@ def lines(row, verbose=False):
 
 
 def closing(rows):
-    """Sum up the rows of one measure: wins, losses, geometric mean and least.
+    """Sum up the rows of one measure: geometric mean and least of the ratios, every loss.
 
     Parameters
     ----------
@@ -63,29 +64,21 @@ def closing(rows):
         Empty where nothing was compared.
     """
     compared = [row for row in rows if row.best]
-    if not compared:
+    reference = MEASURES[compared[0].measure].reference if compared else ""
+    if not reference:
         return []
     groups = {}
     for row in compared:
-        groups.setdefault((row.name.split()[0], row.what) if _of_cells(compared) else row.what, []).append(row)
-    found = []
-    for group in ({"all": compared} if len(groups) == 1 else {**groups, "all": compared}).items():
-        found.append(_sum(*group))
+        first = row.name.split()[0]
+        groups.setdefault(f"{first}, {row.what}" if first in CELLS else row.what, []).append(row)
+    found = [_sum(*group) for group in groups.items()] if len(groups) > 1 else []
+    found.append(_sum("all", compared))
     slower = sorted((row for row in compared if row.best[0] < 1), key=lambda row: row.best[0])
-    if slower:
-        found.append(f"slower than the reference at {len(slower)} of {len(compared)}:")
-        found += [f"    {row.best[0]:.2f}x {row.best[1]}: {row.name}, {row.what}" for row in slower]
-    else:
-        found.append(f"slower than the reference at none of {len(compared)}")
-    return found
+    found.append(f"below {reference} in {len(slower)} of {len(compared)} comparisons{':' * bool(slower)}")
+    return found + [f"    {row.best[0]:.2f}x {row.best[1]}: {row.name}, {row.what}" for row in slower]
 
 
-def _of_cells(rows):
-    return len({row.name.split()[0] for row in rows}) < len(rows)
-
-
-def _sum(name, rows):
-    title = name if isinstance(name, str) else ", ".join(name)
+def _sum(title, rows):
     least = min(rows, key=lambda row: row.best[0])
     mean = geometric_mean([row.best[0] for row in rows])
     return f"{title}: geometric mean {mean:.2f}x, least {least.best[0]:.2f}x ({least.name}, {least.best[1]})"
@@ -116,8 +109,7 @@ def markdown(results):
             about = MEASURES[measure]
             parts.append(f"### {about.summary[0].upper()}{about.summary[1:]}\n")
             parts.append("\n".join(_table(rows, about.heading)) + "\n")
-            if closing(rows):
-                parts.append("".join(f"- {line}\n" for line in closing(rows) if not line.startswith(" ")))
+            parts.append("".join(f"- {line}\n" for line in closing(rows) if not line.startswith(" ")))
     return "\n".join(parts)
 
 

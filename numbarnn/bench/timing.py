@@ -15,7 +15,7 @@ from .peers.clock import timed
 
 __all__ = ["Local", "Row", "Unable", "geometric_mean", "scaled", "summary", "take_turns"]
 
-TURN = 0.02  # seconds, or three calls where these take longer
+TURN = 0.02  # seconds, or a few calls where these take longer
 LEAST_TURNS = 3
 
 

@@ -24,8 +24,6 @@ def _on(count, function):
 
 def threads(setup):
     """All threads against one."""
-    if setup.threads == 1:
-        return
     for cell, case in setup.pairs("batched"):
         for what, shown in (("forward", "forward"), ("train", "forward + backward")):
             function = getattr(ours, what)(cell, case.request())

@@ -1,4 +1,4 @@
-"""Options and lengths beside the plain layer and the full batch: the pass below a layer, where they arrive as arrays."""
+"""Options beside the plain layer, lengths beside a full batch: passes below a layer, where they arrive as arrays."""
 
 import numpy as np
 

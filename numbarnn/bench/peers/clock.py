@@ -5,6 +5,7 @@ import time
 __all__ = ["timed"]
 
 MOST_CALLS = 500
+LONG = 0.1  # seconds
 
 
 def timed(function, seconds):
@@ -15,7 +16,7 @@ def timed(function, seconds):
     function : callable
         Called without arguments.
     seconds : float
-        How long, about; three calls at least.
+        How long, about: one call at least, three where they are short.
 
     Returns
     -------
@@ -25,7 +26,7 @@ def timed(function, seconds):
     begin = time.perf_counter()
     function()
     first = max(time.perf_counter() - begin, 1e-7)
-    calls = max(3, min(MOST_CALLS, round(seconds / first)))
+    calls = max(1 if first > LONG else 3, min(MOST_CALLS, round(seconds / first)))
     for _ in range(calls // 10):
         function()
     times = []

@@ -34,7 +34,7 @@ def inputs(case):
 
 
 def tokens(case):
-    """Inputs and targets of `classifier`: word numbers (B, T), zeros where a masked case is padded, and classes (B,)."""
+    """Inputs and targets of `classifier`: words (B, T), zeros where a masked case is padded; classes (B,)."""
     rng = np.random.default_rng(0)
     x = rng.integers(1, WORDS, (case["batch"], case["timesteps"]))
     return (x * mask(case) if case["masked"] else x), rng.integers(0, CLASSES, case["batch"])
