@@ -122,7 +122,7 @@ def _table(rows, heading):
     table += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         own = row.times[row.subject]
-        size = ", ".join(map(str, row.details.get("size", ())))
+        size = ", ".join(map(str, row.details.get("size", [])))
         cells = [row.name + (f" ({size})" if size else ""), row.what]
         cells.append(f"{_number(own['minimum'])} / {_number(own['median'])}")
         cells += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]

@@ -25,7 +25,7 @@ def custom(setup):
     for name, (batch, timesteps, size) in SIZES.items():
         request = {"what": "custom", "cell": name, "batch": batch, "timesteps": timesteps, "size": size}
         times, unable = setup.against_peers(training(name), request)
-        yield Row("custom", name, "forward + backward", scaled(times, 1e3 / timesteps), "us", unable, {"size": size})
+        yield Row("custom", name, "forward + backward", scaled(times, 1e3 / timesteps), "us", unable)
 
 
 def training(name):

@@ -1,7 +1,8 @@
 """One peer in a process of its own, timed on request.
 
-``python worker.py PEER THREADS``, PEER one of torch, keras-tensorflow, keras-jax, onnxruntime. The first line on standard
-output holds the versions of its packages. Each line on standard input is then a request, answered by a line, both JSON:
+``python worker.py PEER THREADS``, PEER one of torch, keras-tensorflow, keras-jax, onnxruntime. The first line on
+standard output holds the versions of its packages. Each line on standard input is then a request, answered by a line,
+both JSON:
 
 ``{"what": WHAT, "cell": ..., "case": {...}, "seconds": ...}``
     WHAT is forward; train (forward and backward, the gradients of inputs and weights, outputs at every step); step (one
