@@ -69,6 +69,7 @@ class Peer:
     def __init__(self, name, python, threads, label):
         self.name, self.label = name, label
         self.failures = []  # in what should have worked
+        self._gone = False
         self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")
         self._process = subprocess.Popen(
             [python, str(WORKER), name, str(threads)],
@@ -93,6 +94,7 @@ class Peer:
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
+        self._gone = True
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()[-3:]
         raise self._failed(f"the process of {self.label} ended: {' / '.join(said) or 'without a word'}")
@@ -119,7 +121,7 @@ class Peer:
         Unable
             If the peer cannot do it, failed in it, or is gone.
         """
-        if self._process.poll() is not None:
+        if self._gone:
             raise Unable("its process has ended")
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)

@@ -95,43 +95,69 @@ def markdown(results):
     Returns
     -------
     str
-        For each measure a table; ratios below 1 stand in bold.
+        For each measure a table, for layers a short one before it; ratios below 1 stand in bold.
     """
     parts = []
     for result in results:
-        parts.append(f"Measured by `python -m numbarnn bench` on {sentence(result['machine'], result['peers'])}.\n")
+        parts.append([f"Measured by `python -m numbarnn bench` on {sentence(result['machine'], result['peers'])}."])
         if not result["complete"]:
-            parts.append("The run was interrupted: what follows is a part of it.\n")
+            parts.append(["The run was interrupted: what follows is a part of it."])
         measures = {}
         for row in result["rows"]:
             measures.setdefault(row.measure, []).append(row)
-        for measure, rows in measures.items():
-            about = MEASURES[measure]
-            parts.append(f"### {about.summary[0].upper()}{about.summary[1:]}\n")
-            parts.append("\n".join(_table(rows, about.heading)) + "\n")
-            parts.append("".join(f"- {line}\n" for line in closing(rows) if not line.startswith(" ")))
-    return "\n".join(parts)
+        for name, rows in measures.items():
+            about = MEASURES[name]
+            parts.append([f"### {about.summary[0].upper()}{about.summary[1:]}"])
+            if name == "layers" and any(row.best for row in rows):
+                parts += [[f"Ratios to {about.reference}, forward / forward + backward."], _short_table(rows)]
+            if any(row.ratios for row in rows):
+                parts.append([f"Ratios: {about.heading}, the lower of that of the minima and that of the medians."])
+            parts.append(_table(rows))
+            if sums := closing(rows):
+                parts.append(
+                    [line.replace("    ", "  - ", 1) if line.startswith(" ") else f"- {line}" for line in sums]
+                )
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _table(rows, heading):
+def _lined_up(heads, rows):
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+def _short_table(rows):
+    """Sizes by cells, the ratio to the best peer."""
+    ratios = {}
+    for row in rows:
+        cell, case = row.name.split()
+        special = "".join(f", {word}" for word in case.split(":")[1:])
+        size = ", ".join(map(str, row.details["size"])) + special
+        ratios.setdefault(size, {}).setdefault(cell, []).append(_ratio(row.best[0]) if row.best else "")
+    cells = list(dict.fromkeys(cell for found in ratios.values() for cell in found))
+    table = [[size, *(" / ".join(found.get(cell, [])) for cell in cells)] for size, found in ratios.items()]
+    return _lined_up(["batch, timesteps, inputs, units", *cells], table)
+
+
+def _table(rows):
+    """One line for each row, one column for each peer."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.ratios))
     shares = any(_share(row) for row in rows)
     heads = ["what", "", f"minimum / median, {rows[0].unit}", *peers]
     heads += ["best peer"] * (len(peers) > 1) + ["share of the FMA peak"] * shares
-    table = [f"Ratios: {heading}, the lower of minima's and medians'.\n"] if peers else []
-    table += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    table = []
     for row in rows:
         own = row.times[row.subject]
         size = ", ".join(map(str, row.details.get("size", [])))
-        cells = [row.name + (f" ({size})" if size else ""), row.what]
-        cells.append(f"{_number(own['minimum'])} / {_number(own['median'])}")
-        cells += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
+        unit = "" if row.unit == rows[0].unit else f" {row.unit}"
+        line = [row.name + (f" ({size})" if size else ""), row.what]
+        line.append(f"{_number(own['minimum'])} / {_number(own['median'])}{unit}")
+        line += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
         if len(peers) > 1:
-            cells.append(_ratio(row.best[0]) if row.best else "")
+            line.append(_ratio(row.best[0]) if row.best else "")
         if shares:
-            cells.append(f"{row.details['share of FMA peak']:.0%}")
-        table.append(f"| {' | '.join(cells)} |")
-    return table
+            line.append(f"{row.details['share of FMA peak']:.0%}")
+        table.append(line)
+    return _lined_up(heads, table)
 
 
 def _ratio(ratio):

@@ -106,8 +106,8 @@ _PLAIN = {"fits": _plain, "takes": "sizes without masks, with one layer in one d
 #: Measures by name.
 MEASURES = {
     "layers": Measure("layers", "forward and forward + backward of layers, beside peers", **_BESIDE_PEERS),
-    "steps": Measure("training", "train_on_batch of Embedding + layer + Dense, beside peers", **_BESIDE_PEERS),
-    "epochs": Measure("training", "fit of the guide's model on rows of digits, beside peers", **_BESIDE_PEERS),
+    "steps": Measure("training", "training steps of Embedding + layer + Dense, beside peers", **_BESIDE_PEERS),
+    "epochs": Measure("training", "epochs of the guide's model on rows of digits, beside peers", **_BESIDE_PEERS),
     "streaming": Measure("streaming", "one timestep of an LSTM at a time, beside peers", **_BESIDE_PEERS),
     "custom": Measure("custom", "cells of a user's own, per timestep, beside peers", **_BESIDE_PEERS),
     "options": Measure(
