@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,10 +123,8 @@ class Peer:
         """
         if self._gone:
             raise Unable("its process has ended")
-        try:
+        with suppress(BrokenPipeError):  # the answer says why
             print(json.dumps(request), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the answer says why
         found = self._answer()
         if "failed" in found:
             raise self._failed(found["failed"])
@@ -136,7 +134,8 @@ class Peer:
 
     def close(self):
         """End the process."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # a request that it never read
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=3)
         except subprocess.TimeoutExpired:

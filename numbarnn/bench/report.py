@@ -15,9 +15,16 @@ def _number(value):
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _share(row):
-    share = row.details.get("share of FMA peak")
-    return None if share is None else f"{share:.0%} of the FMA peak"
+def _notes(row):
+    """What a row's details say beside its ratios."""
+    formats = {
+        "share of FMA peak": "{:.0%} of the FMA peak",
+        "samples/s": "{:,.0f} samples/s",
+        "GB/s": "reading at {:.3g} GB/s",
+        "peak GFLOP/s": "peak {:.4g} GFLOP/s",
+        "share of steps that count": "{:.0%} of the steps count",
+    }
+    return [text.format(row.details[name]) for name, text in formats.items() if name in row.details]
 
 
 def lines(row, verbose=False):
@@ -37,8 +44,7 @@ def lines(row, verbose=False):
     parts = [f"{ratio:5.2f}x {peer}" for peer, ratio in row.ratios.items()]
     if len(parts) > 1:
         parts.append(f"best peer {row.best[0]:.2f}x")
-    if _share(row):
-        parts.append(_share(row))
+    parts += _notes(row)
     speed = f"{_number(own['minimum']):>8s} {_number(own['median']):>8s} {row.unit}"
     shown = [f"{row.name:{NAME}s} {row.what:{WHAT}s} {speed}  " + ", ".join(parts)]
     if verbose:
@@ -141,9 +147,9 @@ def _short_table(rows):
 def _table(rows):
     """One line for each row, one column for each peer."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.ratios))
-    shares = any(_share(row) for row in rows)
+    noted = any(_notes(row) for row in rows)
     heads = ["what", "", f"minimum / median, {rows[0].unit}", *peers]
-    heads += ["best peer"] * (len(peers) > 1) + ["share of the FMA peak"] * shares
+    heads += ["best peer"] * (len(peers) > 1) + [""] * noted
     table = []
     for row in rows:
         own = row.times[row.subject]
@@ -154,8 +160,8 @@ def _table(rows):
         line += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
         if len(peers) > 1:
             line.append(_ratio(row.best[0]) if row.best else "")
-        if shares:
-            line.append(f"{row.details['share of FMA peak']:.0%}")
+        if noted:
+            line.append(", ".join(_notes(row)))
         table.append(line)
     return _lined_up(heads, table)
 

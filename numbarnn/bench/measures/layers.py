@@ -22,7 +22,7 @@ def layers(setup):
             details = {
                 "size": case.size,
                 "flops": flops,
-                "peak GFLOP/s": speed,
+                "FMA peak, GFLOP/s": speed,
                 "share of FMA peak": flops / times["numbarnn"]["minimum"] / 1e6 / speed,
             }
             shown = "forward" if what == "forward" else "forward + backward"
