@@ -36,23 +36,18 @@ class Forward(Sized):
 
 
 class Training(Sized):
-    """One step, and one epoch of twenty, of the layer + Dense under Adam."""
+    """One step of the layer + Dense under Adam, and one prediction."""
 
     def prepare(self, layer, dtype):
         self.network = self.model(layer, dtype)
         self.network.train_on_batch(self.x, self.y)
         self.network.predict_on_batch(self.x)
-        self.many_x, self.many_y = np.concatenate([self.x] * 20), np.concatenate([self.y] * 20)
-        self.time_epoch(None, layer, dtype)
 
     def time_step(self, size, layer, dtype):
         self.network.train_on_batch(self.x, self.y)
 
     def time_predict(self, size, layer, dtype):
         self.network.predict_on_batch(self.x)
-
-    def time_epoch(self, size, layer, dtype):
-        self.network.fit(self.many_x, self.many_y, batch_size=self.batch, epochs=1, verbose=0)
 
 
 class Gradients(Sized):
@@ -88,13 +83,16 @@ class WordsStep:
 class GuideEpoch:
     """`fit` of the guide's model for an epoch of twenty batches."""
 
-    def setup(self):
+    params = ["LSTM", "GRU", "SimpleRNN"]
+    param_names = ["layer"]
+
+    def setup(self, layer):
         from numbarnn.bench import ours
 
-        self.epoch = ours.epoch("LSTM", case_of("rows_of_digits").request(), 20)
+        self.epoch = ours.epoch(layer, case_of("rows_of_digits").request(), 20)
         self.epoch()
 
-    def time_fit(self):
+    def time_fit(self, layer):
         self.epoch()
 
 
