@@ -265,7 +265,27 @@ def setup_of(arguments):
     return command._setup(parser.parse_args(arguments))
 
 
-def test_all_measures_leave_out_what_does_not_fit(capsys):
+@pytest.fixture
+def measured(monkeypatch):
+    """Two measures made by hand in the place of the real ones."""
+    details = {"size": (2, 3, 4, 5), "share of FMA peak": 0.25}
+    forward = times(numbarnn=(1.0, 2.0), torch=(2.0, 3.0), jax=(9.0, 9.0))
+    both, failed = times(numbarnn=(4.0, 4.0), torch=(3.0, 4.0)), {"jax": "failed: Error"}
+    rows = {
+        "layers": [
+            Row("layers", "LSTM 2,3,4,5", "forward", forward, details=details),
+            Row("layers", "LSTM 2,3,4,5", "forward + backward", both, unable=failed, details=details),
+        ],
+        "lengths": [],
+        "startup": [Row("startup", "fresh process", "import", times(numbarnn=(0.5, 0.6)), "s")],
+    }
+    monkeypatch.setattr(measures.Measure, "run", lambda self, name, setup: iter(rows[name]))
+    return rows
+
+
+def test_what_does_not_fit_is_left_out_and_named(capsys, measured):
+    status = cli.main(["bench", "--what", "lengths", "--sizes", "text", "text:masked", "--against"])
+    assert status == 0 and "left out: text:masked; lengths takes sizes without masks" in capsys.readouterr().out
     what, setup = setup_of(["--what", "all", "--sizes", "text:masked", "--against", "--threads", "1"])
     assert {"options", "lengths", "bandwidth", "threads"} & set(what) == set() and "layers" in what
     assert "left out: bandwidth takes plain sizes of batch 1; got text:masked" in capsys.readouterr().out
@@ -278,23 +298,6 @@ def test_every_measure_is_there():
 
     for name, measure in MEASURES.items():
         assert callable(getattr(importlib.import_module(f"numbarnn.bench.measures.{measure.module}"), name))
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    """Two measures made by hand in the place of the real ones."""
-    details = {"size": (2, 3, 4, 5), "share of FMA peak": 0.25}
-    forward = times(numbarnn=(1.0, 2.0), torch=(2.0, 3.0), jax=(9.0, 9.0))
-    both, failed = times(numbarnn=(4.0, 4.0), torch=(3.0, 4.0)), {"jax": "failed: Error"}
-    rows = {
-        "layers": [
-            Row("layers", "LSTM 2,3,4,5", "forward", forward, details=details),
-            Row("layers", "LSTM 2,3,4,5", "forward + backward", both, unable=failed, details=details),
-        ],
-        "startup": [Row("startup", "fresh process", "import", times(numbarnn=(0.5, 0.6)), "s")],
-    }
-    monkeypatch.setattr(measures.Measure, "run", lambda self, name, setup: iter(rows[name]))
-    return rows
 
 
 def test_what_is_stored_makes_the_table(measured, tmp_path, capsys):
@@ -345,7 +348,7 @@ def test_other_files_make_no_table(text, tmp_path, capsys):
 def test_a_peer_that_fails_or_does_not_start_changes_the_status(measured, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "missing_packages", lambda name, python: [])
     good = 'print(json.dumps({"torch": "9.9"}), flush=True)\nfor line in sys.stdin: pass\n'
-    arguments = ["bench", "--what", "startup", "--against", "torch", "--threads", "1", "--peer-python"]
+    arguments = ["bench", "--what", "layers", "--against", "torch", "--threads", "1", "--peer-python"]
     assert cli.main([*arguments, f"torch={write_peer(tmp_path / 'good', good)}"]) == 0
     assert "torch 9.9" in capsys.readouterr().out
     bad = write_peer(tmp_path / "bad", "sys.exit('no libblas')")

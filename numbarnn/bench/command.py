@@ -201,15 +201,18 @@ def _measure(what, setup, options):
     }
     rows = []
     try:
-        with started(setup.pythons, setup.threads) as peers:
+        needed = setup.pythons if any(MEASURES[name].needs_peers for name in what) else {}
+        with started(needed, setup.threads) as peers:
             for peer in peers:
                 result["peers"][peer.name] = peer.versions()
             setup.peers = peers
             print(machine.sentence(result["machine"], result["peers"]))
-            if not peers:
+            if not setup.pythons:
                 print("No peer takes part: numbarnn alone.")
             for name in what:
                 print(f"\n{name}: {MEASURES[name].summary}; minimum, median", flush=True)
+                if unfit := MEASURES[name].unfit(setup):
+                    print(f"left out: {', '.join(unfit)}; {name} takes {MEASURES[name].takes}")
                 found = []
                 for row in MEASURES[name].run(name, setup):
                     found.append(row)

@@ -93,14 +93,24 @@ class Measure(NamedTuple):
     fits: Callable[[Case], bool] = lambda case: True
     takes: str = "any size"
 
+    @property
+    def needs_peers(self):
+        """Whether peers take turns with numbarnn in it."""
+        return self.reference == _PEERS
+
+    def unfit(self, setup):
+        """Names of the cases that the user asks for and this does not take."""
+        return [case.name for case in setup.cases or () if not self.fits(case)]
+
     def run(self, name, setup) -> Iterator[Row]:
-        """Measure."""
+        """Measure what fits."""
         if setup.cases is not None:
             setup = replace(setup, cases=[case for case in setup.cases if self.fits(case)])
         return getattr(importlib.import_module(f".{self.module}", __name__), name)(setup)
 
 
-_BESIDE_PEERS = {"heading": "how many times as fast as each peer", "reference": "the best peer"}
+_PEERS = "the best peer"
+_BESIDE_PEERS = {"heading": "how many times as fast as each peer", "reference": _PEERS}
 _PLAIN = {"fits": _plain, "takes": "sizes without masks, with one layer in one direction"}
 
 #: Measures by name.
@@ -144,8 +154,9 @@ def obstacle(name, setup):
     str or None
     """
     measure = MEASURES[name]
-    if setup.cases is not None and not any(map(measure.fits, setup.cases)):
-        return f"{name} takes {measure.takes}; got {', '.join(case.name for case in setup.cases)}"
+    unfit = measure.unfit(setup)
+    if unfit and len(unfit) == len(setup.cases):
+        return f"{name} takes {measure.takes}; got {', '.join(unfit)}"
     if name == "threads" and setup.threads == 1:
         return "threads needs two threads at least; got 1"
     if name == "memory" and not os.path.exists("/proc/self/clear_refs"):

@@ -1,6 +1,7 @@
 """Rise of peak memory in a training step."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,9 +44,12 @@ def memory(setup):
         sides["torch"] = ("torch_peer", setup.pythons["torch"])
     for cell, case in setup.pairs("medium", "wide", cells=["LSTM"]):
         small = replace(case, batch=2, timesteps=2)
+        environment = {**os.environ, "NUMBARNN_NUM_THREADS": str(setup.threads)}
         given = json.dumps([cell, case.request(), small.request(), setup.threads])
         rises = {}
         for who, (module, python) in sides.items():
             command = [python, "-c", _STEP, module, str(WORKER.parent), given]
-            rises[who] = summary([float(subprocess.check_output(command, text=True)) for _ in range(_RUNS)])
+            rises[who] = summary(
+                [float(subprocess.check_output(command, text=True, env=environment)) for _ in range(_RUNS)]
+            )
         yield Row("memory", f"{cell} {case.name}", "forward + backward", rises, "MiB", details={"size": case.size})
