@@ -64,6 +64,7 @@ FLOORS = {
     "saving": 5,
     "sklearn": 5,
     "tf_names": 5,
+    "bench": 5,
     "warmup": 5,
     "__main__": 5,
     "numbarnn": 5,
@@ -71,7 +72,7 @@ FLOORS = {
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX", "pooch", "h5py", "onnx",
+    "tensorboardX", "pooch", "h5py", "onnx", "onnxruntime", "jax", "tensorflow",
 }  # fmt: skip
 # Made of scikit-learn's classes; nothing else imports it.
 NOT_LIGHT = {"numbarnn.__main__", "numbarnn.sklearn"}
