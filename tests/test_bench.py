@@ -105,6 +105,17 @@ def test_sums_and_losses():
     assert report.closing([]) == []
 
 
+def test_shares_are_no_losses():
+    row = Row(
+        "bandwidth", "LSTM wide", "2 threads", times(numbarnn=(2.0, 2.0), reading=(1.0, 1.0)), details={"GB/s": 40.0}
+    )
+    assert report.lines(row) == [
+        f"{'LSTM wide':34s} {'2 threads':20s}        2        2 ms     50% of reading, reading at 40 GB/s"
+    ]
+    assert report._table([row])[-1] == "| LSTM wide | 2 threads | 2 / 2 | 50% | reading at 40 GB/s |"
+    assert report.closing([row]) == []
+
+
 def test_calls_are_timed_after_a_first_one(monkeypatch):
     """By a clock of our own: the first call takes 50 units, the others one."""
     now, calls = [0.0], []

@@ -41,7 +41,8 @@ def lines(row, verbose=False):
     list of str
     """
     own = row.times[row.subject]
-    parts = [f"{ratio:5.2f}x {peer}" for peer, ratio in row.ratios.items()]
+    of = "of " if MEASURES[row.measure].share else ""
+    parts = [f"{_ratio(row, ratio):>6s} {of}{peer}" for peer, ratio in row.ratios.items()]
     if len(parts) > 1:
         parts.append(f"best peer {row.best[0]:.2f}x")
     parts += _notes(row)
@@ -138,7 +139,7 @@ def _short_table(rows):
         cell, case = row.name.split()
         special = "".join(f", {word}" for word in case.split(":")[1:])
         size = ", ".join(map(str, row.details["size"])) + special
-        ratios.setdefault(size, {}).setdefault(cell, []).append(_ratio(row.best[0]) if row.best else "")
+        ratios.setdefault(size, {}).setdefault(cell, []).append(_bold(row, row.best[0]) if row.best else "")
     cells = list(dict.fromkeys(cell for found in ratios.values() for cell in found))
     table = [[size, *(" / ".join(found.get(cell, [])) for cell in cells)] for size, found in ratios.items()]
     return _lined_up(["batch, timesteps, inputs, units", *cells], table)
@@ -157,15 +158,19 @@ def _table(rows):
         unit = "" if row.unit == rows[0].unit else f" {row.unit}"
         line = [row.name + (f" ({size})" if size else ""), row.what]
         line.append(f"{_number(own['minimum'])} / {_number(own['median'])}{unit}")
-        line += [_ratio(row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
+        line += [_bold(row, row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
         if len(peers) > 1:
-            line.append(_ratio(row.best[0]) if row.best else "")
+            line.append(_bold(row, row.best[0]) if row.best else "")
         if noted:
             line.append(", ".join(_notes(row)))
         table.append(line)
     return _lined_up(heads, table)
 
 
-def _ratio(ratio):
-    text = f"{ratio:.2f}x"
-    return f"**{text}**" if ratio < 1 else text
+def _ratio(row, ratio):
+    return f"{ratio:.0%}" if MEASURES[row.measure].share else f"{ratio:.2f}x"
+
+
+def _bold(row, ratio):
+    """A ratio for Markdown: losses stand out."""
+    return f"**{_ratio(row, ratio)}**" if ratio < 1 and MEASURES[row.measure].reference else _ratio(row, ratio)

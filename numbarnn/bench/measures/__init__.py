@@ -84,6 +84,8 @@ class Measure(NamedTuple):
         Says whether it takes a case that the user asks for.
     takes : str
         What it takes, in words.
+    share : bool
+        Its ratios are shares of something that cannot be had whole.
     """
 
     module: str
@@ -92,11 +94,12 @@ class Measure(NamedTuple):
     reference: str = ""
     fits: Callable[[Case], bool] = lambda case: True
     takes: str = "any size"
+    share: bool = False
 
     @property
     def needs_peers(self):
-        """Whether peers take turns with numbarnn in it."""
-        return self.reference == _PEERS
+        """Whether peers have a part in it."""
+        return self.reference in (_PEERS, _TORCH)
 
     def unfit(self, setup):
         """Names of the cases that the user asks for and this does not take."""
@@ -109,7 +112,7 @@ class Measure(NamedTuple):
         return getattr(importlib.import_module(f".{self.module}", __name__), name)(setup)
 
 
-_PEERS = "the best peer"
+_PEERS, _TORCH = "the best peer", "PyTorch"
 _BESIDE_PEERS = {"heading": "how many times as fast as each peer", "reference": _PEERS}
 _PLAIN = {"fits": _plain, "takes": "sizes without masks, with one layer in one direction"}
 
@@ -130,11 +133,13 @@ MEASURES = {
     "threads": Measure("hardware", "all threads beside one", "how many times as fast as one thread", "one thread"),
     "bandwidth": Measure(
         "hardware", "one row at a time beside reading the weights", "share of the memory's speed",
-        fits=lambda case: case.batch == 1 and _plain(case), takes="plain sizes of batch 1",
+        fits=lambda case: case.batch == 1 and _plain(case), takes="plain sizes of batch 1", share=True,
     ),
-    "kernels": Measure("hardware", "a matrix product beside the FMA peak, a pointwise step", "share of the FMA peak"),
+    "kernels": Measure(
+        "hardware", "a matrix product beside the FMA peak, a pointwise step", "share of the FMA peak", share=True
+    ),
     "memory": Measure(
-        "memory", "rise of peak memory in a training step, beside PyTorch (Linux)", "PyTorch's rise by ours", "PyTorch"
+        "memory", "rise of peak memory in a training step, beside PyTorch (Linux)", "PyTorch's rise by ours", _TORCH
     ),
     "startup": Measure("startup", "fresh processes: import, first trained step", ""),
 }  # fmt: skip
