@@ -39,6 +39,7 @@ FLOORS = {
     "graph": 2,
     "ops": 2,
     "recurrence": 2,
+    "teams": 2,
     "row_rules": 2,
     "scan": 2,
     "backend": 2,
