@@ -315,7 +315,7 @@ def aligned_empty(shape, dtype):
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if size < 1 << 14:  # alignment costs more microseconds than it saves
+    if size < 1 << 10:  # alignment costs more than it saves
         return np.empty(shape, dtype)
     memory = np.empty(size + 63, np.uint8)
     start = -memory.__array_interface__["data"][0] % 64
@@ -612,7 +612,7 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False):
     a = kernel_array(a)
     a_row, a_step = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
     if depth * columns * (rows + 8) <= _SMALL:
-        panel = np.empty((1, depth, panel_width(a.dtype)), a.dtype)
+        panel = aligned_empty((1, depth, panel_width(a.dtype)), a.dtype)
         b_row, b_step = (1, b.shape[1]) if transpose_b else (b.shape[1], 1)
         _multiply_small(a, a_row, a_step, kernel_array(b), b_row, b_step, panel, c)
         return c

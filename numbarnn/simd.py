@@ -26,6 +26,7 @@ __all__ = [
     "Mask",
     "Vec",
     "advance",
+    "aligned_pointer",
     "borrowed",
     "clear",
     "copy",
@@ -170,6 +171,24 @@ def pointer(typingctx, array):
 
     def codegen(context, builder, sig, args):
         return context.make_array(sig.args[0])(context, builder, value=args[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def aligned_pointer(typingctx, array):
+    """Pointer to the first element of a C-contiguous array that begins a cache line, 64 bytes behind its start at most.
+
+    A vector that lies across two lines takes two loads.
+    """
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        return None
+
+    def codegen(context, builder, sig, args):
+        start = context.make_array(sig.args[0])(context, builder, value=args[0]).data
+        address = builder.ptrtoint(start, ir.IntType(64))
+        address = builder.and_(builder.add(address, address.type(63)), address.type(-64))
+        return builder.inttoptr(address, start.type)
 
     return types.CPointer(array.dtype)(array), codegen
 

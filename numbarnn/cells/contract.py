@@ -180,7 +180,8 @@ class Cell:
 
     def room(self, rows, inputs, units, dtype):
         """Elements of working memory that `forward` needs at most, for that many rows."""
-        return rows * (4 * gemm.panel_width(dtype) + 4 * inputs + 5 * units)
+        line = 64 // np.dtype(dtype).itemsize  # where the memory begins is not known
+        return rows * (4 * gemm.panel_width(dtype) + 4 * inputs + 5 * units) + line
 
     def workspace(
         self,

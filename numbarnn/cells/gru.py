@@ -15,8 +15,6 @@ The tape keeps z, r, g (or their inputs, for activations whose derivative needs 
 them with the gradients of the inputs of z, r and g, and of m.  The arrays are those of `numbarnn.cells.contract`.
 """
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import back_to_h_and_x, input_products, steps_back
@@ -37,7 +35,7 @@ from numbarnn.cells.rows import (
 from numbarnn.gemm import rows_product, two_gates_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import join, meet, share
-from numbarnn.simd import advance, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
+from numbarnn.simd import advance, aligned_pointer, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
 
 
 @device
@@ -120,7 +118,7 @@ def forward(
     x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
     h_room = rows * units
     scratch = working_memory(block * width + z_room + x_room + 3 * h_room, x, room)
-    m_here = pointer(scratch)
+    m_here = aligned_pointer(scratch)
     z = advance(m_here, block * width)
     x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
@@ -246,9 +244,10 @@ def backward(
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
     emitted = d_out.shape[1] > 0
     nothing = splat(states.dtype.type(0))
-    scratch = np.empty((stop - start + 1) * width, states.dtype)
-    clear(pointer(scratch), 0, width)
-    product = advance(pointer(scratch), width)
+    scratch = working_memory((stop - start + 1) * width, states)
+    zeros = aligned_pointer(scratch)
+    clear(zeros, 0, width)
+    product = advance(zeros, width)
     members = 1
     if meeting is not None:
         members = join(member, meeting)
@@ -290,7 +289,7 @@ def backward(
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, PRODUCT, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, first_panel, last_panel, member, members, pointer(scratch), product,
+            start, stop, first_panel, last_panel, member, members, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)

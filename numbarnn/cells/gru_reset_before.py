@@ -16,8 +16,6 @@ factors of h, which is the left operand of a weight gradient.  `backward` overwr
 of the gates' inputs.  The arrays are those of `numbarnn.cells.contract`.
 """
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, CUT, OPERAND, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.gru import operands_of_candidate, recurrent_products_of_z_and_r
@@ -38,7 +36,7 @@ from numbarnn.cells.rows import (
 )
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
+from numbarnn.simd import advance, aligned_pointer, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
 
 
 @device
@@ -91,8 +89,8 @@ def forward(
     # Panels of z and r hold them in turns; those of the candidate come behind.
     rows, padded = stop - start, -(-units // vector) * vector
     zr_panels, panels = -(-2 * padded // width), -(-padded // width)
-    # Working memory: z and r * h of a block of rows; the gates' inputs of a block of rows and two panels, or of several
-    # steps ahead; then copies of the left operands where they need one.
+    # Working memory: the gates' inputs of a block of rows and two panels, or of several steps ahead; z and r * h of a
+    # block of rows; then copies of the left operands where they need one.
     block = min(rows_together(rows), rows)
     step_room = rows * 3 * panels * width
     z_room = memory_ahead(block, 2 * width, step_room, last - first, x, room)
@@ -101,10 +99,10 @@ def forward(
     x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
     h_room = rows * units
     scratch = working_memory(2 * block * units + z_room + x_room + 3 * h_room, x, room)
-    z_value = pointer(scratch)
+    z = aligned_pointer(scratch)
+    z_value = advance(z, z_room)
     reset_h = advance(z_value, block * units)
-    z = advance(reset_h, block * units)
-    x_copy = advance(z, z_room)
+    x_copy = advance(reset_h, block * units)
     h_copy = advance(x_copy, x_room)
     ahead = max(1, min(most, z_room // max(1, step_room)))
     memory, kept = pointer(states), pointer(tape)
@@ -235,10 +233,11 @@ def backward(
     # Working memory: a panel's width of zeros, room for the rows of a panel, and the gradients of r * h.
     width = recurrent.shape[2]
     room = (stop - start + 1) * width
-    scratch = np.empty(room + (stop - start) * units, states.dtype)
-    clear(pointer(scratch), 0, width)
-    product = advance(pointer(scratch), width)
-    d_rh = advance(pointer(scratch), room - start * units)  # of row 0
+    scratch = working_memory(room + (stop - start) * units, states)
+    zeros = aligned_pointer(scratch)
+    clear(zeros, 0, width)
+    product = advance(zeros, width)
+    d_rh = advance(zeros, room - start * units)  # of row 0
     together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
         for r in range(start, stop):
@@ -295,7 +294,7 @@ def backward(
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, OPERAND, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, 0, recurrent.shape[0], 0, 1, pointer(scratch), product,
+            start, stop, 0, recurrent.shape[0], 0, 1, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, 0, units)
     hold(scratch)

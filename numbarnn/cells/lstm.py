@@ -14,8 +14,6 @@ again from c', which the states hold already.  `backward` overwrites the tape wi
 those of `numbarnn.cells.contract`.
 """
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
 from numbarnn.cells.products import back_to_h_and_x, input_products, steps_back
@@ -36,7 +34,7 @@ from numbarnn.cells.rows import (
 from numbarnn.gemm import four_gates_product, rows_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import join, meet, share
-from numbarnn.simd import advance, clear, fma, hold, lanes, load, load_n, pointer, splat, store_n
+from numbarnn.simd import advance, aligned_pointer, clear, fma, hold, lanes, load, load_n, pointer, splat, store_n
 
 
 @device
@@ -93,7 +91,7 @@ def forward(
     most = steps_ahead(z_room, step_room, last - first, meeting)
     x_room = most * rows * inputs * max(x_copies, min(order.shape[0], 1))
     scratch = working_memory(z_room + x_room + rows * units * max(h_copies, 1), x, room)
-    z = pointer(scratch)
+    z = aligned_pointer(scratch)
     x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
     members = 1
@@ -206,9 +204,10 @@ def backward(
     c_plane = slots * batch * units
     zero = states.dtype.type(0)
     nothing = splat(zero)
-    scratch = np.empty((stop - start + 1) * width, states.dtype)
-    clear(pointer(scratch), 0, width)
-    product = advance(pointer(scratch), width)
+    scratch = working_memory((stop - start + 1) * width, states)
+    zeros = aligned_pointer(scratch)
+    clear(zeros, 0, width)
+    product = advance(zeros, width)
     members = 1
     if meeting is not None:
         members = join(member, meeting)
@@ -255,7 +254,7 @@ def backward(
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, first_panel, last_panel, member, members, pointer(scratch), product,
+            start, stop, first_panel, last_panel, member, members, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)

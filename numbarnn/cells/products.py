@@ -3,11 +3,11 @@
 import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT
-from numbarnn.cells.rows import row_of
+from numbarnn.cells.rows import row_of, working_memory
 from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import share
-from numbarnn.simd import advance, clear, hold, lanes, load_n, pointer, prefetch, store, store_n
+from numbarnn.simd import advance, aligned_pointer, clear, hold, lanes, load_n, pointer, prefetch, store, store_n
 
 # A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of
 # a row of the batch) between two rests in memory, and rows of the result. A band of rows is one product, during which
@@ -288,8 +288,9 @@ def weight_gradients(
     blocks = (bottom - top + ROWS_BLOCK - 1) // ROWS_BLOCK
     block = (bottom - top + 6 * blocks - 1) // (6 * max(blocks, 1)) * 6  # nearly equal ones, of whole tiles
     left_room = (block + 2 * _BAND) * DEPTH_BLOCK  # two parts of whole bands
-    scratch = np.empty(left_room + DEPTH_BLOCK * width, x.dtype)
-    left, right = pointer(scratch), advance(pointer(scratch), left_room)
+    scratch = working_memory(DEPTH_BLOCK * width + left_room, x)
+    right = aligned_pointer(scratch)
+    left = advance(right, DEPTH_BLOCK * width)
     # Of each link of the chains: where its rows of x, of h (-1: zeros) and of the tape begin, and its kernel row.
     places = np.empty(4 * DEPTH_BLOCK + batch, np.int64)
     x_places = pointer(places)

@@ -60,8 +60,12 @@ def measure_rows(flags, lengths):
 
 
 @device
-def working_memory(size, like, room):
-    """An array of `size` elements or more of the type of `like`, not initialised: `room`, unless that is None."""
+def working_memory(size, like, room=None):
+    """An array with `size` elements or more behind its `aligned_pointer`, of the type of `like`, not initialised.
+
+    `room`, unless that is None.
+    """
+    size += 64 // like.itemsize
     if room is None:
         return np.empty(size, like.dtype)
     if room.size < size:

@@ -12,8 +12,6 @@ h', or z for those whose derivative needs the input.  `backward` writes the grad
 of `numbarnn.cells.contract`; the recurrent activation is not used.
 """
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import keep, squash, squash_slope
 from numbarnn.cells.products import back_to_h_and_x, input_products, steps_back
@@ -34,7 +32,7 @@ from numbarnn.cells.rows import (
 from numbarnn.gemm import rows_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import join, meet, share
-from numbarnn.simd import advance, clear, hold, lanes, load, load_n, pointer, splat, store_n
+from numbarnn.simd import advance, aligned_pointer, clear, hold, lanes, load, load_n, pointer, splat, store_n
 
 
 @device
@@ -69,7 +67,7 @@ def forward(
     most = steps_ahead(z_room, step_room, last - first, meeting)
     x_room = most * rows * inputs * max(x_factors.shape[0], min(order.shape[0], 1))
     scratch = working_memory(z_room + x_room + rows * units, x, room)
-    z = pointer(scratch)
+    z = aligned_pointer(scratch)
     x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
     members = 1
@@ -150,9 +148,10 @@ def backward(
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
     emitted = d_out.shape[1] > 0
     nothing = splat(states.dtype.type(0))
-    scratch = np.empty((stop - start + 1) * width, states.dtype)
-    clear(pointer(scratch), 0, width)
-    product = advance(pointer(scratch), width)
+    scratch = working_memory((stop - start + 1) * width, states)
+    zeros = aligned_pointer(scratch)
+    clear(zeros, 0, width)
+    product = advance(zeros, width)
     members = 1
     if meeting is not None:
         members = join(member, meeting)
@@ -189,7 +188,7 @@ def backward(
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, first_panel, last_panel, member, members, pointer(scratch), product,
+            start, stop, first_panel, last_panel, member, members, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)
