@@ -29,7 +29,16 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 
 PACKAGE = Path(__file__).resolve().parent
-KERNEL_SOURCES = ("jit.py", "kernel_cache.py", "simd*.py", "gemm.py", "cells/**/*.py", "kernels/**/*.py")
+KERNEL_SOURCES = (
+    "jit.py",
+    "kernel_cache.py",
+    "cuda/*.py",
+    "ptxops.py",
+    "simd*.py",
+    "gemm.py",
+    "cells/**/*.py",
+    "kernels/**/*.py",
+)
 VERSIONS_KEPT = 8
 _IMPORTED = time.time()
 
