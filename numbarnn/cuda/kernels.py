@@ -115,7 +115,7 @@ class Kernel:
                     loaded = self._loaded[key] = self._load(kinds)
         numbers = []
         for arg, kind in zip(args, kinds, strict=True):
-            numbers += _flattened(arg, kind)
+            numbers += flattened(arg, kind)
         return numbers, loaded
 
     def _load(self, kinds):
@@ -160,7 +160,7 @@ def _triple(size):
     return tuple(int(n) for n in size) + (1,) * (3 - len(size))
 
 
-def _flattened(arg, kind):
+def flattened(arg, kind):
     """Return an argument as Numba's kernels take it: for an array, the fields of its descriptor one by one."""
     name, ndim = kind
     if ndim < 0:
