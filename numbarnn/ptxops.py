@@ -29,8 +29,10 @@ __all__ = [
     "barrier_wait",
     "cluster_barrier",
     "cluster_rank",
+    "get",
     "hold",
     "multiply",
+    "put",
     "send",
     "total",
 ]
@@ -95,26 +97,30 @@ def hold(
         return None
     quads, gates, units, pieces = (constant.literal_value for constant in constants)
     count = quads * gates * units * _QUAD
-    sig = types.UniTuple(types.float32, count)(matrix, *[types.int64] * 9, *constants)
+    sig = types.UniTuple(types.float32, count)(matrix, *[types.int32] * 9, *constants)
 
     def codegen(context, builder, sig, args):
         base = _data(context, builder, sig.args[0], args[0])
         start, depth, depth_end, depth_stride, unit, unit_end, unit_step, unit_stride, gate_stride = args[1:10]
         zero = ir.Constant(ir.FloatType(), 0.0)
 
-        def times(value, number):
-            return builder.mul(value, value.type(number))
+        def plus(value, step, count):
+            return builder.add(value, builder.mul(step, step.type(count)))
 
+        start = builder.add(start, builder.mul(depth, depth_stride))
+        # The assembler moves no load over this: with all addresses at hand at once it would run out of registers.
+        fence = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "bar.warp.sync 0xffffffff;", "~{memory}", True)
         weights = []
         for q, g, u in itertools.product(range(quads), range(gates), range(units)):
-            inside = builder.icmp_signed("<", builder.add(unit, times(unit_step, u)), unit_end)
-            column = builder.add(start, builder.add(times(gate_stride, g), times(unit_stride, u)))
+            if len(weights) % 16 == 0:
+                builder.call(fence, [])
+            inside = builder.icmp_signed("<", plus(unit, unit_step, u), unit_end)
+            column = plus(plus(start, gate_stride, g), unit_stride, u)
             for e in range(_QUAD):
-                d = builder.add(depth, depth.type(q * pieces * _QUAD + e))
-                there = builder.and_(inside, builder.icmp_signed("<", d, depth_end))
-                index = builder.add(column, builder.mul(d, depth_stride))
-                value = builder.load(builder.gep(base, [builder.select(there, index, index.type(0))]))
-                weights.append(builder.select(there, value, zero))
+                d = q * pieces * _QUAD + e
+                there = builder.and_(inside, builder.icmp_signed("<", builder.add(depth, depth.type(d)), depth_end))
+                index = builder.select(there, plus(column, depth_stride, d), depth.type(0))
+                weights.append(builder.select(there, builder.load(builder.gep(base, [index])), zero))
         return cgutils.pack_array(builder, weights)
 
     return sig, codegen
@@ -207,6 +213,32 @@ def total(typingctx, memory, start, stride, count):
         return numbers[0]
 
     return sig, codegen
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+@Intrinsic
+def get(typingctx, array, index):
+    """Return an element by its index among all of a C-contiguous array's: no instruction for negative ones."""
+    from numba.cuda import types
+
+    def codegen(context, builder, sig, args):
+        return builder.load(builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]]))
+
+    return array.dtype(array, types.int64), codegen
+
+
+@Intrinsic
+def put(typingctx, array, index, value):
+    """Write an element by its index among all of a C-contiguous array's."""
+    from numba.cuda import types
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, array.dtype), codegen
 
 
 # -------------------------------------------------------------------------------------------------------------- clusters

@@ -242,6 +242,14 @@ class Emulator:
         self._pause()
         return np.float32(memory[start : start + (count - 1) * stride + 1 : stride].sum())
 
+    def get(self, array, index):
+        assert 0 <= index < array.size, "an element outside of its array"
+        return array.reshape(-1)[index]
+
+    def put(self, array, index, value):
+        assert 0 <= index < array.size, "an element outside of its array"
+        array.reshape(-1)[index] = value
+
     def barrier_init(self, memory, place):
         assert place % 2 == 0, "a message barrier needs 8 aligned bytes"
         self.message_barriers[getcurrent().block, place] = MessageBarrier()

@@ -100,6 +100,7 @@ class Layout:
             "SUMS_ROW": sums_row,
             "SUMS_PIECE": self.rows * sums_row,
             "SLOTS": slots,
+            "SLOTS_PIECE": self.rows * block_units,
             "SLOTS_SIZE": slots_size,
             "BARRIERS": barriers,
             "SHARED": barriers + (4 if self.cluster > 1 else 0),

@@ -29,8 +29,10 @@ from numbarnn.ptxops import (
     barrier_wait,
     cluster_barrier,
     cluster_rank,
+    get,
     hold,
     multiply,
+    put,
     send,
     total,
 )
@@ -91,7 +93,7 @@ CELL_STEP, CELL_STEP_BACK = lstm_step, lstm_step_back
 GATES, STATES, PLANES, IN_GATES, ROWS, UNITS, CLUSTER, BLOCK_UNITS, COPIES = 4, 2, 4, 4, 1, 16, 1, 16, 1
 THREADS, GROUPS, THREAD_UNITS, PIECES, GATE_PIECES, QUADS = 64, 16, 1, 4, 4, 1
 STAGE_ROW, STAGE_COPY, STAGE_SIZE, SOURCE_GATE, SUMS, SUMS_ROW, SUMS_PIECE = 16, 16, 16, 0, 16, 64, 64
-SLOTS, SLOTS_SIZE, BARRIERS, SHARED = 0, 0, 0, 288
+SLOTS, SLOTS_PIECE, SLOTS_SIZE, BARRIERS, SHARED = 0, 0, 0, 0, 288
 
 
 @cuda.kernel(fast_division=True)
@@ -105,7 +107,8 @@ def forward(
     kept, state = cuda.local.array(PLANES, float32), cuda.local.array(STATES, float32)
     zero = float32(0)
     batch, units = states.shape[2], states.shape[3]
-    keeps_all = states.shape[1] > 2
+    slots, emitted = states.shape[1], out.shape[1]
+    keeps_all = slots > 2
     slot = first if keeps_all else first % 2
     thread = cuda.threadIdx.x
     rank = cluster_rank() if CLUSTER > 1 else 0
@@ -113,11 +116,7 @@ def forward(
 
     # For products: all gates of some of the block's units, and a piece of their depth.
     group, piece = thread % GROUPS, thread // GROUPS
-    unit = rank * BLOCK_UNITS + group
-    weights = hold(
-        recurrent, unit, piece * 4, units, GATES * units, unit, units, GROUPS, GROUPS, units,
-        QUADS, GATES, THREAD_UNITS, PIECES,
-    )  # fmt: skip
+    first_unit = rank * BLOCK_UNITS + group
     # For steps: one row, one of the block's units.
     r, own = thread // BLOCK_UNITS, thread % BLOCK_UNITS
     row, unit = first_row + r, rank * BLOCK_UNITS + own
@@ -128,24 +127,24 @@ def forward(
     for p in range(STATES):
         state[p] = zero
     if steps:
-        flag = flags[first, row]
+        flag = get(flags, first * batch + row)
         for p in range(STATES):
-            state[p] = states[p, slot, row, unit]
+            state[p] = get(states, ((p * slots + slot) * batch + row) * units + unit)
         for p in range(PLANES):
-            biases[p] = bias[p * units + unit]
+            biases[p] = get(bias, p * units + unit)
         for p in range(IN_GATES):
-            z[p] = gates[first, row, p * units + unit]
+            z[p] = get(gates, ((first * batch + row) * IN_GATES + p) * units + unit)
         if h_factors.shape[0]:
-            factor = h_factors[0, row, unit]
+            factor = get(h_factors, row * units + unit)
 
     for i in range(thread, COPIES * ROWS * UNITS, THREADS):
         copy, there, k = i // STAGE_COPY, first_row + i % STAGE_COPY // STAGE_ROW, i % STAGE_ROW
         value = zero
         if there < batch and k < units:
-            value = states[0, slot, there, k]
+            value = get(states, (slot * batch + there) * units + k)
             if h_factors.shape[0]:
-                value = value * h_factors[copy, there, k]
-        memory[i] = value
+                value = value * get(h_factors, (copy * batch + there) * units + k)
+        put(memory, i, value)
     if CLUSTER > 1:
         if thread == 0:
             barrier_init(memory, BARRIERS)
@@ -153,6 +152,10 @@ def forward(
         cluster_barrier()
     else:
         cuda.syncthreads()
+    weights = hold(
+        recurrent, first_unit, piece * 4, units, GATES * units, first_unit, units, GROUPS, GROUPS, units,
+        QUADS, GATES, THREAD_UNITS, PIECES,
+    )  # fmt: skip
 
     for s in range(first, last):
         more = s + 1 < last
@@ -162,9 +165,9 @@ def forward(
         for p in range(PLANES):
             next_z[p] = zero
         if steps and more:
-            next_flag = flags[s + 1, row]
+            next_flag = get(flags, (s + 1) * batch + row)
             for p in range(IN_GATES):
-                next_z[p] = gates[s + 1, row, p * units + unit]
+                next_z[p] = get(gates, (((s + 1) * batch + row) * IN_GATES + p) * units + unit)
 
         if CLUSTER > 1:
             if thread == 0 and more:
@@ -194,24 +197,25 @@ def forward(
             for copy in range(COPIES):
                 value = state[0] * factor
                 if COPIES > 1 and steps:
-                    value = state[0] * h_factors[copy, row, unit]
+                    value = state[0] * get(h_factors, (copy * batch + row) * units + unit)
                 place = then * STAGE_SIZE + copy * STAGE_COPY + r * STAGE_ROW + unit
                 if CLUSTER > 1:
                     for block in range(CLUSTER):
                         send(block, memory, place, value, BARRIERS + 2 * then)
                 else:
-                    memory[place] = value
+                    put(memory, place, value)
         if steps:
             if keeps_all or not more:
+                slot = s + 1 if keeps_all else last % 2
                 for p in range(STATES):
-                    states[p, s + 1 if keeps_all else last % 2, row, unit] = state[p]
+                    put(states, ((p * slots + slot) * batch + row) * units + unit, state[p])
             if saving and flag & COUNTS:
                 for p in range(IN_GATES):
-                    gates[s, row, p * units + unit] = kept[p]
+                    put(gates, ((s * batch + row) * IN_GATES + p) * units + unit, kept[p])
                 if PLANES > IN_GATES:
-                    apart[s, row, unit] = kept[PLANES - 1]
-            if out.shape[1]:
-                out[row, s, unit] = zero if flag & SILENT else state[0]
+                    put(apart, (s * batch + row) * units + unit, kept[PLANES - 1])
+            if emitted:
+                put(out, (row * emitted + s) * units + unit, zero if flag & SILENT else state[0])
         flag = next_flag
         for p in range(PLANES):
             z[p] = next_z[p]
@@ -231,7 +235,7 @@ def backward(
     found, dz = cuda.local.array(STATES, float32), cuda.local.array(PLANES, float32)
     zero = float32(0)
     batch, units = states.shape[2], states.shape[3]
-    emitted = d_out.shape[1] > 0
+    slots, emitted = states.shape[1], d_out.shape[1]
     thread = cuda.threadIdx.x
     rank = cluster_rank() if CLUSTER > 1 else 0
     first_row = cuda.blockIdx.x // CLUSTER * ROWS
@@ -239,10 +243,6 @@ def backward(
     # For products: some of all the units, and a piece of the depth, which is one gate of the block's units.
     group, piece = thread % GROUPS, thread // GROUPS
     gate, part = piece // GATE_PIECES, piece % GATE_PIECES
-    weights = hold(
-        transposed, (gate * units + rank * BLOCK_UNITS) * units + group, part * 4, units - rank * BLOCK_UNITS, units,
-        group, units if piece < PIECES else 0, GROUPS, GROUPS, 0, QUADS, 1, THREAD_UNITS, GATE_PIECES,
-    )  # fmt: skip
     # For steps: one row, one of the block's units.
     r, own = thread // BLOCK_UNITS, thread % BLOCK_UNITS
     row, unit = first_row + r, rank * BLOCK_UNITS + own
@@ -253,23 +253,28 @@ def backward(
     for p in range(PLANES):
         kept[p] = zero
     if steps:
-        flag = flags[last - 1, row]
+        flag = get(flags, (last - 1) * batch + row)
         for p in range(STATES):
-            d_state[p] = d_states[p, row, unit]
-            after[p], before[p] = states[p, last, row, unit], states[p, last - 1, row, unit]
+            d_state[p] = get(d_states, (p * batch + row) * units + unit)
+            after[p] = get(states, ((p * slots + last) * batch + row) * units + unit)
+            before[p] = get(states, ((p * slots + last - 1) * batch + row) * units + unit)
         for p in range(IN_GATES):
-            kept[p] = gates[last - 1, row, p * units + unit]
+            kept[p] = get(gates, (((last - 1) * batch + row) * IN_GATES + p) * units + unit)
         if PLANES > IN_GATES:
-            kept[PLANES - 1] = apart[last - 1, row, unit]
+            kept[PLANES - 1] = get(apart, ((last - 1) * batch + row) * units + unit)
         if emitted:
-            d_emitted = d_out[row, last - 1, unit]
+            d_emitted = get(d_out, (row * emitted + last - 1) * units + unit)
         if COPIES == 1 and h_factors.shape[0]:
-            factor = h_factors[0, row, unit]
+            factor = get(h_factors, row * units + unit)
     if CLUSTER > 1:
         if thread == 0:
             barrier_init(memory, BARRIERS)
             barrier_init(memory, BARRIERS + 2)
         cluster_barrier()
+    weights = hold(
+        transposed, (gate * units + rank * BLOCK_UNITS) * units + group, part * 4, units - rank * BLOCK_UNITS, units,
+        group, units if piece < PIECES else 0, GROUPS, GROUPS, 0, QUADS, 1, THREAD_UNITS, GATE_PIECES,
+    )  # fmt: skip
 
     for s in range(last - 1, first - 1, -1):
         now = (last - 1 - s) % 2
@@ -280,15 +285,15 @@ def backward(
         for p in range(PLANES):
             next_kept[p] = zero
         if steps and s > first:
-            next_flag = flags[s - 1, row]
+            next_flag = get(flags, (s - 1) * batch + row)
             for p in range(STATES):
-                next_before[p] = states[p, s - 1, row, unit]
+                next_before[p] = get(states, ((p * slots + s - 1) * batch + row) * units + unit)
             for p in range(IN_GATES):
-                next_kept[p] = gates[s - 1, row, p * units + unit]
+                next_kept[p] = get(gates, (((s - 1) * batch + row) * IN_GATES + p) * units + unit)
             if PLANES > IN_GATES:
-                next_kept[PLANES - 1] = apart[s - 1, row, unit]
+                next_kept[PLANES - 1] = get(apart, ((s - 1) * batch + row) * units + unit)
             if emitted:
-                next_d_emitted = d_out[row, s - 1, unit]
+                next_d_emitted = get(d_out, (row * emitted + s - 1) * units + unit)
 
         if CLUSTER > 1 and thread == 0:
             barrier_expect(memory, BARRIERS + 2 * now, 4 * CLUSTER * ROWS * BLOCK_UNITS)
@@ -303,7 +308,7 @@ def backward(
                 CELL_STEP_BACK(d_state, kept, found, after, dz, activation, recurrent_activation)
         if r < ROWS:
             for g in range(GATES):
-                memory[r * STAGE_ROW + g * BLOCK_UNITS + own] = dz[g if g + 1 < GATES else PLANES - 1]
+                put(memory, r * STAGE_ROW + g * BLOCK_UNITS + own, dz[g if g + 1 < GATES else PLANES - 1])
         cuda.syncthreads()
         if piece < PIECES:
             multiply(
@@ -312,9 +317,9 @@ def backward(
             )  # fmt: skip
         if steps:  # zeros, too: the gradients of the weights are sums over all steps
             for p in range(IN_GATES):
-                gates[s, row, p * units + unit] = dz[p]
+                put(gates, ((s * batch + row) * IN_GATES + p) * units + unit, dz[p])
             if PLANES > IN_GATES:
-                apart[s, row, unit] = dz[PLANES - 1]
+                put(apart, (s * batch + row) * units + unit, dz[PLANES - 1])
         cuda.syncthreads()
 
         product = zero
@@ -326,7 +331,7 @@ def backward(
             elif there < batch and k < units:
                 for g in range(GATES):
                     part_sum = total(memory, SUMS + g * GATE_PIECES * SUMS_PIECE + i, SUMS_PIECE, GATE_PIECES)
-                    value = fma(part_sum, h_factors[g, there, k], value)
+                    value = fma(part_sum, get(h_factors, (g * batch + there) * units + k), value)
             if CLUSTER > 1:
                 place = SLOTS + now * SLOTS_SIZE + (rank * ROWS + i // UNITS) * BLOCK_UNITS + k % BLOCK_UNITS
                 send(k // BLOCK_UNITS, memory, place, value, BARRIERS + 2 * now)
@@ -338,7 +343,7 @@ def backward(
             if flag & COUNTS:
                 if CLUSTER > 1:
                     place = SLOTS + now * SLOTS_SIZE + r * BLOCK_UNITS + own
-                    product = total(memory, place, ROWS * BLOCK_UNITS, CLUSTER)
+                    product = total(memory, place, SLOTS_PIECE, CLUSTER)
                 d_state[0] = fma(product, factor, d_state[0])
             if flag & CUT:
                 for p in range(STATES):
@@ -350,4 +355,4 @@ def backward(
             kept[p] = next_kept[p]
     if steps:
         for p in range(STATES):
-            d_states[p, row, unit] = d_state[p]
+            put(d_states, (p * batch + row) * units + unit, d_state[p])
