@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.metadata
+import operator
 import re
 import sys
 import threading
@@ -33,7 +34,7 @@ class DeviceFunction:
         if self._made is None:
             from numba import cuda
 
-            self._made = cuda.jit(bound(self.function, cuda, DeviceFunction.compiled), device=True)
+            self._made = cuda.jit(bound(self.function, cuda, made), device=True)
         return self._made
 
     def python(self, cuda):
@@ -54,6 +55,9 @@ def device_function(function):
         Nothing is compiled before a kernel that calls it is.
     """
     return DeviceFunction(function)
+
+
+made = operator.methodcaller("compiled")  # what `bound` does with device functions for Numba's kernels
 
 
 def bound(function, cuda, make):
@@ -151,7 +155,7 @@ def assembled(kernel, kinds, capability):
 
     options = kernel.options
     with _compiling_for(capability):
-        function = bound(kernel.function, cuda, DeviceFunction.compiled)
+        function = bound(kernel.function, cuda, made)
         result = compile_cuda(
             function,
             numba_types.void,
