@@ -77,7 +77,7 @@ def to_device(array):
     module = array_module()
     if is_device_array(array):
         return module.ascontiguousarray(array)
-    return module.asarray(np.ascontiguousarray(array))
+    return module.array(array, order="C")  # new also under the simulator
 
 
 def to_host(array):
