@@ -486,7 +486,7 @@ def values_of_gates(kept, units, skipped, codes, gate_names):
 
 
 class LongPass:
-    """A pass of the class `kind` that saves the states before each segment of its steps, and computes the rest again on the way back."""
+    """A pass of the class `kind` that saves states before each segment of its steps, and computes the rest again."""
 
     def __init__(
         self,
