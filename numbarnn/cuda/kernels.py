@@ -101,6 +101,7 @@ class Kernel:
     def _simulate(self, grid, block, args, shared):
         for arg in args:
             type_of(arg)  # the same errors as on a GPU
+        args = [getattr(arg, "in_simulator", arg) for arg in args]
         self._simulated[_triple(grid), _triple(block), 0, shared](*args)
 
     def _prepare(self, args):
