@@ -25,6 +25,7 @@ FLOORS = {
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
+    "devices": 1,
     "tree": 0,
     "loading": 0,
     "protocols": 0,
