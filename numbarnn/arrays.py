@@ -25,13 +25,18 @@ same from run to run. Gradients of looked up rows are summed in the order of the
 """
 
 import contextlib
+import functools
 
 import numpy as np
 
-from . import cuda
+from . import cuda, tree
+from .devices import gpu
 from .protocols import local
 
-__all__ = ["Constant", "NotOnGPU", "array_module", "contiguous", "here", "on_gpu", "total", "zeros"]
+__all__ = [
+    "Constant", "NotOnGPU", "array_module", "as_array", "brought_back", "contiguous", "here", "moved", "on_gpu", "total",
+    "where_chosen", "zeros",
+]  # fmt: skip
 
 
 class NotOnGPU(NotImplementedError):
@@ -47,18 +52,46 @@ def array_module(*arrays):
 
 
 @contextlib.contextmanager
-def on_gpu():
-    """Within the block, on this thread, programs run on the GPU and variables are read there."""
-    before, local.on_gpu = local.on_gpu, True
+def on_gpu(there=True):
+    """Within the block, on this thread, programs run on the GPU and variables are read there; or else on the CPU."""
+    before, local.on_gpu = local.on_gpu, there
     try:
         yield
     finally:
         local.on_gpu = before
 
 
+def where_chosen(function):
+    """Decorate what is to run `on_gpu` where `numbarnn.devices` says that a GPU is to be computed on."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        if local.on_gpu or gpu() is None:
+            return function(*args, **kwargs)
+        with on_gpu():
+            return function(*args, **kwargs)
+
+    return run
+
+
+def moved(nest):
+    """Return a nest of arrays, or of None, with all of them on the GPU."""
+    return tree.map_structure(lambda x: x if x is None else cuda.to_device(x), nest)
+
+
+def brought_back(nest):
+    """Return a nest of arrays with those on the GPU as ndarrays."""
+    return tree.map_structure(lambda x: cuda.to_host(x) if cuda.is_device_array(x) else x, nest)
+
+
 def here(array):
     """Return an array, just made on the CPU, where this thread computes."""
     return cuda.to_device(array) if local.on_gpu else array
+
+
+def as_array(x):
+    """Return what is array-like as an ndarray; an array on the GPU stays one."""
+    return x if type(x) is np.ndarray or cuda.is_device_array(x) else np.asarray(x)
 
 
 def contiguous(x):

@@ -96,7 +96,11 @@ class Kernel:
     def _simulated(self):
         from numba import cuda
 
-        return cuda.jit(bound(self.function, cuda, DeviceFunction.compiled))
+        function = bound(self.function, cuda, DeviceFunction.compiled)
+        # Compiled code of the CPU takes no arrays of the simulator.
+        names = function.__globals__
+        names.update((name, value.py_func) for name, value in names.items() if hasattr(value, "py_func"))
+        return cuda.jit(function)
 
     def _simulate(self, grid, block, args, shared):
         for arg in args:

@@ -7,8 +7,22 @@ the same gradients has the same bits.
 import numpy as np
 
 from .. import cuda
-from . import flat as passes
-from . import optimizer as rules
+from .flat import _accumulate, _average, _mean, _scale
+from .optimizer import (
+    adadelta,
+    adagrad,
+    adam,
+    adam_amsgrad,
+    adamax,
+    ftrl,
+    lamb_direction,
+    lion,
+    nadam,
+    prepare,
+    rmsprop,
+    sgd,
+    sgd_momentum,
+)
 
 __all__ = ["launch"]
 
@@ -19,56 +33,56 @@ _THREADS = 256
 def _scale_elements(start, stop, flat, factor):
     i = start + cuda.grid(1)
     if i < stop:
-        passes._scale(i, i + 1, flat, factor)
+        _scale(i, i + 1, flat, factor)
 
 
 @cuda.kernel
 def _accumulate_elements(start, stop, total, gradient):
     i = start + cuda.grid(1)
     if i < stop:
-        passes._accumulate(i, i + 1, total, gradient)
+        _accumulate(i, i + 1, total, gradient)
 
 
 @cuda.kernel
 def _mean_elements(start, stop, total, gradient, count):
     i = start + cuda.grid(1)
     if i < stop:
-        passes._mean(i, i + 1, total, gradient, count)
+        _mean(i, i + 1, total, gradient, count)
 
 
 @cuda.kernel
 def _average_elements(start, stop, average, weight, momentum):
     i = start + cuda.grid(1)
     if i < stop:
-        passes._average(i, i + 1, average, weight, momentum)
+        _average(i, i + 1, average, weight, momentum)
 
 
 @cuda.kernel
 def _prepare(start, stop, weight, gradient, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.prepare(i, i + 1, weight, gradient, keep, scale, limit)
+        prepare(i, i + 1, weight, gradient, keep, scale, limit)
 
 
 @cuda.kernel
 def _sgd(start, stop, weight, gradient, rate, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.sgd(i, i + 1, weight, gradient, rate, keep, scale, limit)
+        sgd(i, i + 1, weight, gradient, rate, keep, scale, limit)
 
 
 @cuda.kernel
 def _sgd_momentum(start, stop, weight, gradient, velocity, rate, momentum, nesterov, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.sgd_momentum(i, i + 1, weight, gradient, velocity, rate, momentum, nesterov, keep, scale, limit)
+        sgd_momentum(i, i + 1, weight, gradient, velocity, rate, momentum, nesterov, keep, scale, limit)
 
 
 @cuda.kernel
 def _adam(start, stop, weight, gradient, mean, square, alpha, beta_1, beta_2, epsilon, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.adam(i, i + 1, weight, gradient, mean, square, alpha, beta_1, beta_2, epsilon, keep, scale, limit)
+        adam(i, i + 1, weight, gradient, mean, square, alpha, beta_1, beta_2, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
@@ -77,9 +91,7 @@ def _adam_amsgrad(
 ):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.adam_amsgrad(
-            i, i + 1, weight, gradient, mean, square, peak, alpha, beta_1, beta_2, epsilon, keep, scale, limit
-        )
+        adam_amsgrad(i, i + 1, weight, gradient, mean, square, peak, alpha, beta_1, beta_2, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
@@ -88,7 +100,7 @@ def _nadam(
 ):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.nadam(
+        nadam(
             i,
             i + 1,
             weight,
@@ -111,7 +123,7 @@ def _nadam(
 def _adamax(start, stop, weight, gradient, mean, norm, alpha, beta_1, beta_2, epsilon, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.adamax(i, i + 1, weight, gradient, mean, norm, alpha, beta_1, beta_2, epsilon, keep, scale, limit)
+        adamax(i, i + 1, weight, gradient, mean, norm, alpha, beta_1, beta_2, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
@@ -120,7 +132,7 @@ def _lamb_direction(
 ):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.lamb_direction(
+        lamb_direction(
             i,
             i + 1,
             weight,
@@ -142,57 +154,55 @@ def _lamb_direction(
 def _rmsprop(start, stop, weight, gradient, square, velocity, mean, rate, rho, momentum, epsilon, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.rmsprop(
-            i, i + 1, weight, gradient, square, velocity, mean, rate, rho, momentum, epsilon, keep, scale, limit
-        )
+        rmsprop(i, i + 1, weight, gradient, square, velocity, mean, rate, rho, momentum, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
 def _adagrad(start, stop, weight, gradient, total, rate, epsilon, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.adagrad(i, i + 1, weight, gradient, total, rate, epsilon, keep, scale, limit)
+        adagrad(i, i + 1, weight, gradient, total, rate, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
 def _adadelta(start, stop, weight, gradient, square, moved, rate, rho, epsilon, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.adadelta(i, i + 1, weight, gradient, square, moved, rate, rho, epsilon, keep, scale, limit)
+        adadelta(i, i + 1, weight, gradient, square, moved, rate, rho, epsilon, keep, scale, limit)
 
 
 @cuda.kernel
 def _lion(start, stop, weight, gradient, mean, rate, beta_1, beta_2, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.lion(i, i + 1, weight, gradient, mean, rate, beta_1, beta_2, keep, scale, limit)
+        lion(i, i + 1, weight, gradient, mean, rate, beta_1, beta_2, keep, scale, limit)
 
 
 @cuda.kernel
 def _ftrl(start, stop, weight, gradient, total, linear, rate, power, l1, l2, shrinkage, keep, scale, limit):
     i = start + cuda.grid(1)
     if i < stop:
-        rules.ftrl(i, i + 1, weight, gradient, total, linear, rate, power, l1, l2, shrinkage, keep, scale, limit)
+        ftrl(i, i + 1, weight, gradient, total, linear, rate, power, l1, l2, shrinkage, keep, scale, limit)
 
 
 _TWINS = {
-    passes._scale: _scale_elements,
-    passes._accumulate: _accumulate_elements,
-    passes._mean: _mean_elements,
-    passes._average: _average_elements,
-    rules.prepare: _prepare,
-    rules.sgd: _sgd,
-    rules.sgd_momentum: _sgd_momentum,
-    rules.adam: _adam,
-    rules.adam_amsgrad: _adam_amsgrad,
-    rules.nadam: _nadam,
-    rules.adamax: _adamax,
-    rules.lamb_direction: _lamb_direction,
-    rules.rmsprop: _rmsprop,
-    rules.adagrad: _adagrad,
-    rules.adadelta: _adadelta,
-    rules.lion: _lion,
-    rules.ftrl: _ftrl,
+    _scale: _scale_elements,
+    _accumulate: _accumulate_elements,
+    _mean: _mean_elements,
+    _average: _average_elements,
+    prepare: _prepare,
+    sgd: _sgd,
+    sgd_momentum: _sgd_momentum,
+    adam: _adam,
+    adam_amsgrad: _adam_amsgrad,
+    nadam: _nadam,
+    adamax: _adamax,
+    lamb_direction: _lamb_direction,
+    rmsprop: _rmsprop,
+    adagrad: _adagrad,
+    adadelta: _adadelta,
+    lion: _lion,
+    ftrl: _ftrl,
 }
 
 
