@@ -34,8 +34,8 @@ from .devices import gpu
 from .protocols import local
 
 __all__ = [
-    "Constant", "NotOnGPU", "array_module", "as_array", "brought_back", "contiguous", "here", "moved", "on_gpu", "total",
-    "where_chosen", "zeros",
+    "Constant", "NotOnGPU", "array_module", "as_array", "brought_back", "contiguous", "here", "moved", "on_gpu",
+    "total", "where_chosen", "zeros",
 ]  # fmt: skip
 
 

@@ -78,6 +78,10 @@ class Program:
         """The replay on arrays on the GPU; line by line like the other one."""
         return _Writer(self, self._saving, on_gpu=True).compile()
 
+    def replays(self):
+        """Return two functions to replay with where this thread computes: for the first call, and for later ones."""
+        return (self._run_on_gpu,) * 2 if local.on_gpu else (self._run, self._run_again)
+
     @property
     def output_specs(self):
         """The result with Specs in place of Tensors."""

@@ -10,6 +10,7 @@ Use it with ``numbarnn.cuda.use_array_module(fake_cupy)``. It is stricter than c
 - `moves` counts what goes in and comes out.
 """
 
+import builtins
 import inspect
 from functools import cache, wraps
 from typing import NamedTuple
@@ -132,7 +133,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     def __getitem__(self, key):
         key = _unwrap(key) if isinstance(key, tuple) else (_unwrap(key),)
-        if not any(part is Ellipsis for part in key):
+        if not builtins.any(part is Ellipsis for part in key):
             key = (*key, Ellipsis)  # an element is an array without axes, and a view
         return ndarray(self._a[key])
 
