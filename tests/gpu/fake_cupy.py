@@ -237,7 +237,7 @@ _UFUNCS = {
 _FUNCTIONS = {
     "all", "any", "argmax", "argmin", "argsort", "broadcast_to", "clip", "concatenate", "copy", "count_nonzero",
     "cumprod", "cumsum", "empty_like", "expand_dims", "flip", "full_like", "isclose", "max", "mean", "min", "moveaxis",
-    "nan_to_num", "ones_like", "pad", "prod", "ravel", "repeat", "reshape", "roll", "round", "shape", "sort", "squeeze",
+    "nan_to_num", "ndim", "ones_like", "pad", "prod", "ravel", "repeat", "reshape", "roll", "round", "shape", "size", "sort", "squeeze",
     "stack", "sum", "swapaxes", "take", "take_along_axis", "transpose", "tril", "triu", "where", "zeros_like",
 }  # fmt: skip
 
@@ -302,3 +302,10 @@ def erf(x):
     from scipy import special  # CuPy has it as cupyx.scipy.special.erf
 
     return ndarray(special.erf(x._a))
+
+
+def array(obj, dtype=None, copy=True, order="K"):
+    if isinstance(obj, ndarray):
+        return ndarray(np.array(obj._a, dtype, order=order))
+    moves.append(Move("in", np.shape(obj)))
+    return ndarray(np.array(obj, dtype, order=order))
