@@ -39,6 +39,7 @@ How to write a kernel, in a file ``cells/*_cuda.py``::
 from numbarnn.cuda.arrays import (
     array_module,
     empty,
+    erf,
     gemm,
     get_tf32,
     is_device_array,
@@ -79,6 +80,7 @@ __all__ = [
     "device_name",
     "device_of",
     "empty",
+    "erf",
     "gemm",
     "get_tf32",
     "is_device_array",
