@@ -583,6 +583,7 @@ class _LongBackwardPass:
         this.return_sequences = forward.return_sequences
         d_x = self.d_x[:, forward.times(number)] if self.need_x else None
         d_x = d_x if d_x is not None and d_x.flags.c_contiguous else None
+        self.in_place = d_x is not None
         return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights, d_x=d_x)
 
     def jobs(self):
@@ -592,7 +593,7 @@ class _LongBackwardPass:
             yield from this.forward.jobs()
             yield from this.jobs()
             d_x, self.d_weights, self.d_states = this.result()
-            if self.need_x and d_x.base is not self.d_x:
+            if self.need_x and not self.in_place:
                 self.d_x[:, self.forward.times(number)] = d_x
             del this, d_x  # before the next segment takes memory
 

@@ -1,12 +1,14 @@
 """Recurrent passes on a GPU, band G, against the CPU's kernels, and the laws that hold.
 
-They run on Numba's simulator (``NUMBA_ENABLE_CUDASIM=1``), where all that is not set is NaN, or on a GPU if there is one.
+They run on Numba's simulator (``NUMBA_ENABLE_CUDASIM=1``) with a stand-in for CuPy, which is as strict and whose memory
+is NaN until it is set; or on a GPU if there is one.
 """
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from gpu import fake_cupy
 from test_cell_kernels import (
     CELLS,
     EACH,
@@ -57,11 +59,14 @@ CASES = list(covering(OPTIONS))
 
 
 @pytest.fixture(autouse=True)
-def small_and_poisoned(monkeypatch):
-    """Give the simulator blocks that it can run, and kernels memory in which nothing may be left as it is."""
-    if cuda.simulated():
-        monkeypatch.setattr(bands_cuda, "BLOCK", (4, 2))
-    monkeypatch.setattr(cuda, "empty", lambda shape, dtype: cuda.array_module().full(shape, np.nan, dtype))
+def simulator(monkeypatch):
+    """Give the simulator arrays, and blocks that it can run."""
+    if not cuda.simulated():
+        yield
+        return
+    monkeypatch.setattr(bands_cuda, "BLOCK", (4, 2))
+    with cuda.use_array_module(fake_cupy):
+        yield
 
 
 def on_gpu(function, *args, **options):
@@ -335,6 +340,60 @@ def test_weights_stay_on_the_gpu_until_they_change():
     first = on_gpu(weights.on_gpu)
     on_gpu(run, p, save=False, weights=weights)
     assert on_gpu(weights.on_gpu) is first
+
+
+# -------------------------------------------------------------------------------------------------- arrays on the GPU
+
+
+def moved(p):
+    """Return a problem with all its arrays on the GPU."""
+    return p.changed(lambda name, array: cuda.to_device(array))
+
+
+@EACH
+@LAWS
+@pytest.mark.parametrize("checkpoint", [None, 2])
+def test_from_arrays_on_the_gpu_to_arrays_on_the_gpu(checkpoint, options, cell):
+    """Whatever is the current device, and nothing is moved between."""
+    p = problem(cell, (3, 4, 2, 5), **options)
+    given = replace(moved(p), reset=None, mask=None)  # fields of arrays that are NumPy's
+    flags = flags_of(p)
+    flags = None if flags is None else cuda.to_device(flags)
+    before = len(fake_cupy.moves)
+    out, states, pullback = run(given, save=True, flags=flags, checkpoint=checkpoint)
+    found = named(out, states, *pullback(given.d_out, given.d_states))
+    assert len(fake_cupy.moves) == before
+    assert all(cuda.is_device_array(value) for value in found.values())
+    assert_agrees({name: cuda.to_host(value) for name, value in found.items()}, answer(p), "float64")
+
+
+@pytest.mark.parametrize("mask", ["none", "right", "left", "scattered", "empty_row"])
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("zero_output", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_flags_of_masks_on_the_gpu(backwards, zero_output, reset, mask):
+    p = problem("LSTM", (4, 6, 1, 1), mask=mask, reset=reset)
+    given = [None if array is None else cuda.to_device(array) for array in (p.mask, p.reset)]
+    if given == [None, None]:
+        return
+    options = {"zero_output": zero_output, "backwards": backwards}
+    found = recurrence.step_flags(4, 6, *given, **options)
+    assert cuda.is_device_array(found) and found.dtype == np.uint8
+    np.testing.assert_array_equal(cuda.to_host(found), recurrence.step_flags(4, 6, p.mask, p.reset, **options))
+
+
+def test_masks_on_the_gpu_that_do_not_fit_are_refused():
+    mask = cuda.to_device(np.ones((4, 6), bool))
+    with pytest.raises(ValueError, match="mask must have shape"):
+        recurrence.step_flags(4, 7, mask)
+    with pytest.raises(TypeError, match="reset must be bool"):
+        recurrence.step_flags(4, 6, mask, mask.astype(np.uint8))
+
+
+def test_an_array_on_the_gpu_is_not_computed_with_on_the_cpu_unasked():
+    p = problem("LSTM", (2, 3, 4, 5))
+    with devices.device("cpu"), pytest.raises(TypeError, match="kernel must be a float32 or float64 NumPy array"):
+        run(replace(moved(p), x=p.x, h=None), save=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- layers
