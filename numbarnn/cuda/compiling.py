@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import operator
 import re
 import sys
@@ -204,7 +205,27 @@ class CubinCache(KernelCache):
 
     def load(self, kinds, capability):
         """Return what is stored for these types and this capability, or None."""
-        return None
+        return self._read(self._cubin_key(kinds, capability), lambda stored: Compiled(*stored))
 
     def save(self, kinds, capability, compiled):
         """Store it."""
+        self._store(self._cubin_key(kinds, capability), tuple(compiled))
+
+    def _cubin_key(self, kinds, capability):
+        return kinds, capability, _toolkit(), *self._of_function()
+
+
+@functools.cache
+def _toolkit():
+    """Versions of all that has a part in the machine code."""
+    from cuda.bindings import nvjitlink
+
+    names = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc-cu12")  # the compiler comes in one of the latter
+    return nvjitlink.version(), *map(_version, names)
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

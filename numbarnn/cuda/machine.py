@@ -16,13 +16,34 @@ def why_not():
     """
     if stands_in():
         return None
-    missing = [name for name, module in _PACKAGES.items() if not _installed(module)]
-    if missing:
-        return f"{', '.join(missing)} not installed. Install it with: {INSTALL}"
-    return _driver_fault()
+    return _missing() or _driver_fault()
+
+
+def require():
+    """Raise an error that says what to do unless a GPU can be computed on.
+
+    Raises
+    ------
+    ImportError
+        If packages are missing.
+    RuntimeError
+        If there is no driver, or no GPU is visible.
+    """
+    if stands_in():
+        return
+    if _missing():
+        raise ImportError(f"To compute on a GPU: {_missing()}")
+    if _driver_fault():
+        raise RuntimeError(f"There is no GPU to compute on: {_driver_fault()}")
 
 
 _PACKAGES = {"numba-cuda": "numba_cuda", "CuPy": "cupy", "cuda-core": "cuda.core"}
+
+
+@functools.cache
+def _missing():
+    missing = [name for name, module in _PACKAGES.items() if not _installed(module)]
+    return f"{', '.join(missing)} not installed. Install with: {INSTALL}" if missing else None
 
 
 def _installed(module):
@@ -80,6 +101,17 @@ def capability():
 def current_device():
     """Return the number of the GPU that this thread allocates and launches on."""
     return 0 if stands_in() else array_module().cuda.runtime.getDevice()
+
+
+def device_of(array):
+    """Return the number of the GPU that an array is on."""
+    return 0 if stands_in() else array.device.id
+
+
+def make_current(number):
+    """Let this thread allocate and launch on GPU `number` from now on."""
+    if not stands_in() and current_device() != number:
+        array_module().cuda.runtime.setDevice(number)
 
 
 @contextlib.contextmanager
