@@ -12,7 +12,8 @@ import numpy as np
 from numbarnn import cuda, devices
 from numbarnn.cells.bands_cuda import Problem, choose_band
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT, SILENT, check_array
-from numbarnn.recurrence import LongPass, Pullback, check_arguments, check_gradients, kernel_calls, values_of_gates
+from numbarnn.recurrence import LongPass, Pullback, kernel_calls, values_of_gates
+from numbarnn.recurrence_arguments import check_arguments, check_gradients
 from numbarnn.simd_math import ACTIVATIONS
 
 __all__ = ["DeviceWeights", "device_step_flags", "new_pass"]

@@ -41,9 +41,7 @@ def of_types(dtype, back):
 def test_machine_code(capability, dtype, cell):
     loops = bands_cuda._LOOPS[CELLS[cell].name]
     for kernel, back in ((loops.forward, False), (loops.backward, True)):
-        check(
-            kernel, of_types(dtype, back), capability, registers=192, float64=dtype == "float64", grid_barrier=True
-        )
+        check(kernel, of_types(dtype, back), capability, registers=192, float64=dtype == "float64", grid_barrier=True)
 
 
 # ------------------------------------------------------------------------------------------------------ several blocks

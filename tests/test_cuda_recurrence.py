@@ -164,7 +164,7 @@ def test_backwards_is_forwards_on_the_reversed_sequence(options, cell):
 @pytest.mark.parametrize("copies", [0, 1, "gates"])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_nothing_leaks_out_of_masked_steps(copies, cell):
-    """Neither NaN of what goes in there, nor of the gradient of zeros that are emitted there, nor of infinite weights."""
+    """Neither NaN of what goes in there, nor of the gradient of what is emitted there, nor of infinite weights."""
     p = problem(cell, (4, 5, 3, 5), mask="empty_row", reset=True, zero_output=True, x_copies=copies, h_copies=copies)
     empty = ~p.mask.any(axis=1)
     clean, poisoned = p.x.copy(), p.x.copy()
@@ -195,7 +195,7 @@ def test_a_reset_cuts_values_and_gradients(cell):
     assert not found["d_x"][:, :3].any() and found["d_x"][:, 3:].any()
 
 
-# ------------------------------------------------------------------------------------------- how passes are made and used
+# ------------------------------------------------------------------------------------------ how passes are made and used
 
 
 @EACH
