@@ -57,15 +57,14 @@ def touched(program):
 
 
 def kept(variables):
-    """The values of variables, for `put_back`: list of (Variable, ndarray)."""
-    return [(v, v.data.copy()) for v in variables]
+    """The values of variables, for `put_back`: list of (Variable, array)."""
+    return [(v, v.newest.copy()) for v in variables]
 
 
 def put_back(before):
     """Give variables the values that `kept` found."""
     for variable, value in before:
-        variable.data[...] = value
-        variable.touch()
+        variable.store(value)
 
 
 class _Observer(threading.local):

@@ -29,6 +29,7 @@ __all__ = [
     "barrier_wait",
     "cluster_barrier",
     "cluster_rank",
+    "divide",
     "get",
     "hold",
     "multiply",
@@ -102,25 +103,24 @@ def hold(
     def codegen(context, builder, sig, args):
         base = _data(context, builder, sig.args[0], args[0])
         start, depth, depth_end, depth_stride, unit, unit_end, unit_step, unit_stride, gate_stride = args[1:10]
-        zero = ir.Constant(ir.FloatType(), 0.0)
+        # Loads that need not be made, instead of choices between two values: for want of registers at the start.
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        text = "{ .reg .pred there; setp.ne.u32 there, $2, 0; mov.f32 $0, 0f00000000; @there ld.global.f32 $0, [$1]; }"
+        load = ir.InlineAsm(ir.FunctionType(ir.FloatType(), [i64, i32]), text, "=&f,l,r", True)
 
         def plus(value, step, count):
             return builder.add(value, builder.mul(step, step.type(count)))
 
         start = builder.add(start, builder.mul(depth, depth_stride))
-        # The assembler moves no load over this: with all addresses at hand at once it would run out of registers.
-        fence = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "bar.warp.sync 0xffffffff;", "~{memory}", True)
         weights = []
         for q, g, u in itertools.product(range(quads), range(gates), range(units)):
-            if len(weights) % 16 == 0:
-                builder.call(fence, [])
             inside = builder.icmp_signed("<", plus(unit, unit_step, u), unit_end)
             column = plus(plus(start, gate_stride, g), unit_stride, u)
             for e in range(_QUAD):
                 d = q * pieces * _QUAD + e
                 there = builder.and_(inside, builder.icmp_signed("<", builder.add(depth, depth.type(d)), depth_end))
-                index = builder.select(there, plus(column, depth_stride, d), depth.type(0))
-                weights.append(builder.select(there, builder.load(builder.gep(base, [index])), zero))
+                address = builder.ptrtoint(builder.gep(base, [plus(column, depth_stride, d)]), i64)
+                weights.append(builder.call(load, [address, builder.zext(there, i32)]))
         return cgutils.pack_array(builder, weights)
 
     return sig, codegen
@@ -239,6 +239,25 @@ def put(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, array.dtype), codegen
+
+
+@Intrinsic
+def divide(typingctx, number, divisor):
+    """Return quotient and remainder of a number that is not negative, as int32; `divisor` is a constant.
+
+    Numba's own are int64 and look at signs: twice the registers, in a kernel that has none to spare.
+    """
+    from llvmlite import ir
+    from numba.cuda import cgutils, types
+
+    if not _literal(divisor):
+        return None
+
+    def codegen(context, builder, sig, args):
+        by = ir.IntType(32)(divisor.literal_value)
+        return cgutils.pack_array(builder, [builder.udiv(args[0], by), builder.urem(args[0], by)])
+
+    return types.UniTuple(types.int32, 2)(types.int32, divisor), codegen
 
 
 # -------------------------------------------------------------------------------------------------------------- clusters

@@ -242,6 +242,9 @@ class Emulator:
         self._pause()
         return np.float32(memory[start : start + (count - 1) * stride + 1 : stride].sum())
 
+    def divide(self, number, divisor):
+        return divmod(number, divisor)
+
     def get(self, array, index):
         assert 0 <= index < array.size, "an element outside of its array"
         return array.reshape(-1)[index]

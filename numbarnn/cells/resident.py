@@ -4,14 +4,12 @@ The kernels are those of `numbarnn.cells.resident_cuda`.  A layout is a set of n
 layouts serve all sizes, since units are padded.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from numbarnn.cells import resident_cuda
-from numbarnn.cells.contract import PRODUCT
 
 __all__ = ["Layout", "choose"]
 
@@ -22,6 +20,17 @@ _STEPS = {
 }
 _WARP = 32
 _SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
+_ROWS = (1, 2, 4)
+
+# Up to how many units a cell takes which cluster, in how many pieces forward and backward: as many weights to a thread
+# as leave it the registers that a step needs.
+_SIZES = {
+    "LSTM": [(32, 1, 4, 4), (64, 1, 4, 4), (96, 1, 4, 4), (128, 4, 8, 2), (192, 8, 8, 1), (256, 8, 8, 1)],
+    "GRU": [(32, 1, 4, 4), (64, 1, 4, 4), (96, 1, 4, 4), (128, 4, 8, 2), (192, 8, 8, 1), (256, 8, 8, 1)],
+    "SimpleRNN": [
+        (32, 1, 8, 8), (64, 1, 8, 8), (128, 1, 8, 8), (192, 1, 8, 8), (256, 4, 16, 4), (384, 8, 12, 2), (512, 8, 16, 2),
+    ],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,3 +145,53 @@ class Layout:
         states = args[5] if not self.backward else args[3]
         cluster = self.cluster if self.cluster > 1 else None
         self.kernel.launch(self.blocks(states.shape[2]), self.threads, *args, cluster=cluster)
+
+
+def choose(cell, units, batch, dtype, copies, capability, multiprocessors):
+    """Return the layouts of a layer's two passes, or None where its weights do not fit the registers.
+
+    ============== ========== ============== ================================================
+    compute        dtype      cell           units
+    ============== ========== ============== ================================================
+    7.5 and higher float32    LSTM, GRU      up to 96: band S
+    7.5 and higher float32    SimpleRNN      up to 192: band S
+    9.0 and higher float32    LSTM, GRU      97 to 256: band M, clusters of 4 (to 128) or 8
+    9.0 and higher float32    SimpleRNN      193 to 512: band M, clusters of 4 (to 256) or 8
+    ============== ========== ============== ================================================
+
+    Anything else is band G's.  A block or cluster computes 1, 2 or 4 rows of the batch, the fewest with which all blocks
+    run at the same time; beyond that, blocks wait for their turn.
+
+    Parameters
+    ----------
+    cell : Cell
+    units, batch : int
+    dtype : str or dtype
+    copies : int
+        Dropout factors of h: 0, 1 or one for each gate.
+    capability : (int, int)
+        Compute capability of the GPU.
+    multiprocessors : int
+        How many it has.
+
+    Returns
+    -------
+    (Layout, Layout) or None
+        Forward and backward.
+    """
+    if np.dtype(dtype) != np.float32 or capability < (7, 5):
+        return None
+    size = next((size for size in _SIZES.get(cell.name, ()) if units <= size[0]), None)
+    if size is None or (size[1] > 1 and capability < (9, 0)):
+        return None
+    padded, cluster, *pieces = size
+    fewest = next((rows for rows in _ROWS if -(-batch // rows) * cluster <= multiprocessors), _ROWS[-1])
+    thread_units = 4 if cell.gates == 1 else 1, 4
+    for rows in reversed(_ROWS[: _ROWS.index(fewest) + 1]):
+        layouts = tuple(
+            Layout(cell, backward, rows, padded, cluster, pieces[backward], thread_units[backward], max(1, copies))
+            for backward in (False, True)
+        )
+        if all(layout.shared <= _SHARED for layout in layouts):
+            return layouts
+    return None

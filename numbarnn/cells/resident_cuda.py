@@ -29,6 +29,7 @@ from numbarnn.ptxops import (
     barrier_wait,
     cluster_barrier,
     cluster_rank,
+    divide,
     get,
     hold,
     multiply,
@@ -112,13 +113,13 @@ def forward(
     slot = first if keeps_all else first % 2
     thread = cuda.threadIdx.x
     rank = cluster_rank() if CLUSTER > 1 else 0
-    first_row = cuda.blockIdx.x // CLUSTER * ROWS
+    first_row = divide(cuda.blockIdx.x, CLUSTER)[0] * ROWS
 
     # For products: all gates of some of the block's units, and a piece of their depth.
-    group, piece = thread % GROUPS, thread // GROUPS
+    piece, group = divide(thread, GROUPS)
     first_unit = rank * BLOCK_UNITS + group
     # For steps: one row, one of the block's units.
-    r, own = thread // BLOCK_UNITS, thread % BLOCK_UNITS
+    r, own = divide(thread, BLOCK_UNITS)
     row, unit = first_row + r, rank * BLOCK_UNITS + own
     steps = r < ROWS and row < batch and unit < units
     flag, factor = 0, float32(1)
@@ -238,13 +239,13 @@ def backward(
     slots, emitted = states.shape[1], d_out.shape[1]
     thread = cuda.threadIdx.x
     rank = cluster_rank() if CLUSTER > 1 else 0
-    first_row = cuda.blockIdx.x // CLUSTER * ROWS
+    first_row = divide(cuda.blockIdx.x, CLUSTER)[0] * ROWS
 
     # For products: some of all the units, and a piece of the depth, which is one gate of the block's units.
-    group, piece = thread % GROUPS, thread // GROUPS
-    gate, part = piece // GATE_PIECES, piece % GATE_PIECES
+    piece, group = divide(thread, GROUPS)
+    gate, part = divide(piece, GATE_PIECES)
     # For steps: one row, one of the block's units.
-    r, own = thread // BLOCK_UNITS, thread % BLOCK_UNITS
+    r, own = divide(thread, BLOCK_UNITS)
     row, unit = first_row + r, rank * BLOCK_UNITS + own
     steps = r < ROWS and row < batch and unit < units
     flag, factor, d_emitted = 0, float32(1), zero
@@ -322,19 +323,21 @@ def backward(
                 put(apart, (s * batch + row) * units + unit, dz[PLANES - 1])
         cuda.syncthreads()
 
+        # One gradient for each unit of the cluster and row: where the block is alone, its threads have one each.
         product = zero
-        for i in range(thread, ROWS * UNITS, THREADS):
-            there, k = first_row + i // UNITS, i % UNITS
+        for i in range(thread, ROWS * UNITS if CLUSTER > 1 else min(thread + 1, ROWS * UNITS), THREADS):
+            there, k = divide(i, UNITS)
             value = zero
             if COPIES == 1:
                 value = total(memory, SUMS + i, SUMS_PIECE, PIECES)
-            elif there < batch and k < units:
+            elif first_row + there < batch and k < units:
                 for g in range(GATES):
                     part_sum = total(memory, SUMS + g * GATE_PIECES * SUMS_PIECE + i, SUMS_PIECE, GATE_PIECES)
-                    value = fma(part_sum, get(h_factors, (g * batch + there) * units + k), value)
+                    value = fma(part_sum, get(h_factors, (g * batch + first_row + there) * units + k), value)
             if CLUSTER > 1:
-                place = SLOTS + now * SLOTS_SIZE + (rank * ROWS + i // UNITS) * BLOCK_UNITS + k % BLOCK_UNITS
-                send(k // BLOCK_UNITS, memory, place, value, BARRIERS + 2 * now)
+                block, place = divide(k, BLOCK_UNITS)
+                place += SLOTS + now * SLOTS_SIZE + (rank * ROWS + there) * BLOCK_UNITS
+                send(block, memory, place, value, BARRIERS + 2 * now)
             else:
                 product = value
         if CLUSTER > 1:

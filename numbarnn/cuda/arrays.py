@@ -76,8 +76,8 @@ def to_device(array):
     """Return an array on the current GPU with the values of `array`, C-contiguous: itself, if it is one already."""
     module = array_module()
     if is_device_array(array):
-        return module.ascontiguousarray(array)
-    return module.asarray(np.ascontiguousarray(array))
+        return array if array.flags.c_contiguous else module.ascontiguousarray(array)
+    return module.array(array, order="C")  # new under the simulator, too
 
 
 def to_host(array):
@@ -95,6 +95,15 @@ def empty(shape, dtype):
 def zeros(shape, dtype):
     """Return an array of zeros on the current GPU."""
     return array_module().zeros(shape, dtype)
+
+
+def erf(x):
+    """Return the error function of an array on the GPU."""
+    if stands_in():
+        return array_module().erf(x)
+    from cupyx.scipy import special
+
+    return special.erf(x)
 
 
 def set_tf32(enabled):

@@ -126,11 +126,16 @@ class Kernel:
     def _simulated(self):
         from numba import cuda
 
-        return cuda.jit(bound(self.function, cuda, made))
+        function = bound(self.function, cuda, made)
+        # Compiled code of the CPU takes no arrays of the simulator.
+        names = function.__globals__
+        names.update((name, value.py_func) for name, value in names.items() if hasattr(value, "py_func"))
+        return cuda.jit(function)
 
     def _simulate(self, grid, block, args, shared):
         for arg in args:
             type_of(arg)  # the same errors as on a GPU
+        args = [getattr(arg, "in_simulator", arg) for arg in args]
         self._simulated[_triple(grid), _triple(block), 0, shared](*args)
 
     def _prepare(self, args):
