@@ -98,8 +98,7 @@ def get_device():
     ValueError, ImportError, RuntimeError
         If ``NUMBARNN_DEVICE`` names a device that is not there.
     """
-    number = _current()
-    return "cpu:0" if number == _CPU else f"cuda:{number}"
+    return _name(_current())
 
 
 def gpu():
@@ -114,6 +113,10 @@ def gpu():
         return None
     cuda.make_current(number)
     return number
+
+
+def _name(number):
+    return "cpu:0" if number == _CPU else f"cuda:{number}"
 
 
 def _current():
@@ -133,8 +136,10 @@ def _choose():
                 number = _resolved(name)
             except (ValueError, ImportError, RuntimeError) as error:
                 raise type(error)(f"environment variable {VARIABLE}={name}: {error}") from None
-            by = f"{VARIABLE}={name}" if os.environ.get(VARIABLE) else "chosen by itself"
-            _log.info("computing on %s (%s)", describe(number), by)
+            if name == "auto":
+                _log.info("computing on %s", describe(number))
+            else:
+                _log.info("computing on %s, as %s=%s says", _name(number), VARIABLE, name)
             _of_process = number
         return _of_process
 
@@ -151,7 +156,7 @@ def describe(number=None):
         number = _current()
     if number != _CPU:
         capability = "{}.{}".format(*cuda.compute_capability(number))
-        return f"cuda:{number}, {cuda.device_name(number)}, compute capability {capability}"
+        return f"{_name(number)}, {cuda.device_name(number)}, compute capability {capability}"
     reason = cuda.why_not()
     return f"cpu:0, no GPU: {reason}" if reason else f"cpu:0; {cuda.device_count()} GPUs are visible"
 

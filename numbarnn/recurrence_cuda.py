@@ -9,13 +9,14 @@ zeros, and the gradients of their inputs are set to zero.  Whatever is there, Na
 
 import numpy as np
 
-from numbarnn import cuda
+from numbarnn import cuda, devices
 from numbarnn.cells.bands_cuda import Problem, choose_band
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT, SILENT, check_array
-from numbarnn.recurrence import LongPass, Pullback, check_arguments, check_gradients, kernel_calls, values_of_gates
+from numbarnn.recurrence import LongPass, Pullback, kernel_calls, values_of_gates
+from numbarnn.recurrence_arguments import check_arguments, check_gradients
 from numbarnn.simd_math import ACTIVATIONS
 
-__all__ = ["DevicePass", "DeviceWeights", "device_step_flags", "new_pass"]
+__all__ = ["DeviceWeights", "device_step_flags", "new_pass"]
 
 
 class DeviceWeights:
@@ -40,7 +41,7 @@ class DeviceWeights:
         dtype, units = cell.check_weights(kernel, recurrent_kernel, cuda.array_module().ndarray)
         if bias is None:
             bias = cuda.zeros(cell.bias_shape(units), dtype)
-        bias = DevicePass.check("bias", bias, cell.bias_shape(units), dtype)
+        bias = _DevicePass.check("bias", bias, cell.bias_shape(units), dtype)
         self.kernel, self.recurrent = kernel, recurrent_kernel
         self.bias = cell.chain_bias(bias, cuda.array_module())
         self._transposed = None
@@ -74,17 +75,22 @@ def device_step_flags(batch, timesteps, mask, reset, zero_output, backwards):
 
 
 def new_pass(cell, x, weights, initial_states, *, save, checkpoint, **options):
-    """Return a pass on the current GPU, or on that of `x`; from NumPy arrays to NumPy arrays if `x` is one."""
-    names = ("flags", "x_factors", "h_factors")
-    options |= {name: _moved(options[name]) for name in names if options.get(name) is not None}
-    if initial_states is not None:
-        initial_states = [_moved(state) for state in initial_states]
-    here, x = not cuda.is_device_array(x), _moved(x)
-    if checkpoint is None:
-        this = DevicePass(cell, x, weights, initial_states, save=save, **options)
-    else:
-        this = LongPass(DevicePass, cell, x, weights, initial_states, checkpoint, **options)
-    return _FromHost(this) if here else this
+    """Return a pass on the GPU that `x` is on, or on the current one: then from NumPy arrays to NumPy arrays.
+
+    Arguments are those of `numbarnn.recurrence.run`, with a `checkpoint` only where steps are computed again.
+    """
+    from_host = not cuda.is_device_array(x)
+    number = devices.gpu() if from_host else cuda.device_of(x)
+    with cuda.on_device(number):
+        names = ("flags", "x_factors", "h_factors")
+        options |= {name: _moved(options[name]) for name in names if options.get(name) is not None}
+        if initial_states is not None:
+            initial_states = [_moved(state) for state in initial_states]
+        if checkpoint is None:
+            this = _DevicePass(cell, _moved(x), weights, initial_states, save=save, **options)
+        else:
+            this = LongPass(_DevicePass, cell, _moved(x), weights, initial_states, checkpoint, **options)
+    return _There(this, number, from_host)
 
 
 def _moved(array):
@@ -93,42 +99,40 @@ def _moved(array):
     return cuda.to_device(array) if known else array
 
 
-class _FromHost:
-    """A pass on the GPU from NumPy arrays to NumPy arrays; the same for its way back."""
+class _There:
+    """A pass, or its way back, while its GPU is the current one; its results as NumPy arrays with `to_host`."""
 
-    def __init__(self, inner):
-        self.inner = inner
-        self.jobs = inner.jobs
+    def __init__(self, inner, number, to_host):
+        self.inner, self.number, self.to_host = inner, number, to_host
+
+    def jobs(self):
+        """Launch everything: the GPU leaves nothing to the threads of this machine."""
+        with cuda.on_device(self.number):
+            yield from self.inner.jobs()
 
     def result(self):
-        out, states, pullback = self.inner.result()
-        out, states = cuda.to_host(out), [cuda.to_host(state) for state in states]
-        return out, states, None if pullback is None else Pullback(self)
+        with cuda.on_device(self.number):
+            return self._given(self.inner.result())
 
     def steps(self, gate_names):
-        states, gates = self.inner.steps(gate_names)
-        return [cuda.to_host(state) for state in states], {name: cuda.to_host(gate) for name, gate in gates.items()}
+        with cuda.on_device(self.number):
+            return self._given(self.inner.steps(gate_names))
 
     def back(self, d_out, d_states, need_x, need_weights):
-        if d_states is not None:
-            d_states = [_moved(gradient) for gradient in d_states]
-        return _BackToHost(self.inner.back(_moved(d_out), d_states, need_x, need_weights))
+        with cuda.on_device(self.number):
+            d_states = None if d_states is None else [_moved(gradient) for gradient in d_states]
+            inner = self.inner.back(_moved(d_out), d_states, need_x, need_weights)
+        return _There(inner, self.number, self.to_host)
 
-
-class _BackToHost:
-    """The way back of `_FromHost`."""
-
-    def __init__(self, inner):
-        self.inner = inner
-        self.jobs = inner.jobs
-
-    def result(self):
-        d_x, d_weights, d_initial = self.inner.result()
-        return (
-            None if d_x is None else cuda.to_host(d_x),
-            None if d_weights is None else tuple(cuda.to_host(d) for d in d_weights),
-            [cuda.to_host(d) for d in d_initial],
-        )
+    def _given(self, results):
+        """Return results, nested as they are, as the caller gets them."""
+        if isinstance(results, Pullback):
+            return Pullback(self)
+        if isinstance(results, dict):
+            return {name: self._given(result) for name, result in results.items()}
+        if isinstance(results, tuple | list):
+            return type(results)(map(self._given, results))
+        return results if results is None or not self.to_host else cuda.to_host(results)
 
 
 def _by_step(array, backwards):
@@ -155,7 +159,7 @@ def _columns(array, first, count):
     return cuda.array_module().ascontiguousarray(array[..., first : first + count])
 
 
-class DevicePass:
+class _DevicePass:
     """The arguments of one `numbarnn.recurrence.run` on a GPU, checked, and what they come to."""
 
     xp = staticmethod(cuda.array_module)
@@ -167,7 +171,7 @@ class DevicePass:
 
     @staticmethod
     def packed(weights):
-        """Return weights as the kernels take them, and the input kernel."""
+        """Return weights as they are used here, and the input kernel."""
         weights = weights.on_gpu()
         return weights, weights.kernel
 
@@ -176,7 +180,7 @@ class DevicePass:
         return_sequences=True, activation=None, recurrent_activation=None, save=False,
     ):  # fmt: skip
         self.device_weights, self.initial_states, given, codes = check_arguments(
-            DevicePass, cell, x, weights, initial_states, flags, x_factors, h_factors, activation, recurrent_activation
+            _DevicePass, cell, x, weights, initial_states, flags, x_factors, h_factors, activation, recurrent_activation
         )
         self.cell, self.x, self.weights, self.save = cell, x, weights, save
         self.backwards, self.return_sequences = bool(backwards), return_sequences
@@ -198,7 +202,6 @@ class DevicePass:
         )  # fmt: skip
 
     def jobs(self):
-        """Launch everything; there is nothing to be done by this thread's pool."""
         batch, timesteps, _, units = self.size
         cell, dtype, xp = self.cell, self.x.dtype, self.xp()
         self.gates = cuda.empty((timesteps, batch, cell.gates * units), dtype)
@@ -270,7 +273,6 @@ class _DeviceBackwardPass:
         self.forward, self.need_x, self.need_weights, self.d_x = forward, need_x, need_weights, d_x
 
     def jobs(self):
-        """Launch everything; there is nothing to be done by this thread's pool."""
         forward = self.forward
         batch, timesteps, inputs, _ = forward.size
         if batch:

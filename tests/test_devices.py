@@ -107,7 +107,7 @@ def test_the_default_is_the_cpu_where_there_is_no_gpu(bare, fresh, caplog):
         assert numbarnn.get_device() == "cpu:0"
         assert numbarnn.get_device() == "cpu:0"
     assert [record.message for record in caplog.records] == [
-        "computing on cpu:0, no GPU: CuPy not installed. Install with: pip install 'numbarnn[cuda]' (chosen by itself)"
+        "computing on cpu:0, no GPU: CuPy not installed. Install with: pip install 'numbarnn[cuda]'"
     ]
 
 
@@ -116,18 +116,18 @@ def test_the_default_is_the_gpu_where_there_is_one(two_gpus, fresh, caplog):
         assert numbarnn.get_device() == "cuda:0"
         with numbarnn.device("cpu"):
             assert numbarnn.get_device() == "cpu:0"
-    assert [record.message for record in caplog.records] == [
-        "computing on cuda:0, NVIDIA H200, compute capability 9.0 (chosen by itself)"
-    ]
+    assert [record.message for record in caplog.records] == ["computing on cuda:0, NVIDIA H200, compute capability 9.0"]
     numbarnn.set_device("cpu")
     assert numbarnn.get_device() == "cpu:0"
     numbarnn.set_device("auto")
     assert numbarnn.get_device() == "cuda:0"
 
 
-def test_the_environment_chooses(two_gpus, fresh, monkeypatch):
+def test_the_environment_chooses(two_gpus, fresh, monkeypatch, caplog):
     monkeypatch.setenv("NUMBARNN_DEVICE", "cuda:1")
-    assert numbarnn.get_device() == "cuda:1"
+    with caplog.at_level(logging.INFO, "numbarnn"):
+        assert numbarnn.get_device() == "cuda:1"
+    assert [record.message for record in caplog.records] == ["computing on cuda:1, as NUMBARNN_DEVICE=cuda:1 says"]
 
 
 def test_blocks_nest_and_end_with_errors(two_gpus):

@@ -38,6 +38,7 @@ FLOORS = {
     "graph": 2,
     "ops": 2,
     "recurrence": 2,
+    "recurrence_arguments": 2,
     "recurrence_cuda": 2,
     "row_rules": 2,
     "scan": 2,

@@ -25,8 +25,8 @@ flags        [T, B] uint8   COUNTS, CUT, SILENT
 h_factors    [M, B, H]      dropout factors of h before the recurrent product: M = 0, 1 or G
 d_out        [B, T, H]      gradient of `out`; [B, 0, H]: none
 d_states     [S, B, H]      in: gradient of the last states; out: of the first states
-activation   int64          codes of `numbarnn.simd_math.ACTIVATIONS`; the same pair for both kernels.  A band of its own
-                            may take None for a cell's default pair
+activation   int64          codes of `numbarnn.simd_math.ACTIVATIONS`, the same for both kernels; None, which other
+                            bands take, stands for the cell's own
 ============ ============== ==========================================================================================
 
 ::

@@ -77,7 +77,7 @@ def to_device(array):
     module = array_module()
     if is_device_array(array):
         return array if array.flags.c_contiguous else module.ascontiguousarray(array)
-    return module.asarray(np.asarray(array, order="C"))
+    return module.array(array, order="C")  # new under the simulator, too
 
 
 def to_host(array):

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import importlib.metadata
+import operator
 import re
 import sys
 import threading
@@ -32,7 +34,7 @@ class DeviceFunction:
         if self._made is None:
             from numba import cuda
 
-            self._made = cuda.jit(bound(self.function, cuda, DeviceFunction.compiled), device=True)
+            self._made = cuda.jit(bound(self.function, cuda, made), device=True)
         return self._made
 
     def python(self, cuda):
@@ -53,6 +55,9 @@ def device_function(function):
         Nothing is compiled before a kernel that calls it is.
     """
     return DeviceFunction(function)
+
+
+made = operator.methodcaller("compiled")  # what `bound` does with device functions for Numba's kernels
 
 
 def bound(function, cuda, make):
@@ -150,7 +155,7 @@ def assembled(kernel, kinds, capability):
 
     options = kernel.options
     with _compiling_for(capability):
-        function = bound(kernel.function, cuda, DeviceFunction.compiled)
+        function = bound(kernel.function, cuda, made)
         result = compile_cuda(
             function,
             numba_types.void,
@@ -200,7 +205,27 @@ class CubinCache(KernelCache):
 
     def load(self, kinds, capability):
         """Return what is stored for these types and this capability, or None."""
-        return None
+        return self._read(self._cubin_key(kinds, capability), lambda stored: Compiled(*stored))
 
     def save(self, kinds, capability, compiled):
         """Store it."""
+        self._store(self._cubin_key(kinds, capability), tuple(compiled))
+
+    def _cubin_key(self, kinds, capability):
+        return kinds, capability, _toolkit(), *self._of_function()
+
+
+@functools.cache
+def _toolkit():
+    """Versions of all that has a part in the machine code."""
+    from cuda.bindings import nvjitlink
+
+    names = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc-cu12")  # the compiler comes in one of the latter
+    return nvjitlink.version(), *map(_version, names)
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

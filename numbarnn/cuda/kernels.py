@@ -2,11 +2,12 @@
 
 import functools
 import threading
+import types
 
 import numpy as np
 
 from numbarnn.cuda.arrays import array_module, simulated, stands_in
-from numbarnn.cuda.compiling import CubinCache, DeviceFunction, assembled, bound, type_of
+from numbarnn.cuda.compiling import CubinCache, assembled, bound, made, type_of
 from numbarnn.cuda.machine import capability, current_device
 
 
@@ -19,6 +20,7 @@ class Kernel:
         self.options = options
         self._lock = threading.Lock()
         self._loaded = {}
+        self._variants = {}
         self._cache = CubinCache(function, options)
 
     def launch(self, grid, block, *args, shared=0, cooperative=False, cluster=None):
@@ -75,6 +77,34 @@ class Kernel:
         """
         return assembled(self, tuple(map(type_of, args)), tuple(capability))
 
+    def with_constants(self, *, max_threads, **constants):
+        """Return the kernel with other values of globals that it uses: what the compiler has to know in numbers.
+
+        Parameters
+        ----------
+        max_threads : int
+            As in `kernel`.
+        **constants
+            Whole numbers and truth values, by the names of the globals.
+
+        Returns
+        -------
+        Kernel
+            The same one for the same values.
+        """
+        key = max_threads, tuple(sorted(constants.items()))
+        with self._lock:
+            variant = self._variants.get(key)
+            if variant is None:
+                function = self.function
+                copy = types.FunctionType(
+                    function.__code__, {**function.__globals__, **constants}, function.__name__, function.__defaults__
+                )
+                copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+                options = {**self.options, "max_threads": max_threads, "constants": key[1]}
+                variant = self._variants[key] = Kernel(copy, options)
+        return variant
+
     def python(self, cuda):
         """Return the kernel as plain Python, in which the name `cuda` stands for an emulator."""
         return bound(self.function, cuda, lambda device: device.python(cuda))
@@ -96,7 +126,7 @@ class Kernel:
     def _simulated(self):
         from numba import cuda
 
-        function = bound(self.function, cuda, DeviceFunction.compiled)
+        function = bound(self.function, cuda, made)
         # Compiled code of the CPU takes no arrays of the simulator.
         names = function.__globals__
         names.update((name, value.py_func) for name, value in names.items() if hasattr(value, "py_func"))
@@ -120,7 +150,7 @@ class Kernel:
                     loaded = self._loaded[key] = self._load(kinds)
         numbers = []
         for arg, kind in zip(args, kinds, strict=True):
-            numbers += _flattened(arg, kind)
+            numbers += flattened(arg, kind)
         return numbers, loaded
 
     def _load(self, kinds):
@@ -165,7 +195,7 @@ def _triple(size):
     return tuple(int(n) for n in size) + (1,) * (3 - len(size))
 
 
-def _flattened(arg, kind):
+def flattened(arg, kind):
     """Return an argument as Numba's kernels take it: for an array, the fields of its descriptor one by one."""
     name, ndim = kind
     if ndim < 0:

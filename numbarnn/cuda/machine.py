@@ -103,6 +103,11 @@ def current_device():
     return 0 if stands_in() else array_module().cuda.runtime.getDevice()
 
 
+def device_of(array):
+    """Return the number of the GPU that an array is on."""
+    return 0 if stands_in() else array.device.id
+
+
 def make_current(number):
     """Let this thread allocate and launch on GPU `number` from now on."""
     if not stands_in() and current_device() != number:
