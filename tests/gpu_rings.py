@@ -22,17 +22,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-# For each ring: the environment, and its files.
+# For each ring: the environment, its files, and which of their tests (pytest's -k).
 RINGS = {
-    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py"]),
-    "emulator": ({}, []),
-    "assembler": ({}, ["test_cuda_compile.py"]),
+    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py", "test_cuda_recurrence.py"], ""),
+    "emulator": ({}, ["test_emulator.py", "test_cuda_cells.py", "test_cuda_resident.py"], "not machine_code"),
+    "assembler": (
+        {},
+        ["test_cuda_compile.py", "test_cuda_cells.py", "test_cuda_resident_code.py"],
+        "machine_code or cuda_compile or resident_code",
+    ),
 }
 
 
 def unlisted():
     """Return the test files that are marked `gpu` and belong to no ring."""
-    listed = {name for _, files in RINGS.values() for name in files}
+    listed = {name for _, files, _ in RINGS.values() for name in files}
     marked = {
         path.relative_to(FOLDER).as_posix()
         for path in FOLDER.rglob("test_*.py")
@@ -43,9 +47,11 @@ def unlisted():
 
 def run(ring):
     """Run one ring; return its name, exit status, time and what it printed."""
-    environment, files = RINGS[ring]
+    environment, files, chosen = RINGS[ring]
     begin = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *(str(FOLDER / name) for name in files)]
+    if chosen:
+        command += ["-k", chosen]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, **environment, "NUMBARNN_CACHE_DIR": cache}
         done = subprocess.run(
