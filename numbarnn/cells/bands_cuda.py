@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, simple_rnn_cuda
+from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, resident, simple_rnn_cuda
 from numbarnn.cells.contract import Cell
 
 __all__ = ["BANDS", "Band", "Problem", "choose_band"]
@@ -95,7 +95,11 @@ def _launch_grid(problem, *args):
 
 
 #: In the order in which they are asked.
-BANDS = [Band("G", lambda problem: True, _launch_grid)]
+BANDS = [
+    Band("S", resident.serves_block, resident.launch),
+    Band("M", resident.serves_cluster, resident.launch),
+    Band("G", lambda problem: True, _launch_grid),
+]
 
 
 def choose_band(problem):

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbarnn.cuda.arrays import array_module, simulated, stands_in
 from numbarnn.cuda.compiling import CubinCache, assembled, bound, made, type_of
-from numbarnn.cuda.machine import capability, current_device
+from numbarnn.cuda.machine import capability, current_device, multiprocessors
 
 
 class Kernel:
@@ -85,7 +85,7 @@ class Kernel:
         max_threads : int
             As in `kernel`.
         **constants
-            Whole numbers and truth values, by the names of the globals.
+            Whole numbers, and functions that are compiled in, by the names of the globals.
 
         Returns
         -------
@@ -101,7 +101,8 @@ class Kernel:
                     function.__code__, {**function.__globals__, **constants}, function.__name__, function.__defaults__
                 )
                 copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-                options = {**self.options, "max_threads": max_threads, "constants": key[1]}
+                said = {name: getattr(value, "__qualname__", value) for name, value in key[1]}
+                options = {**self.options, "max_threads": max_threads, "constants": said}
                 variant = self._variants[key] = Kernel(copy, options)
         return variant
 
@@ -116,11 +117,8 @@ class Kernel:
         _, loaded = self._prepare(args)
         if shared > 48 * 1024:
             _allow(loaded, shared, None)
-        properties = array_module().cuda.runtime.getDeviceProperties(current_device())
         threads = int(np.prod(_triple(block)))
-        return properties["multiProcessorCount"] * loaded.occupancy.max_active_blocks_per_multiprocessor(
-            threads, shared
-        )
+        return multiprocessors() * loaded.occupancy.max_active_blocks_per_multiprocessor(threads, shared)
 
     @functools.cached_property
     def _simulated(self):

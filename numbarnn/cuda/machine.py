@@ -98,6 +98,13 @@ def capability():
     return compute_capability(current_device())
 
 
+def multiprocessors():
+    """Return how many multiprocessors the current GPU has; something that stands in for one has one."""
+    if stands_in():
+        return 1
+    return array_module().cuda.runtime.getDeviceProperties(current_device())["multiProcessorCount"]
+
+
 def current_device():
     """Return the number of the GPU that this thread allocates and launches on."""
     return 0 if stands_in() else array_module().cuda.runtime.getDevice()
