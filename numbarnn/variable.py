@@ -185,6 +185,8 @@ class Variable(ArrayLike):
 
     def wrote_on_gpu(self):
         """Count the version up, after writing to `on_gpu`."""
+        if self._on_gpu_of != self.version:
+            raise RuntimeError(f"{self!r} was written to on the GPU where another value than its newest one was")
         self.version += 1
         self._on_gpu_of = self.version
         own = self.__dict__
@@ -193,6 +195,18 @@ class Variable(ArrayLike):
             home = self._home()
             if isinstance(home, ParameterBuffer):
                 home.__dict__.pop("flat", None)
+
+    @property
+    def here(self):
+        """The storage where this thread computes, `data` or `on_gpu`; who writes to it calls `wrote_here`."""
+        return self.on_gpu if local.on_gpu else self.data
+
+    def wrote_here(self):
+        """Count the version up, after writing to `here`."""
+        if local.on_gpu:
+            self.wrote_on_gpu()
+        else:
+            self.version += 1
 
     @property
     def newest(self):

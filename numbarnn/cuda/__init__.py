@@ -37,12 +37,15 @@ How to write a kernel, in a file ``cells/*_cuda.py``::
 """
 
 from numbarnn.cuda.arrays import (
+    Event,
     array_module,
     empty,
     erf,
+    free_memory,
     gemm,
     get_tf32,
     is_device_array,
+    poisoned_memory,
     set_tf32,
     simulated,
     stands_in,
@@ -69,6 +72,9 @@ from numbarnn.cuda.machine import (
 )
 
 __all__ = [
+    "Event",
+    "free_memory",
+    "poisoned_memory",
     "Compiled",
     "DeviceFunction",
     "Kernel",

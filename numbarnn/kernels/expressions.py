@@ -1,7 +1,7 @@
 """What kernels of the CPU compute, as expressions on arrays of the GPU: one module for all that is no loop over time.
 
-Each function has the arguments and results of its namesake in `crossentropy`, `normalization`, `layer_normalization`;
-arrays are on the GPU. Sums are formed in float64, rows that do not count are replaced, not multiplied by zero: no NaN
+Each function has the arguments and results of its namesake in `crossentropy`, `normalization`, `layer_normalization`,
+`optimizer`; arrays are on the GPU. Sums are formed in float64, rows that do not count are replaced, not multiplied by zero: no NaN
 leaks from them.
 """
 
@@ -11,7 +11,7 @@ from .. import cuda
 from ..arrays import total
 
 __all__ = [
-    "batch_gradients", "batch_moments", "batch_normalize", "dense_backward", "dense_forward", "label_range",
+    "adafactor_direction", "batch_gradients", "batch_moments", "batch_normalize", "dense_backward", "dense_forward", "label_range",
     "layer_gradients", "layer_normalize", "sparse_backward", "sparse_forward",
 ]  # fmt: skip
 
@@ -154,3 +154,28 @@ def layer_gradients(x, gamma, mean, inverse, dy):
     weighted = total(d * normalized, 1, keepdims=True) / x.shape[1]
     dx = np.where(counts, (d - plain - normalized * weighted) * inverse, 0.0)
     return dx.astype(x.dtype), total(dy * normalized, 0), total(dy, 0, dtype=np.float64)
+
+
+# -- optimizers ----------------------------------------------------------------------------------------------------
+
+
+def adafactor_direction(gradient, rows, columns, velocity, share, epsilon):
+    """Do what `optimizer.adafactor_rows`, `adafactor_columns` and `adafactor_direction` do, or `adafactor_vector`.
+
+    Parameters
+    ----------
+    gradient, velocity : device array, shape (...)
+        Overwritten.
+    rows, columns : device array, gradient.shape[:-1], (*gradient.shape[:-2], gradient.shape[-1])
+        Running means of squares, brought up to date; None for a gradient of fewer than two axes.
+    share, epsilon : float
+    """
+    squares = np.square(gradient.astype(np.float64)) + epsilon
+    if rows is None:
+        velocity += share * (squares - velocity)
+    else:
+        for axis, means in ((-1, rows), (-2, columns)):
+            means += share * (squares.mean(axis=axis) - means)
+        shares = rows / rows.mean(axis=-1, keepdims=True)
+        velocity[...] = shares[..., None] * columns[..., None, :]
+    gradient /= np.sqrt(velocity)

@@ -361,12 +361,16 @@ class BatchSteps:
         outputs = self._training.outputs
         targets = [y] if single and type(y) is np.ndarray else outputs.match(y, "y")
         weights = [w] if single and w is None else outputs.match(w, "sample_weight", share=True)
+        at_home = {}
         for metric, number, weighted in self._training.entries:
             weight = weights[number] if weighted else None
             mask = masks[number]
             target, prediction = targets[number], predictions[number]
             if local.on_gpu and not metric.on_gpu:
-                target, prediction, weight, mask = brought_back((target, prediction, weight, mask))
+                if number not in at_home:
+                    at_home[number] = brought_back((target, prediction, weights[number], mask))
+                target, prediction, weight, mask = at_home[number]
+                weight = weight if weighted else None
             if mask is not None:
                 weight = metrics.combine_weight(weight, mask)
                 if ragged and mask.shape == prediction.shape[: mask.ndim] == target.shape[: mask.ndim]:

@@ -130,10 +130,11 @@ class GroupOnGPU:
         return self.parameters.flat, self.gradient, *slots
 
     def touch(self):
-        """See `Group`."""
+        """See `Group`: of the arrays that an update rule writes to."""
         self._group.parameters.wrote_on_gpu()
-        for buffer in self._group.slots.values():
-            buffer.wrote_on_gpu()
+        for name in self._group.kernel_slots:
+            if name in self.slots:
+                self.slots[name].touch()
 
 
 class _BufferOnGPU:
