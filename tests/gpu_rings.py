@@ -24,9 +24,9 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 # For each ring: the environment, and its files.
 RINGS = {
-    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py"]),
-    "emulator": ({}, []),
-    "assembler": ({}, ["test_cuda_compile.py"]),
+    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py", "test_cuda_recurrence.py"]),
+    "emulator": ({}, ["test_cuda_cells.py"]),
+    "assembler": ({}, ["test_cuda_compile.py", "test_cuda_cells_code.py"]),
 }
 
 

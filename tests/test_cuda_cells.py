@@ -1,50 +1,19 @@
-"""The kernels of band G: their machine code for every generation of GPUs, and that their grid waits where it must.
-
-They are assembled without a GPU; blocks that run at the same time, in any order, do so on an emulator.
-"""
+"""Band G on many blocks, in any order: its grid waits where it must; and which band is chosen (`tests/gpu_rings.py`)."""
 
 import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from assembler import CAPABILITIES, check
 from emulator import Emulator
 from gpu import fake_cupy
-from test_cell_kernels import CELLS, EACH, answer, assert_same_bits, problem
+from test_cell_kernels import EACH, answer, assert_same_bits, problem
 
 from numbarnn import cuda, devices
 from numbarnn.cells import bands_cuda
 from numbarnn.testing import assert_close
 
 pytestmark = pytest.mark.gpu
-
-
-# ------------------------------------------------------------------------------------------------------- machine code
-
-
-def of_types(dtype, back):
-    """Return arguments of the types that the kernels take."""
-    (one, three, four), flags = (np.empty((1,) * n, dtype) for n in (1, 3, 4)), np.empty((1, 1), np.uint8)
-    if back:
-        return three, three, one, four, three, three, flags, three, 0, 1, 0, 1
-    return three, three, one, one, four, three, flags, three, 0, 1, True, 0, 1
-
-
-@EACH
-@pytest.mark.parametrize(
-    ("rows", "dtype", "capability"),
-    [
-        *((bands_cuda.ROWS, "float32", capability) for capability in CAPABILITIES),
-        (1, "float32", (9, 0)), (bands_cuda.ROWS, "float64", (7, 5)), (1, "float64", (9, 0)),
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.skipif(cuda.simulated(), reason="the simulator compiles nothing")
-def test_machine_code(capability, dtype, rows, cell):
-    loops = bands_cuda._LOOPS[CELLS[cell].name]
-    for kernel, back in ((loops.forward, False), (loops.backward, True)):
-        check(kernel, of_types(dtype, back), capability, registers=192, float64=dtype == "float64", grid_barrier=True)
 
 
 # ------------------------------------------------------------------------------------------------------ several blocks
