@@ -13,6 +13,7 @@ assembler
 A test file names its kind by being listed here; one that is marked `gpu` and listed nowhere is an error.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -22,21 +23,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-# For each ring: the environment, its files, and which of their tests (pytest's -k).
+# For each ring: the environment, and its files.
 RINGS = {
-    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py", "test_cuda_recurrence.py"], ""),
-    "emulator": ({}, ["test_emulator.py", "test_cuda_cells.py", "test_cuda_resident.py"], "not machine_code"),
-    "assembler": (
-        {},
-        ["test_cuda_compile.py", "test_cuda_cells.py", "test_cuda_resident_code.py"],
-        "machine_code or cuda_compile or resident_code",
+    "simulator": (
+        {"NUMBA_ENABLE_CUDASIM": "1"},
+        ["test_cuda_simulated.py", "test_cuda_recurrence.py", "test_gpu_command.py"],
     ),
+    "emulator": ({}, ["test_emulator.py", "test_cuda_cells.py", "test_cuda_resident.py"]),
+    "assembler": ({}, ["test_cuda_compile.py", "test_cuda_cells_code.py", "test_cuda_resident_code.py"]),
 }
 
 
 def unlisted():
     """Return the test files that are marked `gpu` and belong to no ring."""
-    listed = {name for _, files, _ in RINGS.values() for name in files}
+    listed = {name for _, files in RINGS.values() for name in files}
     marked = {
         path.relative_to(FOLDER).as_posix()
         for path in FOLDER.rglob("test_*.py")
@@ -47,11 +47,9 @@ def unlisted():
 
 def run(ring):
     """Run one ring; return its name, exit status, time and what it printed."""
-    environment, files, chosen = RINGS[ring]
+    environment, files = RINGS[ring]
     begin = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *(str(FOLDER / name) for name in files)]
-    if chosen:
-        command += ["-k", chosen]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, **environment, "NUMBARNN_CACHE_DIR": cache}
         done = subprocess.run(
@@ -69,6 +67,10 @@ def main():
         return 2
     if unlisted():
         print(f"tests/gpu_rings.py and the files marked gpu do not agree on {', '.join(unlisted())}")
+        return 1
+    missing = [name for name in ("numba_cuda", "greenlet") if not importlib.util.find_spec(name)]
+    if missing:
+        print(f"{', '.join(missing)} not installed: pip install -e '.[gpu-test]'")
         return 1
     status = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
