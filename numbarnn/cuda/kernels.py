@@ -11,6 +11,7 @@ from numbarnn.cuda.compiling import CubinCache, assembled, bound, made, type_of
 from numbarnn.cuda.machine import capability, current_device, multiprocessors
 
 _SHARED = 48 * 1024  # bytes of shared memory that a block has unasked
+_NULL_STREAM = 1  # the default stream's other name, for interfaces to which 0 is no stream
 
 
 class Kernel:
@@ -54,7 +55,7 @@ class Kernel:
         numbers, loaded = self._prepare(args)
         from cuda import core
 
-        stream = core.Stream.from_handle(array_module().cuda.get_current_stream().ptr)
+        stream = core.Stream.from_handle(array_module().cuda.get_current_stream().ptr or _NULL_STREAM)
         if shared > _SHARED or cluster is not None:
             _allow(loaded, shared, cluster)
         if cluster is not None:
