@@ -25,8 +25,8 @@ FOLDER = Path(__file__).resolve().parent
 # For each ring: the environment, and its files.
 RINGS = {
     "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py"]),
-    "emulator": ({}, []),
-    "assembler": ({}, ["test_cuda_compile.py"]),
+    "emulator": ({}, ["test_emulator.py", "test_cuda_resident.py"]),
+    "assembler": ({}, ["test_cuda_compile.py", "test_cuda_resident_code.py"]),
 }
 
 
