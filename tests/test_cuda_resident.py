@@ -132,7 +132,7 @@ def test_nothing_leaks_out_of_masked_steps(cell, emulated):
         assert np.isfinite(found["d_h"][empty]).all() and (found["d_x"][empty] == 0).all()
 
 
-# ------------------------------------------------------------------------------------------------- what barriers are for
+# ----------------------------------------------------------------------------------------------- what barriers are for
 
 
 def without(kernel, call, number):
@@ -193,8 +193,8 @@ def asked(cell, units, batch=64, dtype="float32", capability=(9, 0), **options):
         (cells.LSTM, 1, (7, 5), "S"), (cells.LSTM, 96, (8, 6), "S"), (cells.LSTM, 97, (8, 9), "G"),
         (cells.LSTM, 97, (9, 0), "M"), (cells.LSTM, 256, (12, 0), "M"), (cells.LSTM, 257, (10, 0), "G"),
         (cells.GRU, 96, (7, 5), "S"), (cells.GRU, 256, (9, 0), "M"), (cells.GRU_RESET_BEFORE, 8, (9, 0), "G"),
-        (cells.SIMPLE_RNN, 192, (8, 0), "S"), (cells.SIMPLE_RNN, 512, (9, 0), "M"), (cells.SIMPLE_RNN, 193, (8, 0), "G"),
-        (cells.LSTM, 8, (7, 0), "G"),
+        (cells.SIMPLE_RNN, 192, (8, 0), "S"), (cells.SIMPLE_RNN, 512, (9, 0), "M"),
+        (cells.SIMPLE_RNN, 193, (8, 0), "G"), (cells.LSTM, 8, (7, 0), "G"),
     ],
 )  # fmt: skip
 def test_which_band_serves_what(cell, units, capability, band):

@@ -9,8 +9,16 @@ from emulator import Deadlock, Emulator, Fault  # noqa: E402
 
 from numbarnn import cuda  # noqa: E402
 from numbarnn.ptxops import (  # noqa: E402
-    barrier_expect, barrier_init, barrier_wait, cluster_barrier, cluster_rank, hold, multiply, send, total,
-)  # fmt: skip
+    barrier_expect,
+    barrier_init,
+    barrier_wait,
+    cluster_barrier,
+    cluster_rank,
+    hold,
+    multiply,
+    send,
+    total,
+)
 
 pytestmark = pytest.mark.gpu
 SEEDS = range(20)
