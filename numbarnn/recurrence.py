@@ -271,6 +271,9 @@ def run(
 ):
     """Run a cell over a batch of sequences.
 
+    NumPy arrays are computed with on the current device (`numbarnn.devices`), and give NumPy arrays. What is on a GPU
+    is computed with there, and stays there.
+
     Parameters
     ----------
     cell : numbarnn.cells.Cell

@@ -1,4 +1,4 @@
-"""Band G on many blocks, in any order: its grid waits where it must; and which band is chosen (`tests/gpu_rings.py`)."""
+"""Band G on many blocks in any order: its grid waits where it must; and how bands are chosen (`tests/gpu_rings.py`)."""
 
 import types
 from dataclasses import replace

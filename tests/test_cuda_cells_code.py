@@ -29,5 +29,9 @@ def of_types(dtype, back):
 )  # fmt: skip
 def test_machine_code(capability, dtype, rows, cell):
     loops = bands_cuda._LOOPS[CELLS[cell].name]
-    for kernel, back in ((loops.forward, False), (loops.backward, True)):
-        check(kernel, of_types(dtype, back), capability, registers=192, float64=dtype == "float64", grid_barrier=True)
+    for loop, back in ((loops.forward, False), (loops.backward, True)):
+        kernel = loop.with_constants(max_threads=bands_cuda.THREADS, ROWS=rows)
+        # The products of a thread's rows, which the loop over them reads.
+        local = 4 * rows * np.dtype(dtype).itemsize
+        wide = dtype == "float64"
+        check(kernel, of_types(dtype, back), capability, registers=224, local=local, float64=wide, grid_barrier=True)

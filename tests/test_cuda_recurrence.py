@@ -271,6 +271,12 @@ def test_an_empty_batch_gives_empty_results(return_sequences, cell):
     assert not any(found[name].any() for name in WEIGHTS) and not kernel_calls
 
 
+@EACH
+def test_inputs_without_features(cell):
+    p = problem(cell, (2, 3, 0, 4), x_copies="gates")
+    assert_agrees(on_gpu(answer, p), answer(p), "float64")
+
+
 def test_passes_together_and_one_that_does_not_fit_starts_none():
     problems = [problem(cell, (2, 3, 2, 3), mask="right", backwards=n % 2 == 0) for n, cell in enumerate(CELLS)]
     alone = [on_gpu(answer, p) for p in problems]

@@ -15,7 +15,8 @@ from numbarnn.cells.contract import Cell
 
 __all__ = ["BANDS", "Band", "Problem", "choose_band"]
 
-#: Threads of a block in band G, 128 at most: units, groups of rows.
+#: Threads of a block in band G, at most: all, and along units and groups of rows.
+THREADS = 128
 BLOCK = 32, 4
 #: Rows that a thread of band G computes, and the elements of a state from which on it does: below, the GPU needs all
 #: threads that it can get to hide how long memory takes.
@@ -89,7 +90,7 @@ def _launch_grid(problem, *args):
     """Launch band G: as many blocks as there is work for and as the GPU runs at the same time."""
     loops = _LOOPS[problem.cell.name]
     rows = ROWS if problem.batch * problem.units >= MANY else 1
-    kernel = (loops.backward if problem.back else loops.forward).with_constants(max_threads=128, ROWS=rows)
+    kernel = (loops.backward if problem.back else loops.forward).with_constants(max_threads=THREADS, ROWS=rows)
     groups = -(-problem.batch // rows)
     block = min(BLOCK[0], problem.units), min(BLOCK[1], groups)
     weights = args[2].reshape(-1)
