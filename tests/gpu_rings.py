@@ -27,10 +27,31 @@ FOLDER = Path(__file__).resolve().parent
 RINGS = {
     "simulator": (
         {"NUMBA_ENABLE_CUDASIM": "1"},
-        ["test_cuda_simulated.py", "test_cuda_recurrence.py", "test_gpu_command.py"],
+        [
+            "test_cuda_simulated.py",
+            "test_cuda_recurrence.py",
+            "test_cuda_ops.py",
+            "test_cuda_training.py",
+            "test_cuda_variables.py",
+            "test_gpu_command.py",
+        ],
     ),
-    "emulator": ({}, ["test_emulator.py", "test_cuda_cells.py", "test_cuda_resident.py"]),
-    "assembler": ({}, ["test_cuda_compile.py", "test_cuda_cells_code.py", "test_cuda_resident_code.py"]),
+    "emulator": (
+        {},
+        [
+            "test_emulator.py",
+            "test_cuda_cells.py",
+            "test_cuda_resident.py",
+        ],
+    ),
+    "assembler": (
+        {},
+        [
+            "test_cuda_compile.py",
+            "test_cuda_cells_code.py",
+            "test_cuda_resident_code.py",
+        ],
+    ),
 }
 
 
