@@ -129,7 +129,7 @@ def carry_out(out, minutes, cells, seed, tiny):
             found["correctness"].append(worker.run(case, START if not found["correctness"] else LONGEST))
             report.print_correctness(found["correctness"][-1])
             keep()
-        for case in ({"kind": "training", "model": model} for model in MODELS):
+        for case in ({"kind": "training", "model": model, "tiny": tiny} for model in MODELS):
             if time.perf_counter() < begin + CHECKING * 60 * minutes or tiny:
                 found["training"].append(worker.run(case, LONGEST))
                 report.print_training(found["training"][-1])

@@ -18,7 +18,7 @@ def check(case):
     Parameters
     ----------
     case : dict
-        ``model`` names an entry of `MODELS`.
+        ``model`` names an entry of `MODELS`; ``tiny``: as a simulated GPU can bear.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def check(case):
     before = backend.floatx()
     backend.set_floatx("float64")
     try:
-        there, here = (_trained(case["model"], device) for device in ("cuda", "cpu"))
+        there, here = (_trained(case, device) for device in ("cuda", "cpu"))
     finally:
         backend.set_floatx(before)
     names = ["losses", "predictions", *(f"weight {n}" for n in range(len(here) - 2))]
@@ -38,33 +38,34 @@ def check(case):
     return {"errors": errors, "worst": worst, "passed": bool(worst <= TOLERANCE)}
 
 
-def _trained(name, device):
+def _trained(case, device):
     """Return losses, predictions, and weights; predictions are made on the CPU by what was trained."""
     rng = np.random.default_rng(0)
     set_random_seed(0)
-    x, y, make = MODELS[name](rng)
+    batch, timesteps, units = (3, 2, 2) if case["tiny"] else (32, 11, 12)
+    x, y, make = MODELS[case["model"]](rng, batch, timesteps, units)
     with devices.device(device):
         model = make()
-        history = model.fit(x, y, batch_size=8, epochs=EPOCHS, shuffle=False, verbose=0)
+        history = model.fit(x, y, batch_size=-(-batch // 3), epochs=EPOCHS, shuffle=False, verbose=0)
     with devices.device("cpu"):
         predicted = model.predict(x, verbose=0)
     return [np.array(history.history["loss"]), predicted, *model.get_weights()]
 
 
-def _classifier(rng):
+def _classifier(rng, batch, timesteps, units):
     """Masked words through both directions of an LSTM and a GRU: Embedding, BatchNormalization, Adam, crossentropy."""
     from numbarnn import layers, models
 
-    words = rng.integers(1, 30, (32, 11))
-    words[np.arange(11) >= rng.integers(1, 12, 32)[:, None]] = 0
+    words = rng.integers(1, 2 * units, (batch, timesteps))
+    words[np.arange(timesteps) >= rng.integers(1, timesteps + 1, batch)[:, None]] = 0
 
     def make():
         model = models.Sequential(
             [
-                layers.Input((11,), dtype="int64"),
-                layers.Embedding(30, 8, mask_zero=True),
-                layers.Bidirectional(layers.LSTM(12, return_sequences=True)),
-                layers.GRU(10),
+                layers.Input((timesteps,), dtype="int64"),
+                layers.Embedding(2 * units, units, mask_zero=True),
+                layers.Bidirectional(layers.LSTM(units, return_sequences=True)),
+                layers.GRU(units),
                 layers.BatchNormalization(),
                 layers.Dense(4, activation="softmax"),
             ]
@@ -72,18 +73,18 @@ def _classifier(rng):
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
-    return words, rng.integers(0, 4, 32), make
+    return words, rng.integers(0, 4, batch), make
 
 
-def _regression(rng):
+def _regression(rng, batch, timesteps, units):
     """Sequences to sequences: SimpleRNN, LayerNormalization, TimeDistributed, SGD with momentum."""
     from numbarnn import layers, models, optimizers
 
     def make():
         model = models.Sequential(
             [
-                layers.Input((9, 5)),
-                layers.SimpleRNN(13, return_sequences=True, activation="relu"),
+                layers.Input((timesteps, 5)),
+                layers.SimpleRNN(units + 1, return_sequences=True, activation="relu"),
                 layers.LayerNormalization(),
                 layers.TimeDistributed(layers.Dense(2)),
             ]
@@ -91,7 +92,7 @@ def _regression(rng):
         model.compile(optimizers.SGD(0.05, momentum=0.9, clipnorm=1.0), "mse")
         return model
 
-    return rng.normal(size=(32, 9, 5)), rng.normal(size=(32, 9, 2)), make
+    return rng.normal(size=(batch, timesteps, 5)), rng.normal(size=(batch, timesteps, 2)), make
 
 
 MODELS = {"classifier": _classifier, "regression": _regression}
