@@ -51,7 +51,7 @@ def check_layout(layout, capability, code=None):
 
 def layout_of(cell, backward, units, copies=0, batch=4 * MULTIPROCESSORS):
     """Return the layout of a large batch, whose blocks have the most rows."""
-    return choose(getattr(cells, cell), backward, units, batch, copies, MULTIPROCESSORS)
+    return choose(getattr(cells, cell), backward, units, batch, copies, (9, 0), MULTIPROCESSORS)
 
 
 @BOTH
@@ -83,7 +83,7 @@ def test_band_m_fits_every_gpu_with_clusters(capability, cell, backward):
 @pytest.mark.parametrize(
     "cell, units, code, copies",
     [
-        ("LSTM", 96, 3, 0), ("LSTM", 96, None, 4), ("LSTM", 256, 3, 0), ("LSTM", 256, None, 4), ("GRU", 96, 3, 3),
+        ("LSTM", 96, 3, 0), ("LSTM", 64, None, 4), ("LSTM", 256, 3, 0), ("LSTM", 256, None, 4), ("GRU", 96, 3, 3),
         ("GRU", 256, 3, 3), ("SIMPLE_RNN", 192, 3, 0), ("SIMPLE_RNN", 512, 3, 0),
     ],
 )  # fmt: skip
