@@ -20,6 +20,7 @@ FLOORS = {
     "simd": 0,
     "simd_math": 0,
     "gemm": 0,
+    "meeting": 0,
     "jit": 0,
     "kernel_cache": 0,
     "cuda": 0,

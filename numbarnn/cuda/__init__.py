@@ -72,11 +72,9 @@ from numbarnn.cuda.machine import (
 )
 
 __all__ = [
-    "Event",
-    "free_memory",
-    "poisoned_memory",
     "Compiled",
     "DeviceFunction",
+    "Event",
     "Kernel",
     "array_module",
     "capability",
@@ -88,6 +86,7 @@ __all__ = [
     "device_of",
     "empty",
     "erf",
+    "free_memory",
     "gemm",
     "get_tf32",
     "is_device_array",
@@ -95,6 +94,7 @@ __all__ = [
     "make_current",
     "multiprocessors",
     "on_device",
+    "poisoned_memory",
     "require",
     "set_tf32",
     "simulated",

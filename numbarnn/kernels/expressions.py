@@ -1,8 +1,8 @@
 """What kernels of the CPU compute, as expressions on arrays of the GPU: one module for all that is no loop over time.
 
 Each function has the arguments and results of its namesake in `crossentropy`, `normalization`, `layer_normalization`,
-`optimizer`; arrays are on the GPU. Sums are formed in float64, rows that do not count are replaced, not multiplied by zero: no NaN
-leaks from them.
+`optimizer`; arrays are on the GPU. Sums are formed in float64; rows that do not count are replaced, not multiplied by
+zero: no NaN leaks from them.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from .. import cuda
 from ..arrays import total
 
 __all__ = [
-    "adafactor_direction", "batch_gradients", "batch_moments", "batch_normalize", "dense_backward", "dense_forward", "label_range",
-    "layer_gradients", "layer_normalize", "sparse_backward", "sparse_forward",
+    "adafactor_direction", "batch_gradients", "batch_moments", "batch_normalize", "dense_backward", "dense_forward",
+    "label_range", "layer_gradients", "layer_normalize", "sparse_backward", "sparse_forward",
 ]  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     @property
     def in_simulator(self):
         """The array that kernels in Numba's simulator get."""
-        return self._a
+        return self._a if self._a.flags.writeable else self._a.copy()  # CuPy has no read-only views
 
     @property
     def T(self):  # noqa: N802
@@ -236,9 +236,10 @@ _UFUNCS = {
 }  # fmt: skip
 _FUNCTIONS = {
     "all", "any", "argmax", "argmin", "argsort", "broadcast_to", "clip", "concatenate", "copy", "count_nonzero",
-    "cumprod", "cumsum", "empty_like", "expand_dims", "flip", "full_like", "isclose", "max", "mean", "min", "moveaxis",
-    "nan_to_num", "ndim", "ones_like", "pad", "prod", "ravel", "repeat", "reshape", "roll", "round", "shape", "size", "sort", "squeeze",
-    "stack", "sum", "swapaxes", "take", "take_along_axis", "transpose", "tril", "triu", "where", "zeros_like",
+    "cumprod", "cumsum", "empty_like", "expand_dims", "flip", "full_like", "isclose", "max", "mean", "min",
+    "moveaxis", "nan_to_num", "ndim", "ones_like", "pad", "prod", "ravel", "repeat", "reshape", "roll", "round",
+    "shape", "size", "sort", "squeeze", "stack", "sum", "swapaxes", "take", "take_along_axis", "transpose", "tril",
+    "triu", "where", "zeros_like",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The command line of `numbarnn.testing.gpu`."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -21,9 +22,16 @@ TINY = {"batch": (2,), "units": (3,), "timesteps": (2,)}
 
 
 class Worker:
-    """The process in which the cases run: begun anew when one has crashed it, or has not ended in time."""
+    """The process in which the cases run: begun anew when one has crashed it, or has not ended in time.
 
-    def __init__(self):
+    Parameters
+    ----------
+    command : list of str
+        Its command line: reads cases and answers, a line each, as `work` does.
+    """
+
+    def __init__(self, command=(sys.executable, "-m", "numbarnn.testing.gpu", "--worker")):
+        self.command = command
         self.process = None
 
     def run(self, case, seconds):
@@ -45,10 +53,10 @@ class Worker:
         return {**case, **result, "seconds": time.perf_counter() - begin}
 
     def _begin(self):
-        command = [sys.executable, "-m", "numbarnn.testing.gpu", "--worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answers = queue.Queue()
-        threading.Thread(target=self._listen, args=(self.process, self.answers), daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, args=(self.process, self.answers), daemon=True)
+        self.listener.start()
 
     @staticmethod
     def _listen(process, answers):
@@ -64,6 +72,10 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.listener.join()
+            self.process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what was not sent yet
+                self.process.stdin.close()
             self.process = None
 
 
