@@ -15,6 +15,20 @@ M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 uni
 Both take float32, any activations, masks, resets and dropout factors; with factors for each gate, the LSTM has room for
 64 units in a block.  What they do not take is band G's: float64, more units, and the GRU whose reset gate acts before
 the product.
+
+What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward:
+
+========= ======= ======== ========= ========== ============= ============== =====================
+units     blocks  threads  weights   registers  products of   16-byte loads  other float32 products
+                  a block  a thread             a step, row   of a step, row of a step
+========= ======= ======== ========= ========== ============= ============== =====================
+32        1       128      32        90, 95     32            2              31, 13
+64        1       256      64        128, 124   64            4              31, 13
+96        1       384      96        160, 162   96            6              31, 13
+128       4       256      64        134, 121   64            4              31, 13
+192       8       192      96        165, 168   96            6              31, 13
+256       8       256      128       200, 190   128           8              31, 13
+========= ======= ======== ========= ========== ============= ============== =====================
 """
 
 from dataclasses import dataclass
@@ -104,7 +118,6 @@ class Layout:
             "GATES": gates,
             "STATES": self.cell.states,
             "PLANES": self.cell.planes,
-            "IN_GATES": gates,
             "ROWS": self.rows,
             "UNITS": self.units,
             "CLUSTER": self.cluster,
