@@ -86,9 +86,7 @@ class Emulator:
             If threads are left that wait.
         """
         self.hub = getcurrent()
-        self.ready = [
-            Thread(function, block, number) for block in range(self.blocks) for number in range(self.threads)
-        ]
+        self.ready = [Thread(function, block, number) for block in range(self.blocks) for number in range(self.threads)]
         alive = len(self.ready)
         with np.errstate(all="ignore"):
             while self.ready or self.waiting or self.in_flight:
@@ -206,9 +204,7 @@ class Emulator:
         return getcurrent().block % self.cluster
 
     def cluster_barrier(self):
-        self._barrier(
-            ("cluster", getcurrent().block // self.cluster), self.threads * self.cluster, "cluster_barrier"
-        )
+        self._barrier(("cluster", getcurrent().block // self.cluster), self.threads * self.cluster, "cluster_barrier")
 
     def hold(
         self, matrix, start, depth, depth_end, depth_stride, unit, unit_end, unit_step, unit_stride, gate_stride,

@@ -24,7 +24,10 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 # For each ring: the environment, and its files.
 RINGS = {
-    "simulator": ({"NUMBA_ENABLE_CUDASIM": "1"}, ["test_cuda_simulated.py", "test_cuda_ops.py", "test_cuda_training.py", "test_cuda_variables.py"]),
+    "simulator": (
+        {"NUMBA_ENABLE_CUDASIM": "1"},
+        ["test_cuda_simulated.py", "test_cuda_ops.py", "test_cuda_training.py", "test_cuda_variables.py"],
+    ),
     "emulator": ({}, []),
     "assembler": ({}, ["test_cuda_compile.py"]),
 }

@@ -146,7 +146,9 @@ CHAINS = {
         X, Y, {},
     ),
     "pooling": ([lambda: layers.GlobalMaxPooling1D(), dense(2)], X, Y, {}),
-    "reshaping": ([lambda: layers.Reshape((2, 6)), lambda: layers.Permute((2, 1)), lambda: layers.Flatten(), dense(2)], X, Y, {}),
+    "reshaping": (
+        [lambda: layers.Reshape((2, 6)), lambda: layers.Permute((2, 1)), lambda: layers.Flatten(), dense(2)], X, Y, {},
+    ),
     "penalties and constraints": (
         [dense(4, kernel_regularizer="l1_l2", kernel_constraint="max_norm", activity_regularizer="l2"),
          dense(2, kernel_constraint="unit_norm", bias_constraint="non_neg")], FLAT, Y, {"shape": (3,)},
@@ -209,7 +211,8 @@ def test_several_inputs_and_outputs():
 
 OPTIMIZERS = {
     **{name: functools.partial(getattr(optimizers, name), 0.1) for name in (
-        "SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb", "Adafactor",
+        "SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb",
+        "Adafactor",
     )},
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "centered": lambda: optimizers.RMSprop(0.1, momentum=0.9, centered=True),
