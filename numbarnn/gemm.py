@@ -226,7 +226,7 @@ def _rows_product_function(module, dtype, types_, gates):
     if function is not None:
         return function
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), types_), name)
-    function.linkage = "internal"
+    function.linkage = "linkonce_odr"  # one copy for all functions that a kernel is linked from
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     columns = function.args[-1]

@@ -36,6 +36,7 @@ KERNEL_SOURCES = (
     "ptxops.py",
     "simd*.py",
     "gemm.py",
+    "meeting.py",
     "cells/**/*.py",
     "kernels/**/*.py",
 )

@@ -63,7 +63,7 @@ class Intrinsic(DeviceFunction):
         return getattr(cuda, self.__name__)
 
 
-# ----------------------------------------------------------------------------------------- products out of registers
+# -------------------------------------------------------------------------------------------- products out of registers
 
 
 @Intrinsic
@@ -194,7 +194,7 @@ def multiply(
 
 @Intrinsic
 def total(typingctx, memory, start, stride, count):
-    """Return the sum of `count` numbers of an array, `stride` elements apart (constants): neighbours first, as a tree."""
+    """Return the sum of `count` numbers of an array, `stride` elements apart (constants), as a tree."""
     from numba.cuda import types
 
     if not _literal(stride, count):
@@ -215,7 +215,7 @@ def total(typingctx, memory, start, stride, count):
     return sig, codegen
 
 
-# ---------------------------------------------------------------------------------------------------------------- memory
+# --------------------------------------------------------------------------------------------------------------- memory
 
 
 @Intrinsic
@@ -260,7 +260,7 @@ def divide(typingctx, number, divisor):
     return types.UniTuple(types.int32, 2)(types.int32, divisor), codegen
 
 
-# -------------------------------------------------------------------------------------------------------------- clusters
+# ------------------------------------------------------------------------------------------------------------- clusters
 
 
 @Intrinsic
@@ -293,7 +293,7 @@ def barrier_init(typingctx, memory, place):
 
 @Intrinsic
 def barrier_expect(typingctx, memory, place, count):
-    """Say how many bytes the barrier's present round waits for; data may have come before.  One thread, once a round."""
+    """Say how many bytes the barrier's present round waits for; some may be there.  One thread, once a round."""
     from numba.cuda import types
 
     text = "mbarrier.arrive.expect_tx.relaxed.cta.shared::cta.b64 _, [$0], $1;"
@@ -337,7 +337,7 @@ def send(typingctx, rank, memory, place, value, barrier):
     )
 
 
-# ------------------------------------------------------------------------------------------------------ emitting the code
+# ---------------------------------------------------------------------------------------------------- emitting the code
 
 
 def _literal(*kinds):

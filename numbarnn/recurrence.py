@@ -18,7 +18,8 @@ from numbarnn.cells.contract import COUNTS, SILENT, check_array
 from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
-from numbarnn.jit import chunks, kernel_array, parallel_for
+from numbarnn.jit import chunks, get_num_threads, kernel_array, parallel_for
+from numbarnn.meeting import ALONE, assembly
 from numbarnn.recurrence_arguments import activation_codes, check_arguments, check_gradients
 
 __all__ = [
@@ -26,10 +27,18 @@ __all__ = [
     "step_flags",
 ]  # fmt: skip
 
-#: Kernel calls so far, by (cell, pass): one for each thread's chunk of the batch.  For tests and curious users.
+#: Kernel calls so far, by (cell, pass): one for each thread's part of the work.  For tests and curious users.
 kernel_calls = Counter()
 
 _GRAIN = 1 << 21  # multiply-adds worth a thread of their own: some 30 microseconds
+
+# Threads share the units, and meet at each step, where there are fewer rows than threads, or fewer than a tile of the
+# products for each and recurrent weights of so many bytes that each thread is better off with a part of them. Each
+# takes as many units as make a panel, and multiply-adds of a step that are worth a meeting.
+_TEAM_ROWS = 6
+_TEAM_BYTES = 1 << 19
+_TEAM_UNITS = 64
+_TEAM_STEP = 1 << 14
 
 
 class _Spares:
@@ -224,6 +233,26 @@ def _run_parts(start, stop, parts):
         job.kernel(first, last, *job.args)
 
 
+def _loop(cell, direction, rows, units, grain, args):
+    """The job of a loop over time: threads share the rows, or the units of all of them where there are few rows."""
+    name, kernel = (cell.name, direction), getattr(cell, direction)
+    members = min(get_num_threads(), units // _TEAM_UNITS)
+    weights = cell.gates * units * units
+    few = rows < members or rows < _TEAM_ROWS * members and weights * args[0].itemsize > _TEAM_BYTES
+    if members > 1 and few and rows * weights >= _TEAM_STEP * members and len(cell.phases) == 1:
+        return _Job(name, _run_members, members, 1, (kernel, rows, *args, assembly(members)))
+    return _Job(name, _run_alone, rows, grain, (kernel, *args))
+
+
+def _run_alone(start, stop, kernel, *args):
+    kernel(start, stop, *args, 0, ALONE)
+
+
+def _run_members(start, stop, kernel, rows, *args):
+    for member in range(start, stop):
+        kernel(0, rows, *args[:-1], member, args[-1])
+
+
 def run(
     cell,
     x,
@@ -241,6 +270,9 @@ def run(
     checkpoint=None,
 ):
     """Run a cell over a batch of sequences.
+
+    NumPy arrays are computed with on the current device (`numbarnn.devices`), and give NumPy arrays. What is on a GPU
+    is computed with there, and stays there.
 
     Parameters
     ----------
@@ -378,7 +410,8 @@ class _Pass:
     def jobs(self):
         batch, timesteps, _ = self.x.shape
         args = self.x, *self.weights_forward, *self.work, 0, timesteps, self.backwards, *self.codes
-        yield _Job((self.cell.name, "forward"), self.cell.forward, batch, self.grain, args)
+        units = self.work.states.shape[3]
+        yield _loop(self.cell, "forward", batch, units, self.grain, (*args, None))
 
     def result(self):
         timesteps = self.x.shape[1]
@@ -663,7 +696,8 @@ class _BackwardPass:
             self.d_out, self.d_states, *forward.weights.backward(), work.states, work.flags, work.order,
             work.x_factors, work.h_factors, work.tape, self.d_x, 0, timesteps, forward.backwards, *forward.codes,
         )  # fmt: skip
-        yield _Job((forward.cell.name, "backward"), forward.cell.backward, batch, forward.grain, args)
+        units = work.states.shape[3]
+        yield _loop(forward.cell, "backward", batch, units, forward.grain, args)
         if self.need_weights and batch:
             yield self._weights_job()
 

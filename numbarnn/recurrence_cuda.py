@@ -148,8 +148,8 @@ def _only(where, array):
 
 
 def _flat(array):
-    """Return a C-contiguous array as a matrix with its last axis."""
-    return array.reshape(-1, array.shape[-1])
+    """Return a C-contiguous array (T, B, ...) as a matrix (T * B, ...)."""
+    return array.reshape(array.shape[0] * array.shape[1], array.shape[2])
 
 
 def _columns(array, first, count):

@@ -13,6 +13,7 @@ assembler
 A test file names its kind by being listed here; one that is marked `gpu` and listed nowhere is an error.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -26,10 +27,31 @@ FOLDER = Path(__file__).resolve().parent
 RINGS = {
     "simulator": (
         {"NUMBA_ENABLE_CUDASIM": "1"},
-        ["test_cuda_simulated.py", "test_cuda_ops.py", "test_cuda_training.py", "test_cuda_variables.py"],
+        [
+            "test_cuda_simulated.py",
+            "test_cuda_recurrence.py",
+            "test_cuda_ops.py",
+            "test_cuda_training.py",
+            "test_cuda_variables.py",
+            "test_gpu_command.py",
+        ],
     ),
-    "emulator": ({}, []),
-    "assembler": ({}, ["test_cuda_compile.py"]),
+    "emulator": (
+        {},
+        [
+            "test_emulator.py",
+            "test_cuda_cells.py",
+            "test_cuda_resident.py",
+        ],
+    ),
+    "assembler": (
+        {},
+        [
+            "test_cuda_compile.py",
+            "test_cuda_cells_code.py",
+            "test_cuda_resident_code.py",
+        ],
+    ),
 }
 
 
@@ -66,6 +88,10 @@ def main():
         return 2
     if unlisted():
         print(f"tests/gpu_rings.py and the files marked gpu do not agree on {', '.join(unlisted())}")
+        return 1
+    missing = [name for name in ("numba_cuda", "greenlet") if not importlib.util.find_spec(name)]
+    if missing:
+        print(f"{', '.join(missing)} not installed: pip install -e '.[gpu-test]'")
         return 1
     status = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,5 +1,6 @@
 """The cells' kernels, below the layers: against the naive loops, and the laws that hold bit for bit."""
 
+import inspect
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import combinations, product
@@ -16,6 +17,7 @@ from numbarnn import cells, gemm, jit, recurrence
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows
+from numbarnn.meeting import ALONE, assembly
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
 from numbarnn.testing import TOLERANCE, assert_close, check_gradients, reference
@@ -374,6 +376,59 @@ def test_threads_make_no_difference(options, dtype, cell):
         assert_same_bits(answers[threads], answers[1])
 
 
+TEAMS = ["LSTM", "GRU", "SIMPLE_RNN"]  # of a cell with two phases the first member does all
+
+
+@pytest.fixture
+def teams(monkeypatch):
+    """Let teams form for the smallest problems."""
+    monkeypatch.setattr(recurrence, "_TEAM_UNITS", 1)
+    monkeypatch.setattr(recurrence, "_TEAM_BYTES", 0)
+    monkeypatch.setattr(recurrence, "_TEAM_STEP", 0)
+    before = jit.get_num_threads()
+    yield
+    jit.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cell", TEAMS)
+@BOTH
+@LAWS
+def test_threads_that_share_the_units(teams, options, dtype, cell):
+    p = problem(cell, (3, 5, 6, 83), dtype, **options)
+    answers = []
+    for members in (1, 2, 3):
+        jit.set_num_threads(members)
+        kernel_calls.clear()
+        answers.append(answer(p))
+        loops = {(p.cell.name, "forward"): members, (p.cell.name, "backward"): members}
+        assert {name: calls for name, calls in kernel_calls.items() if name in loops} == loops
+    for found in answers[1:]:
+        assert_same_bits(found, answers[0])
+
+
+@pytest.mark.parametrize("cell", TEAMS)
+def test_a_member_that_does_not_come_is_not_waited_for(cell):
+    """Nor does one that comes too late write anything: others may have gone on to use the arrays."""
+    p = problem(cell, (2, 3, 4, 70), "float32")
+    alone, late = ([p.cell.workspace(2, 3, 4, 70, "float32", training=True), assembly(n)] for n in (1, 2))
+    for work, meeting in (alone, late):
+        p.cell.forward(0, 2, p.x, *p.weights.forward(), *work, 0, 3, False, None, None, None, 0, meeting)
+    assert_same_bits(alone[0]._asdict(), late[0]._asdict(), ("states", "out"))
+    work, meeting = late
+    work.states[:, 1:] = 0
+    p.cell.forward(0, 2, p.x, *p.weights.forward(), *work, 0, 3, False, None, None, None, 1, meeting)
+    assert not work.states.any()
+
+
+@pytest.mark.parametrize("cell, units", [("LSTM", 130), ("GRU", 170), ("GRU_RESET_BEFORE", 170), ("SIMPLE_RNN", 500)])
+def test_more_inputs_of_gates_than_are_computed_ahead(cell, units):
+    """Many rows of many units go step by step, a few steps of single rows at once."""
+    p = problem(cell, (ROW_BLOCK + 11, 2, 3, units), "float64", x_copies="gates", mask="scattered")
+    whole = answer(p)
+    for b in (0, ROW_BLOCK + 5):
+        assert_same_bits(answer(rows(p, slice(b, b + 1))), own(whole, slice(b, b + 1)))
+
+
 def own(found, index=slice(None)):
     """What an answer says of rows of the batch, without the weights' gradients that they share."""
     return {name: value[index] for name, value in found.items() if name not in WEIGHTS}
@@ -432,7 +487,7 @@ def kernels(p, segments, blocks, order=None):
         work = cell.workspace(batch, timesteps, inputs, units, p.x.dtype, training)._replace(**given)
         work.states[:, 0] = 0 if p.states is None else np.array(p.states)[:, place]
         for segment, block in product(segments, blocks):
-            cell.forward(*block, p.x, *p.weights.forward(), *work, *segment, p.backwards, *codes)
+            cell.forward(*block, p.x, *p.weights.forward(), *work, *segment, p.backwards, *codes, None, 0, ALONE)
         last = in_data(work.states[:, timesteps if training else timesteps % 2])
         if not training:
             unsaved = named(work.out, last)
@@ -447,7 +502,7 @@ def kernels(p, segments, blocks, order=None):
         for block in blocks:
             cell.backward(
                 *block, p.d_out, d_states, *p.weights.backward(), states, *shared, tape, d_x,
-                *segment, p.backwards, *codes,
+                *segment, p.backwards, *codes, 0, ALONE,
             )  # fmt: skip
         weight_gradients(
             0, inputs + units, True, cell.apart, p.x, states, *shared, tape, *segment, p.backwards,
@@ -771,7 +826,8 @@ def test_inputs_of_any_memory_order_and_read_only(cell):
     for kernel in (p.cell.forward, p.cell.backward, *SHARED_KERNELS):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays and all(a.layout == "C" and a.mutable for a in arrays), f"{kernel} was compiled for no reason"
-    for kernel, place in ((p.cell.forward, -4), (p.cell.backward, -3)):
+    for kernel in (p.cell.forward, p.cell.backward):
+        place = list(inspect.signature(kernel.py_func).parameters).index("backwards")
         assert all(signature[place] == numba.types.boolean for signature in kernel.signatures), "of `backwards`"
 
 

@@ -121,11 +121,14 @@ def test_a_step_becomes_machine_code(capability, dtype, code):
 
 def test_an_argument_becomes_as_many_parameters_as_are_passed():
     """A launch passes numbers one by one: as many as the machine code takes, in its order and sizes."""
+    from cuda.core._kernel_arg_handler import ParamHolder
+
     z, c, h, tape = arrays(np.float32, (7, 4), 7, 7, (7, 4))
     args = z, c, h, tape, None, np.int32(7)
     taken = examine(lstm_step, args, (9, 0)).parameters
     passed = [number for arg in args for number in kernels.flattened(OnDevice.of(arg), compiling.type_of(arg))]
     assert taken == len(passed) == 2 * 9 + 2 * 7 + 1 + 1
+    ParamHolder(tuple(passed))  # cuda-core takes every one of them
     assert passed[:9] == [0, 0, 28, 4, z.ctypes.data, 7, 4, 16, 4]
     assert passed[-2:] == [0, 7] and passed[-1].dtype == np.int32
     ptx = lstm_step.compile(args, (9, 0)).ptx

@@ -65,6 +65,8 @@ def simulator(monkeypatch):
         yield
         return
     monkeypatch.setattr(bands_cuda, "BLOCK", (4, 2))
+    monkeypatch.setattr(bands_cuda, "ROWS", 2)
+    monkeypatch.setattr(bands_cuda, "MANY", 12)  # so that there are problems on either side
     with cuda.use_array_module(fake_cupy):
         yield
 
@@ -113,8 +115,10 @@ def test_any_block_gives_the_same_bits_again_and_again(options, cell, monkeypatc
     p = problem(cell, (3, 4, 5, 7), "float32", **options)
     first = on_gpu(answer, p)
     assert_same_bits(on_gpu(answer, p), first)
-    for block in ((1, 1), (2, 3), (7, 1)):
+    monkeypatch.setattr(bands_cuda, "MANY", 0)
+    for block, rows in (((1, 1), 1), ((2, 3), 2), ((7, 1), 4)):
         monkeypatch.setattr(bands_cuda, "BLOCK", block)
+        monkeypatch.setattr(bands_cuda, "ROWS", rows)
         assert_same_bits(on_gpu(answer, p), first)
 
 
@@ -195,7 +199,7 @@ def test_a_reset_cuts_values_and_gradients(cell):
     assert not found["d_x"][:, :3].any() and found["d_x"][:, 3:].any()
 
 
-# ------------------------------------------------------------------------------------------ how passes are made and used
+# ----------------------------------------------------------------------------------------- how passes are made and used
 
 
 @EACH
@@ -265,6 +269,12 @@ def test_an_empty_batch_gives_empty_results(return_sequences, cell):
     found = on_gpu(answer, p)
     assert found["out"].shape == p.d_out.shape and found["h"].shape == (0, 5) and found["d_x"].shape == p.x.shape
     assert not any(found[name].any() for name in WEIGHTS) and not kernel_calls
+
+
+@EACH
+def test_inputs_without_features(cell):
+    p = problem(cell, (2, 3, 0, 4), x_copies="gates")
+    assert_agrees(on_gpu(answer, p), answer(p), "float64")
 
 
 def test_passes_together_and_one_that_does_not_fit_starts_none():

@@ -20,6 +20,7 @@ FLOORS = {
     "simd": 0,
     "simd_math": 0,
     "gemm": 0,
+    "meeting": 0,
     "jit": 0,
     "kernel_cache": 0,
     "cuda": 0,
@@ -71,7 +72,7 @@ FLOORS = {
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX", "pooch", "h5py", "onnx",
+    "tensorboardX", "pooch", "h5py", "onnx", "cuda",
 }  # fmt: skip
 # Made of scikit-learn's classes; nothing else imports it.
 NOT_LIGHT = {"numbarnn.__main__", "numbarnn.sklearn"}
@@ -144,6 +145,20 @@ def test_numba_is_named_on_the_lowest_floors_only(module):
     if floor(module) > HIGHEST_FLOOR_WITH_NUMBA:
         for name, line, _ in imports(module):
             assert name.split(".")[0] not in ("numba", "llvmlite"), f"{module}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_cuda_is_named_in_the_seam_only(module):
+    if module == "numbarnn.ptxops" or f"{module}.".startswith("numbarnn.cuda."):
+        return
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names] if not node.level else []
+        for name in names:
+            assert not f"{name}.".startswith(("numba.cuda.", "cupy.", "cupyx.", "cuda.", "numba_cuda.")), (
+                f"{module}:{node.lineno} imports {name}"
+            )
 
 
 def test_every_kernel_is_in_the_hash_of_the_kernel_sources():

@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, simple_rnn_cuda
+from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, resident, simple_rnn_cuda
 from numbarnn.cells.contract import Cell
 
 __all__ = ["BANDS", "Band", "Problem", "choose_band"]
 
-#: Threads of a block in band G, at most: units, rows of the batch.
-BLOCK = 32, 8
+#: Threads of a block in band G, at most: all, and along units and groups of rows.
+THREADS = 128
+BLOCK = 32, 4
+#: Rows that a thread of band G computes, and the elements of a state from which on it does: below, the GPU needs all
+#: threads that it can get to hide how long memory takes.
+ROWS, MANY = 4, 1 << 16
 
 _LOOPS = {
     "LSTM": lstm_cuda,
@@ -85,17 +89,24 @@ class Band(NamedTuple):
 def _launch_grid(problem, *args):
     """Launch band G: as many blocks as there is work for and as the GPU runs at the same time."""
     loops = _LOOPS[problem.cell.name]
-    kernel = loops.backward if problem.back else loops.forward
-    block = min(BLOCK[0], problem.units), min(BLOCK[1], problem.batch)
-    args = *args, *problem.codes
+    rows = ROWS if problem.batch * problem.units >= MANY else 1
+    kernel = (loops.backward if problem.back else loops.forward).with_constants(max_threads=THREADS, ROWS=rows)
+    groups = -(-problem.batch // rows)
+    block = min(BLOCK[0], problem.units), min(BLOCK[1], groups)
+    weights = args[2].reshape(-1)
+    args = *args[:2], weights, *args[3:], *problem.codes
     most = kernel.resident_blocks(block, *args)
     across = min(-(-problem.units // block[0]), most)
-    down = min(-(-problem.batch // block[1]), most // across)
+    down = min(-(-groups // block[1]), most // across)
     kernel.launch((across, down), block, *args, cooperative=True)
 
 
 #: In the order in which they are asked.
-BANDS = [Band("G", lambda problem: True, _launch_grid)]
+BANDS = [
+    Band("S", resident.serves_block, resident.launch),
+    Band("M", resident.serves_cluster, resident.launch),
+    Band("G", lambda problem: True, _launch_grid),
+]
 
 
 def choose_band(problem):

@@ -25,12 +25,15 @@ d_out      [B, T, H]          gradient of `out`; [B, 0, H]: none
 d_states   [S, B, H]          in: gradient of the last states; out: of the first states
 d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks
 room       [K]                working memory of `forward`, K as `Cell.room` says; None: it allocates its own
+member     int                which member of a team this call is, see `numbarnn.meeting`; 0 without a team
+meeting    [members, 8] int64 where the team meets, from `numbarnn.meeting.assembly`, new for each kernel; None: no team
 ========== ================== =====================================================================================
 
 Kernels run steps ``first <= s < last`` for the kernel's rows ``start <= r < stop``; `backward` from the last down to
 the first.  Step s reads timestep s of `x`, or T-1-s with ``backwards``; everything else is indexed by s.  Rows behind
 the last one that counts at a step leave its products, so rows in falling order of length cost what they are long.
-Calls on disjoint rows may run at once; calls on consecutive segments of steps give the bits of one call.
+Calls on disjoint rows may run at once; calls on consecutive segments of steps give the bits of one call.  So do the
+calls of a team, with the same arguments but for `member`, which run at once and share the units of the same rows.
 """
 
 from collections.abc import Callable

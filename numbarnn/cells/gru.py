@@ -19,22 +19,25 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.products import back_to_h_and_x
+from numbarnn.cells.products import back_to_h_and_x, input_products, steps_back
 from numbarnn.cells.rows import (
     carry_rows,
     counting_end,
     cut_rows,
     emit_rows,
+    latest_end,
+    memory_ahead,
     operand_of_h,
     operand_of_x,
     row_of,
+    rows_together,
+    steps_ahead,
     working_memory,
 )
 from numbarnn.gemm import rows_product, two_gates_product
 from numbarnn.jit import device, njit
+from numbarnn.meeting import join, meet, share
 from numbarnn.simd import advance, clear, fma, hold, lanes, like, load, load_n, pointer, splat, store_n
-
-ROW_BLOCK = 24  # rows whose gates' inputs stay in the first-level cache between product and step
 
 
 @device
@@ -63,105 +66,138 @@ def step_back(dh, kz, kr, kg, m, h0, activation, recurrent_activation):
 
 
 @device
-def inputs_of_z_and_r(
-    kernel, recurrent, bias, x, x_row, x_step, h, h_row, h_step, count, first_unit, columns, z, z_row
-):  # fmt: skip
-    """Products of `count` rows for the gates z and r of `columns` units from `first_unit` on, a vector each in turns.
-
-    `x` and `h` are pointers to the left operands, with steps of 2 where each gate has a row of its own.
-    """
-    inputs, units, width = kernel.shape[1], recurrent.shape[1], kernel.shape[2]
-    for half in range(0, 2 * columns, width):
-        panel = (2 * first_unit + half) // width
-        b_here, z_here = advance(pointer(bias), panel * width), advance(z, half)
-        w_here = advance(pointer(kernel), panel * inputs * width)
-        r_here = advance(pointer(recurrent), panel * units * width)
-        valid = min(width, 2 * columns - half)
-        if x_step > 1:
-            two_gates_product(x, x_row, 2, count, w_here, width, inputs, b_here, 0, z_here, z_row, width)
-        else:
-            rows_product(x, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, valid)
-        if h_step > 1:
-            two_gates_product(h, h_row, 2, count, r_here, width, units, z_here, z_row, z_here, z_row, width)
-        else:
-            rows_product(h, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, valid)
-
-
-@device
-def operands_of_candidate(
-    x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row, x_room, h_room
-):  # fmt: skip
-    """Left operands of the candidate's products: those of the other gates, but for dropout factors of its own.
+def operands_of_candidate(x, s, steps, backwards, start, stop, order, x_factors, x_rows, x_row, later, x_room):
+    """Left operand of the candidate's input product: that of the other gates, but for dropout factors of its own.
 
     Returns
     -------
-    x_rows, x_row, h_rows, h_row
-        Pointers to their first rows, and elements from one row to the next.
+    x_rows, x_row, later
+        Pointer to its first row, and elements from one row to the next and from one step to the next.
     """
     if x_factors.shape[0] > 1:
-        x_rows, x_row, _ = operand_of_x(x, t, start, end, order, x_factors, 2, 1, x_room)
-    if h_factors.shape[0] > 1:
-        h_rows, h_row, _ = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 2, 1, h_room)
-    return x_rows, x_row, h_rows, h_row
+        x_rows, x_row, later, _ = operand_of_x(x, s, steps, backwards, start, stop, order, x_factors, 2, 1, x_room)
+    return x_rows, x_row, later
+
+
+@device
+def recurrent_products_of_z_and_r(recurrent, h, h_row, h_step, count, first, last, columns, z, z_panel):
+    """Go on with the chains of z and r, a vector each in turns, in panels first..last of `columns` columns.
+
+    `h` is a pointer to the left operand of `count` rows, with a step of 2 where each gate has a row of its own; `z` to
+    the first panel's block of chains, see `input_products`.
+    """
+    units, width = recurrent.shape[1], recurrent.shape[2]
+    for panel in range(first, last):
+        right, chains = advance(pointer(recurrent), panel * units * width), advance(z, (panel - first) * z_panel)
+        if h_step > 1:
+            two_gates_product(h, h_row, 2, count, right, width, units, chains, width, chains, width, width)
+        else:
+            valid = min(width, columns - (panel - first) * width)
+            rows_product(h, h_row, 1, count, right, width, units, chains, width, chains, width, valid)
 
 
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation, room=None,
+    first, last, backwards, activation, recurrent_activation, room=None, member=0, meeting=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
-    timesteps, inputs = x.shape[1], x.shape[2]
+    inputs = x.shape[2]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
     width = kernel.shape[2]
     vector = lanes(kernel)
+    x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
     # Panels of z and r hold them in turns; those of the candidate come behind, and in `bias` those of m behind these.
-    blocks = -(-units // vector)
-    zr_panels = -(-2 * blocks * vector // width)
-    # Working memory, for a block of rows and as many units as a panel of the candidate has: inputs of z and r in turns,
-    # of the candidate, and m; then copies of the left operands where they need one.
-    z_row = 4 * width
-    x_room, h_room = (stop - start) * inputs, (stop - start) * units
-    block = min(ROW_BLOCK, stop - start)
-    scratch = working_memory(block * z_row + 3 * (x_room + h_room), x, room)
-    z = pointer(scratch)
-    x_copy = advance(z, block * z_row)
-    h_copy = advance(x_copy, 3 * x_room)
+    rows, padded = stop - start, -(-units // vector) * vector
+    zr_panels, panels = -(-2 * padded // width), -(-padded // width)
+    # Working memory, for a block of rows and as many units as a panel of the candidate has: m; inputs of z and r in
+    # turns and of the candidate, or those of several steps ahead; then copies of the left operands where they need one.
+    block = min(rows_together(rows), rows)
+    step_room = rows * 3 * panels * width
+    z_room = memory_ahead(block, 3 * width, step_room, last - first, x, room)
+    most = steps_ahead(z_room, step_room, last - first, meeting)
+    x_copy_room = most * rows * inputs  # of each of up to three copies
+    x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
+    h_room = rows * units
+    scratch = working_memory(block * width + z_room + x_room + 3 * h_room, x, room)
+    m_here = pointer(scratch)
+    z = advance(m_here, block * width)
+    x_copy = advance(z, z_room)
+    h_copy = advance(x_copy, x_room)
+    members = 1
+    if meeting is not None:
+        members = join(member, meeting)
+        if members == 0:
+            return
+    first_panel, last_panel = share(panels, member, members)
+    low, high = min(units, first_panel * width), min(units, last_panel * width)
+    own, own_columns = last_panel - first_panel, -(-(high - low) // vector) * vector
+    ahead = max(1, min(most, z_room // max(1, rows * 3 * own * width)))
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
     zero = x.dtype.type(0)
+    x_rows, x_row, x_step, later, tall, z_panel = pointer(x), 0, 1, 0, 0, 0
+    xc_rows, xc_row, xc_later = x_rows, 0, 0
     for s in range(first, last):
         slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
-        t = timesteps - 1 - s if backwards else s
         end = counting_end(flags, s, start, stop)
-        if end > start:
-            x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 2, x_copy)
-            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
-            xc_rows, xc_row, hc_rows, hc_row = operands_of_candidate(
-                x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row,
-                advance(x_copy, 2 * x_room), advance(h_copy, 2 * h_room),
+        past = (s - first) % ahead
+        if past == 0:
+            steps = min(ahead, last - s)
+            top = latest_end(flags, s, steps, start, stop)
+            tall = top - start
+            x_rows, x_row, later, x_step = operand_of_x(
+                x, s, steps, backwards, start, top, order, x_factors, 0, 2, x_copy
             )  # fmt: skip
+            xc_rows, xc_row, xc_later = operands_of_candidate(
+                x, s, steps, backwards, start, top, order, x_factors, x_rows, x_row, later,
+                advance(x_copy, 2 * x_copy_room),
+            )  # fmt: skip
+            if ahead > 1:
+                z_panel = steps * tall * width
+                input_products(
+                    x_rows, x_row, later, x_step, tall, steps, kernel, bias, 2 * first_panel,
+                    min(2 * last_panel, zr_panels), 2 * own_columns, z, z_panel, True,
+                )  # fmt: skip
+                input_products(
+                    xc_rows, xc_row, xc_later, 1, tall, steps, kernel, bias, zr_panels + first_panel,
+                    zr_panels + last_panel, own_columns, advance(z, 2 * own * z_panel), z_panel, True,
+                )  # fmt: skip
+        if end > start:
+            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
+            hc_rows, hc_row = h_rows, h_row
+            if h_copies > 1:
+                hc_rows, hc_row, _ = operand_of_h(
+                    states, slot, start, end, order, flags, s, h_factors, 2, 1, advance(h_copy, 2 * h_room)
+                )  # fmt: skip
             for row in range(start, end, block):
                 count = min(block, end - row)
-                x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
-                xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
-                for first_unit in range(0, units, width):
-                    columns = min(width, -(-(units - first_unit) // vector) * vector)
-                    inputs_of_z_and_r(
-                        kernel, recurrent, bias, x_here, x_row, x_step, h_here, h_row, h_step, count, first_unit,
-                        columns, z, z_row,
+                h_here, hc_here = advance(h_rows, (row - start) * h_row), advance(hc_rows, (row - start) * hc_row)
+                for panel in range(first_panel, last_panel):
+                    first_unit = panel * width
+                    columns = min(width, padded - first_unit)
+                    zr_first, zr_last = 2 * panel, min(2 * panel + 2, zr_panels)
+                    place = (past * tall + row - start) * width
+                    z_here = advance(z, 2 * (panel - first_panel) * z_panel + place)
+                    g_here = advance(z, (2 * own + panel - first_panel) * z_panel + place)
+                    if ahead == 1:
+                        z_panel = count * width
+                        z_here, g_here = z, advance(z, 2 * z_panel)
+                        input_products(
+                            advance(x_rows, (row - start) * x_row), x_row, 0, x_step, count, 1, kernel, bias, zr_first,
+                            zr_last, 2 * columns, z_here, z_panel, True,
+                        )  # fmt: skip
+                        input_products(
+                            advance(xc_rows, (row - start) * xc_row), xc_row, 0, 1, count, 1, kernel, bias,
+                            zr_panels + panel, zr_panels + panel + 1, columns, g_here, z_panel, True,
+                        )  # fmt: skip
+                    recurrent_products_of_z_and_r(
+                        recurrent, h_here, h_row, h_step, count, zr_first, zr_last, 2 * columns, z_here, z_panel
                     )  # fmt: skip
-                    panel = zr_panels + first_unit // width
-                    w_here = advance(pointer(kernel), panel * inputs * width)
-                    r_here = advance(pointer(recurrent), panel * units * width)
-                    b_here = advance(pointer(bias), panel * width)
-                    d_here = advance(b_here, (kernel.shape[0] - zr_panels) * width)
-                    g_here, m_here = advance(z, 2 * width), advance(z, 3 * width)
+                    right = advance(pointer(recurrent), (zr_panels + panel) * units * width)
+                    d_here = advance(pointer(bias), (kernel.shape[0] + panel) * width)
                     rows_product(
-                        xc_here, xc_row, 1, count, w_here, width, inputs, b_here, 0, g_here, z_row, columns
-                    )  # fmt: skip
-                    rows_product(
-                        hc_here, hc_row, 1, count, r_here, width, units, d_here, 0, m_here, z_row, columns
+                        hc_here, hc_row, 1, count, right, width, units, d_here, 0, m_here, width, columns
                     )  # fmt: skip
                     for k in range(count):
                         r = row + k
@@ -174,10 +210,10 @@ def forward(
                             h0 = load_n(memory, (slot * batch + r) * units + unit, n)
                             if flag & CUT:
                                 h0 = splat(zero)
-                            at = k * z_row
-                            m = load(m_here, at + place)
+                            at = 2 * place // width * z_panel + k * width + 2 * place % width  # of z, then of r
+                            m = load(m_here, k * width + place)
                             h, kz, kr, kg = step(
-                                load(z, at + 2 * place), load(z, at + 2 * place + vector), load(g_here, at + place), m,
+                                load(z_here, at), load(z_here, at + vector), load(g_here, k * width + place), m,
                                 h0, activation, recurrent_activation,
                             )  # fmt: skip
                             store_n(memory, (new_slot * batch + r) * units + unit, n, h)
@@ -187,37 +223,47 @@ def forward(
                                 store_n(kept, there + units, n, kr)
                                 store_n(kept, there + 2 * units, n, kg)
                                 store_n(kept, there + 3 * units, n, m)
-        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop, low, high)
         if out.shape[1]:
-            emit_rows(states, new_slot, out, flags, s, start, stop, order)
+            emit_rows(states, new_slot, out, flags, s, start, stop, order, low, high)
+        if meeting is not None:
+            meet(member, members, meeting, s - first + 1)
     hold(scratch)
 
 
 @njit
 def backward(
     start, stop, d_out, d_states, kernel, recurrent, states, flags, order, x_factors, h_factors, tape, d_x,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, member=0, meeting=None,
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
     `kernel` and `recurrent` are those of `Cell.pack_back`.
     """
-    timesteps = d_x.shape[1]
     batch, units = states.shape[2], states.shape[3]
+    width = recurrent.shape[2]
     vector = lanes(states)
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
     emitted = d_out.shape[1] > 0
     nothing = splat(states.dtype.type(0))
-    scratch = np.empty((stop - start + 1) * kernel.shape[2], states.dtype)
-    clear(pointer(scratch), 0, kernel.shape[2])
-    product = advance(pointer(scratch), kernel.shape[2])
+    scratch = np.empty((stop - start + 1) * width, states.dtype)
+    clear(pointer(scratch), 0, width)
+    product = advance(pointer(scratch), width)
+    members = 1
+    if meeting is not None:
+        members = join(member, meeting)
+        if members == 0:
+            return
+    first_panel, last_panel = share(recurrent.shape[0], member, members)
+    first_unit, last_unit = min(units, first_panel * width), min(units, last_panel * width)
+    together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
         for r in range(start, stop):
             flag = flags[s, r]
             passes = emitted and not flag & SILENT
             counts = flag & COUNTS
             d_row = (row_of(order, r) * d_out.shape[1] + s) * units
-            for unit in range(0, units, vector):
+            for unit in range(first_unit, last_unit, vector):
                 n = units - unit
                 here = r * units + unit
                 dh0 = load_n(dh, here, n)
@@ -238,14 +284,15 @@ def backward(
                     store_n(kept, there + 2 * units, n, dg)
                     store_n(kept, there + 3 * units, n, dm)
                 store_n(dh, here, n, dh0)
-        end = counting_end(flags, s, start, stop)
-        if end > start:
-            t = timesteps - 1 - s if backwards else s
-            back_to_h_and_x(
-                d_states, d_x, kernel, recurrent, tape, PRODUCT, flags, order, x_factors, h_factors, s, t, start, end,
-                pointer(scratch), product,
-            )  # fmt: skip
-        cut_rows(d_states, flags, s, start, stop)
+        if meeting is not None:
+            meet(member, members, meeting, last - s)
+        steps = done - s if done - s == together or s == first else 0
+        done -= steps
+        back_to_h_and_x(
+            d_states, d_x, kernel, recurrent, tape, PRODUCT, flags, order, x_factors, h_factors, s, steps, backwards,
+            start, stop, first_panel, last_panel, member, members, pointer(scratch), product,
+        )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)
 
 

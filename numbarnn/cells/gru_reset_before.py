@@ -20,17 +20,20 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, OPERAND, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.gru import inputs_of_z_and_r, operands_of_candidate
-from numbarnn.cells.products import back_to_h_and_x, multiply_back
+from numbarnn.cells.gru import operands_of_candidate, recurrent_products_of_z_and_r
+from numbarnn.cells.products import back_to_h_and_x, input_products, multiply_back, steps_back
 from numbarnn.cells.rows import (
-    ROW_BLOCK,
     carry_rows,
     counting_end,
     cut_rows,
     emit_rows,
+    latest_end,
+    memory_ahead,
     operand_of_h,
     operand_of_x,
     row_of,
+    rows_together,
+    steps_ahead,
     working_memory,
 )
 from numbarnn.gemm import rows_product
@@ -72,50 +75,90 @@ def step_back(dh, kz, kg, h0, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation, room=None,
+    first, last, backwards, activation, recurrent_activation, room=None, member=0, meeting=None,
 ):  # fmt: skip
-    """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
-    timesteps, inputs = x.shape[1], x.shape[2]
+    """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`.
+
+    A step has two products, one after the other, and r * h between them: there are no teams, the first member does it.
+    """
+    if member:
+        return
+    inputs = x.shape[2]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
     width = kernel.shape[2]
     vector = lanes(kernel)
+    x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
     # Panels of z and r hold them in turns; those of the candidate come behind.
-    blocks = -(-units // vector)
-    zr_panels = -(-2 * blocks * vector // width)
-    # Working memory: the gates' inputs of a block of rows and two panels; z and r * h of a block of rows; then copies
-    # of the left operands where they need one.
-    z_row = 2 * width
-    x_room, h_room = (stop - start) * inputs, (stop - start) * units
-    block = min(ROW_BLOCK, stop - start)
-    scratch = working_memory(block * (z_row + 2 * units) + 3 * (x_room + h_room), x, room)
-    z = pointer(scratch)
-    z_value = advance(z, block * z_row)
+    rows, padded = stop - start, -(-units // vector) * vector
+    zr_panels, panels = -(-2 * padded // width), -(-padded // width)
+    # Working memory: z and r * h of a block of rows; the gates' inputs of a block of rows and two panels, or of several
+    # steps ahead; then copies of the left operands where they need one.
+    block = min(rows_together(rows), rows)
+    step_room = rows * 3 * panels * width
+    z_room = memory_ahead(block, 2 * width, step_room, last - first, x, room)
+    most = steps_ahead(z_room, step_room, last - first, None)
+    x_copy_room = most * rows * inputs  # of each of up to three copies
+    x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
+    h_room = rows * units
+    scratch = working_memory(2 * block * units + z_room + x_room + 3 * h_room, x, room)
+    z_value = pointer(scratch)
     reset_h = advance(z_value, block * units)
-    x_copy = advance(reset_h, block * units)
-    h_copy = advance(x_copy, 3 * x_room)
+    z = advance(reset_h, block * units)
+    x_copy = advance(z, z_room)
+    h_copy = advance(x_copy, x_room)
+    ahead = max(1, min(most, z_room // max(1, step_room)))
     memory, kept = pointer(states), pointer(tape)
     training = tape.shape[0] > 0
     zero = x.dtype.type(0)
+    x_rows, x_row, x_step, later, tall, z_panel = pointer(x), 0, 1, 0, 0, 0
+    xc_rows, xc_row, xc_later = x_rows, 0, 0
     for s in range(first, last):
         slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
-        t = timesteps - 1 - s if backwards else s
         end = counting_end(flags, s, start, stop)
-        if end > start:
-            x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 2, x_copy)
-            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
-            xc_rows, xc_row, hc_rows, hc_row = operands_of_candidate(
-                x, t, states, slot, start, end, order, flags, s, x_factors, h_factors, x_rows, x_row, h_rows, h_row,
-                advance(x_copy, 2 * x_room), advance(h_copy, 2 * h_room),
+        past = (s - first) % ahead
+        if past == 0:
+            steps = min(ahead, last - s)
+            top = latest_end(flags, s, steps, start, stop)
+            tall = top - start
+            x_rows, x_row, later, x_step = operand_of_x(
+                x, s, steps, backwards, start, top, order, x_factors, 0, 2, x_copy
             )  # fmt: skip
+            xc_rows, xc_row, xc_later = operands_of_candidate(
+                x, s, steps, backwards, start, top, order, x_factors, x_rows, x_row, later,
+                advance(x_copy, 2 * x_copy_room),
+            )  # fmt: skip
+            if ahead > 1:
+                z_panel = steps * tall * width
+                input_products(
+                    x_rows, x_row, later, x_step, tall, steps, kernel, bias, 0, zr_panels, 2 * padded, z, z_panel, True
+                )  # fmt: skip
+                input_products(
+                    xc_rows, xc_row, xc_later, 1, tall, steps, kernel, bias, zr_panels, zr_panels + panels, padded,
+                    advance(z, zr_panels * z_panel), z_panel, True,
+                )  # fmt: skip
+        if end > start:
+            h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 2, h_copy)
+            hc_rows, hc_row = h_rows, h_row
+            if h_copies > 1:
+                hc_rows, hc_row, _ = operand_of_h(
+                    states, slot, start, end, order, flags, s, h_factors, 2, 1, advance(h_copy, 2 * h_room)
+                )  # fmt: skip
             for row in range(start, end, block):
                 count = min(block, end - row)
-                x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
-                xc_here, hc_here = advance(xc_rows, (row - start) * xc_row), advance(hc_rows, (row - start) * hc_row)
-                for first_unit in range(0, units, width):
-                    columns = min(width, -(-(units - first_unit) // vector) * vector)
-                    inputs_of_z_and_r(
-                        kernel, recurrent, bias, x_here, x_row, x_step, h_here, h_row, h_step, count, first_unit,
-                        columns, z, z_row,
+                h_here, hc_here = advance(h_rows, (row - start) * h_row), advance(hc_rows, (row - start) * hc_row)
+                for panel in range(panels):
+                    first_unit = panel * width
+                    columns = min(width, padded - first_unit)
+                    zr_first, zr_last = 2 * panel, min(2 * panel + 2, zr_panels)
+                    z_here = advance(z, zr_first * z_panel + (past * tall + row - start) * width)
+                    if ahead == 1:
+                        z_here, z_panel = z, count * width
+                        input_products(
+                            advance(x_rows, (row - start) * x_row), x_row, 0, x_step, count, 1, kernel, bias, zr_first,
+                            zr_last, 2 * columns, z_here, z_panel, True,
+                        )  # fmt: skip
+                    recurrent_products_of_z_and_r(
+                        recurrent, h_here, h_row, h_step, count, zr_first, zr_last, 2 * columns, z_here, z_panel
                     )  # fmt: skip
                     for k in range(count):
                         r = row + k
@@ -125,9 +168,9 @@ def forward(
                         for place in range(0, columns, vector):
                             unit = first_unit + place
                             n = units - unit
-                            at = k * z_row + 2 * place
+                            at = 2 * place // width * z_panel + k * width + 2 * place % width  # of z, then of r
                             value, rh, kz, kr = reset_step(
-                                load(z, at), load(z, at + vector), load_n(hc_here, k * hc_row + unit, n),
+                                load(z_here, at), load(z_here, at + vector), load_n(hc_here, k * hc_row + unit, n),
                                 recurrent_activation,
                             )  # fmt: skip
                             store_n(z_value, k * units + unit, n, value)
@@ -137,14 +180,18 @@ def forward(
                                 store_n(kept, there, n, kz)
                                 store_n(kept, there + units, n, kr)
                                 store_n(kept, there + 3 * units, n, rh)
-                for first_unit in range(0, units, width):
-                    columns = min(width, -(-(units - first_unit) // vector) * vector)
-                    panel = zr_panels + first_unit // width
-                    b_here = advance(pointer(bias), panel * width)
-                    w_here = advance(pointer(kernel), panel * inputs * width)
-                    r_here = advance(pointer(recurrent), panel * units * width)
-                    rows_product(xc_here, xc_row, 1, count, w_here, width, inputs, b_here, 0, z, z_row, columns)
-                    rows_product(reset_h, units, 1, count, r_here, width, units, z, z_row, z, z_row, columns)
+                for panel in range(panels):
+                    first_unit = panel * width
+                    columns = min(width, padded - first_unit)
+                    g_here = advance(z, (zr_panels + panel) * z_panel + (past * tall + row - start) * width)
+                    if ahead == 1:
+                        g_here = z
+                        input_products(
+                            advance(xc_rows, (row - start) * xc_row), xc_row, 0, 1, count, 1, kernel, bias,
+                            zr_panels + panel, zr_panels + panel + 1, columns, g_here, 0, True,
+                        )  # fmt: skip
+                    right = advance(pointer(recurrent), (zr_panels + panel) * units * width)
+                    rows_product(reset_h, units, 1, count, right, width, units, g_here, width, g_here, width, columns)
                     for k in range(count):
                         r = row + k
                         flag = flags[s, r]
@@ -157,27 +204,28 @@ def forward(
                             if flag & CUT:
                                 h0 = splat(zero)
                             h, kg = step(
-                                load(z, k * z_row + place), load_n(z_value, k * units + unit, n), h0, activation
+                                load(g_here, k * width + place), load_n(z_value, k * units + unit, n), h0, activation
                             )  # fmt: skip
                             store_n(memory, (new_slot * batch + r) * units + unit, n, h)
                             if training:
                                 store_n(kept, (s * batch + r) * 4 * units + 2 * units + unit, n, kg)
-        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop, 0, units)
         if out.shape[1]:
-            emit_rows(states, new_slot, out, flags, s, start, stop, order)
+            emit_rows(states, new_slot, out, flags, s, start, stop, order, 0, units)
     hold(scratch)
 
 
 @njit
 def backward(
     start, stop, d_out, d_states, kernel, recurrent, states, flags, order, x_factors, h_factors, tape, d_x,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, member=0, meeting=None,
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
-    `kernel` and `recurrent` are those of `Cell.pack_back`.
+    `kernel` and `recurrent` are those of `Cell.pack_back`. There are no teams, as in `forward`.
     """
-    timesteps = d_x.shape[1]
+    if member:
+        return
     batch, units = states.shape[2], states.shape[3]
     vector = lanes(states)
     memory, kept, dh = pointer(states), pointer(tape), pointer(d_states)
@@ -185,11 +233,13 @@ def backward(
     nothing, one = splat(states.dtype.type(0)), states.dtype.type(1)
     h_copies = h_factors.shape[0]
     # Working memory: a panel's width of zeros, room for the rows of a panel, and the gradients of r * h.
-    room = (stop - start + 1) * kernel.shape[2]
+    width = recurrent.shape[2]
+    room = (stop - start + 1) * width
     scratch = np.empty(room + (stop - start) * units, states.dtype)
-    clear(pointer(scratch), 0, kernel.shape[2])
-    product = advance(pointer(scratch), kernel.shape[2])
+    clear(pointer(scratch), 0, width)
+    product = advance(pointer(scratch), width)
     d_rh = advance(pointer(scratch), room - start * units)  # of row 0
+    together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
         for r in range(start, stop):
             flag = flags[s, r]
@@ -217,12 +267,12 @@ def backward(
                 store_n(dh, here, n, dh0)
         end = counting_end(flags, s, start, stop)
         if end > start:
-            t = timesteps - 1 - s if backwards else s
-            dz = advance(kept, (s * batch + start) * 4 * units)
-            multiply_back(
-                advance(dz, 2 * units), 4 * units, end - start, recurrent, 2 * units, units, h_factors[:0], 0,
-                flags, s, start, order[:0], pointer(scratch), product, d_rh, units,
-            )  # fmt: skip
+            dg = advance(kept, (s * batch + start) * 4 * units + 2 * units)
+            for panel in range(recurrent.shape[0]):
+                multiply_back(
+                    dg, 4 * units, end - start, flags, s * batch + start, 1, recurrent, panel, 2 * units, units, units,
+                    advance(d_rh, start * units), units,
+                )  # fmt: skip
             for r in range(start, end):
                 flag = flags[s, r]
                 if not flag & COUNTS:
@@ -241,11 +291,13 @@ def backward(
                     dr, dh0 = reset_step_back(load_n(d_rh, here, n), load_n(kept, there, n), h0, recurrent_activation)
                     store_n(kept, there, n, dr)
                     store_n(dh, here, n, fma(dh0, factor, load_n(dh, here, n)))
-            back_to_h_and_x(
-                d_states, d_x, kernel, recurrent, tape, OPERAND, flags, order, x_factors, h_factors, s, t, start, end,
-                pointer(scratch), product,
-            )  # fmt: skip
-        cut_rows(d_states, flags, s, start, stop)
+        steps = done - s if done - s == together or s == first else 0
+        done -= steps
+        back_to_h_and_x(
+            d_states, d_x, kernel, recurrent, tape, OPERAND, flags, order, x_factors, h_factors, s, steps, backwards,
+            start, stop, 0, recurrent.shape[0], 0, 1, pointer(scratch), product,
+        )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop, 0, units)
     hold(scratch)
 
 

@@ -18,20 +18,24 @@ import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, SILENT, Cell
 from numbarnn.cells.gates import gate, gate_slope, keep, squash, squash_slope, value_of
-from numbarnn.cells.products import back_to_h_and_x
+from numbarnn.cells.products import back_to_h_and_x, input_products, steps_back
 from numbarnn.cells.rows import (
-    ROW_BLOCK,
     carry_rows,
     counting_end,
     cut_rows,
     emit_rows,
+    latest_end,
+    memory_ahead,
     operand_of_h,
     operand_of_x,
     row_of,
+    rows_together,
+    steps_ahead,
     working_memory,
 )
 from numbarnn.gemm import four_gates_product, rows_product
 from numbarnn.jit import device, njit
+from numbarnn.meeting import join, meet, share
 from numbarnn.simd import advance, clear, fma, hold, lanes, load, load_n, pointer, splat, store_n
 
 
@@ -71,65 +75,88 @@ def step_back(dh, dc, ki, kf, kg, ko, c0, c, activation, recurrent_activation):
 @njit
 def forward(
     start, stop, x, kernel, recurrent, bias, states, out, flags, order, x_factors, h_factors, tape,
-    first, last, backwards, activation, recurrent_activation, room=None,
+    first, last, backwards, activation, recurrent_activation, room=None, member=0, meeting=None,
 ):  # fmt: skip
     """Run the steps first..last of the rows start..stop; see `numbarnn.cells.contract`."""
-    timesteps, inputs = x.shape[1], x.shape[2]
+    inputs = x.shape[2]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
     width = kernel.shape[2]
     vector = lanes(kernel)
+    rows, blocks = stop - start, -(-units // vector)
     block_panels = 4 * vector // width  # panels that hold the four gates of one block of units
     x_copies, h_copies = x_factors.shape[0], h_factors.shape[0]
-    # Working memory: the gates' inputs of a block of rows, and copies of the left operands where they need one.
-    z_row = 4 * vector
-    x_room = (stop - start) * inputs * max(x_copies, min(order.shape[0], 1))
-    h_room = (stop - start) * units * max(h_copies, 1)
-    block = min(ROW_BLOCK, stop - start)
-    scratch = working_memory(block * z_row + x_room + h_room, x, room)
+    # Working memory: the gates' inputs, of several steps ahead or of a block of rows and units at a time; then copies
+    # of the left operands where they need one.
+    block = min(rows_together(rows), rows)
+    step_room = rows * blocks * 4 * vector
+    z_room = memory_ahead(block, 4 * vector, step_room, last - first, x, room)
+    most = steps_ahead(z_room, step_room, last - first, meeting)
+    x_room = most * rows * inputs * max(x_copies, min(order.shape[0], 1))
+    scratch = working_memory(z_room + x_room + rows * units * max(h_copies, 1), x, room)
     z = pointer(scratch)
-    x_copy = advance(z, block * z_row)
+    x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
+    members = 1
+    if meeting is not None:
+        members = join(member, meeting)
+        if members == 0:
+            return
+    first_block, last_block = share(blocks, member, members)
+    first_unit, last_unit = min(units, first_block * vector), min(units, last_block * vector)
+    panels = (last_block - first_block) * block_panels
+    ahead = max(1, min(most, z_room // max(1, rows * panels * width)))
     memory, kept = pointer(states), pointer(tape)
     c_plane = slots * batch * units  # where the states c begin, behind the states h
     training = tape.shape[0] > 0
     zero = x.dtype.type(0)
+    x_rows, x_row, x_step, later, tall, z_panel = pointer(x), 0, 1, 0, 0, 0
     for s in range(first, last):
         slot, new_slot = (s, s + 1) if slots > 2 or training else (s % 2, 1 - s % 2)
-        t = timesteps - 1 - s if backwards else s
         end = counting_end(flags, s, start, stop)
+        past = (s - first) % ahead
+        if past == 0:
+            steps = min(ahead, last - s)
+            tall = latest_end(flags, s, steps, start, stop) - start
+            x_rows, x_row, later, x_step = operand_of_x(
+                x, s, steps, backwards, start, start + tall, order, x_factors, 0, 4, x_copy
+            )  # fmt: skip
+            if ahead > 1:
+                z_panel = steps * tall * width
+                input_products(
+                    x_rows, x_row, later, x_step, tall, steps, kernel, bias, first_block * block_panels,
+                    last_block * block_panels, panels * width, z, z_panel, None, True,
+                )  # fmt: skip
         if end > start:
-            x_rows, x_row, x_step = operand_of_x(x, t, start, end, order, x_factors, 0, 4, x_copy)
             h_rows, h_row, h_step = operand_of_h(states, slot, start, end, order, flags, s, h_factors, 0, 4, h_copy)
             for row in range(start, end, block):
                 count = min(block, end - row)
-                x_here, h_here = advance(x_rows, (row - start) * x_row), advance(h_rows, (row - start) * h_row)
-                for unit in range(0, units, vector):
+                h_here = advance(h_rows, (row - start) * h_row)
+                for unit_block in range(first_block, last_block):
+                    panel = unit_block * block_panels
+                    z_here = advance(
+                        z, (panel - first_block * block_panels) * z_panel + (past * tall + row - start) * width
+                    )
+                    if ahead == 1:
+                        z_here, z_panel = z, count * width
+                        input_products(
+                            advance(x_rows, (row - start) * x_row), x_row, 0, x_step, count, 1, kernel, bias, panel,
+                            panel + block_panels, 4 * vector, z_here, z_panel, None, True,
+                        )  # fmt: skip
                     for p in range(block_panels):
-                        panel = unit // vector * block_panels + p
-                        z_here = advance(z, p * width)
-                        b_here = advance(pointer(bias), panel * width)
-                        w_here = advance(pointer(kernel), panel * inputs * width)
-                        r_here = advance(pointer(recurrent), panel * units * width)
-                        pair = p * (width // vector)  # the first gate of this panel
-                        if x_step > 1:
-                            four_gates_product(
-                                advance(x_here, pair), x_row, x_step, count, w_here, width, inputs,
-                                b_here, 0, z_here, z_row, width,
-                            )  # fmt: skip
-                        else:
-                            rows_product(
-                                x_here, x_row, 1, count, w_here, width, inputs, b_here, 0, z_here, z_row, width
-                            )  # fmt: skip
+                        chains = advance(z_here, p * z_panel)
+                        right = advance(pointer(recurrent), (panel + p) * units * width)
                         if h_step > 1:
                             four_gates_product(
-                                advance(h_here, pair), h_row, h_step, count, r_here, width, units,
-                                z_here, z_row, z_here, z_row, width,
+                                advance(h_here, p * (width // vector)), h_row, h_step, count, right, width, units,
+                                chains, width, chains, width, width,
                             )  # fmt: skip
                         else:
                             rows_product(
-                                h_here, h_row, 1, count, r_here, width, units, z_here, z_row, z_here, z_row, width
+                                h_here, h_row, 1, count, right, width, units, chains, width, chains, width, width
                             )  # fmt: skip
+                    unit = unit_block * vector
                     n = units - unit
+                    second = 2 * vector if block_panels == 1 else z_panel  # where the gates c and o are
                     for k in range(count):
                         r = row + k
                         flag = flags[s, r]
@@ -140,10 +167,10 @@ def forward(
                         c0 = load_n(memory, c_plane + old, n)
                         if flag & CUT:
                             c0 = splat(zero)
-                        zr = k * z_row
+                        zr = k * width
                         h, c, ki, kf, kg, ko = step(
-                            load(z, zr), load(z, zr + vector), load(z, zr + 2 * vector), load(z, zr + 3 * vector),
-                            c0, activation, recurrent_activation,
+                            load(z_here, zr), load(z_here, zr + vector), load(z_here, zr + second),
+                            load(z_here, zr + second + vector), c0, activation, recurrent_activation,
                         )  # fmt: skip
                         store_n(memory, new, n, h)
                         store_n(memory, c_plane + new, n, c)
@@ -153,23 +180,25 @@ def forward(
                             store_n(kept, there + units, n, kf)
                             store_n(kept, there + 2 * units, n, kg)
                             store_n(kept, there + 3 * units, n, ko)
-        carry_rows(states, slot, new_slot, flags, s, first, start, stop)
+        carry_rows(states, slot, new_slot, flags, s, first, start, stop, first_unit, last_unit)
         if out.shape[1]:
-            emit_rows(states, new_slot, out, flags, s, start, stop, order)
+            emit_rows(states, new_slot, out, flags, s, start, stop, order, first_unit, last_unit)
+        if meeting is not None:
+            meet(member, members, meeting, s - first + 1)
     hold(scratch)
 
 
 @njit
 def backward(
     start, stop, d_out, d_states, kernel, recurrent, states, flags, order, x_factors, h_factors, tape, d_x,
-    first, last, backwards, activation, recurrent_activation,
+    first, last, backwards, activation, recurrent_activation, member=0, meeting=None,
 ):  # fmt: skip
     """Run the steps last-1 .. first of the rows start..stop back; see `numbarnn.cells.contract`.
 
     `kernel` and `recurrent` are those of `Cell.pack_back`.
     """
-    timesteps = d_x.shape[1]
     slots, batch, units = states.shape[1], states.shape[2], states.shape[3]
+    width = recurrent.shape[2]
     vector = lanes(states)
     memory, kept = pointer(states), pointer(tape)
     dh, dc = pointer(d_states), advance(pointer(d_states), batch * units)
@@ -177,16 +206,24 @@ def backward(
     c_plane = slots * batch * units
     zero = states.dtype.type(0)
     nothing = splat(zero)
-    scratch = np.empty((stop - start + 1) * kernel.shape[2], states.dtype)
-    clear(pointer(scratch), 0, kernel.shape[2])
-    product = advance(pointer(scratch), kernel.shape[2])
+    scratch = np.empty((stop - start + 1) * width, states.dtype)
+    clear(pointer(scratch), 0, width)
+    product = advance(pointer(scratch), width)
+    members = 1
+    if meeting is not None:
+        members = join(member, meeting)
+        if members == 0:
+            return
+    first_panel, last_panel = share(recurrent.shape[0], member, members)
+    first_unit, last_unit = min(units, first_panel * width), min(units, last_panel * width)
+    together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
         for r in range(start, stop):
             flag = flags[s, r]
             passes = emitted and not flag & SILENT
             counts = flag & COUNTS
             d_row = (row_of(order, r) * d_out.shape[1] + s) * units
-            for unit in range(0, units, vector):
+            for unit in range(first_unit, last_unit, vector):
                 n = units - unit
                 here = r * units + unit
                 dh0 = load_n(dh, here, n)
@@ -212,14 +249,15 @@ def backward(
                     store_n(dh, here, n, nothing)
                 else:
                     store_n(dh, here, n, dh0)
-        end = counting_end(flags, s, start, stop)
-        if end > start:
-            t = timesteps - 1 - s if backwards else s
-            back_to_h_and_x(
-                d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, t, start, end,
-                pointer(scratch), product,
-            )  # fmt: skip
-        cut_rows(d_states, flags, s, start, stop)
+        if meeting is not None:
+            meet(member, members, meeting, last - s)
+        steps = done - s if done - s == together or s == first else 0
+        done -= steps
+        back_to_h_and_x(
+            d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, steps, backwards,
+            start, stop, first_panel, last_panel, member, members, pointer(scratch), product,
+        )  # fmt: skip
+        cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)
 
 

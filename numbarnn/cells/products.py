@@ -1,38 +1,118 @@
-"""Products shared by the cells' backward passes: gradients through a weight matrix, and of it."""
+"""Products that the cells share: of the inputs, gradients through a weight matrix, and of it."""
 
 import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT
 from numbarnn.cells.rows import row_of
-from numbarnn.gemm import panel_columns, rows_product
+from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import device, njit
+from numbarnn.meeting import share
 from numbarnn.simd import advance, clear, hold, lanes, load_n, pointer, store, store_n
 
 # A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of a
 # row of the batch) between two rests in memory, and rows of the result.
 DEPTH_BLOCK = 256
 ROWS_BLOCK = 384
+_ROWS_BACK = 192  # rows of gradients, of several steps, that go back to the inputs together
+
+
+@device
+def input_products(
+    x, x_row, later, x_step, rows, steps, kernel, bias, first, last, columns, z, z_panel, two=None, four=None
+):  # fmt: skip
+    """Begin the chains of the gates' inputs: bias, then x, of `steps` steps of `rows` rows.
+
+    Parameters
+    ----------
+    x, x_row, later, x_step
+        As `numbarnn.cells.rows.operand_of_x` gives them, from the first row and step on.
+    kernel, bias : array
+        As `Cell.forward` has them; of panels first..last, which have `columns` columns.
+    z : pointer
+        To room for a block [steps, rows, panel width] of each of those panels, `z_panel` elements apart.
+    two, four : bool or None
+        Whether two or four gates may have rows of their own (then ``x_step`` says whether they do); None compiles
+        nothing for that.
+    """
+    inputs, width = kernel.shape[1], kernel.shape[2]
+    # The longer side goes through one product, the other around it.
+    lines, line, z_line = steps, later, rows * width
+    count, row, z_row = rows, x_row, width
+    if rows < steps:
+        lines, line, z_line, count, row, z_row = count, row, z_row, lines, line, z_line
+    for panel in range(first, last):
+        right, begin = advance(pointer(kernel), panel * inputs * width), advance(pointer(bias), panel * width)
+        valid = min(width, columns - (panel - first) * width)
+        gate = panel * (width // lanes(x)) % x_step  # the first one of this panel
+        for k in range(lines):
+            left, target = advance(x, k * line + gate), advance(z, (panel - first) * z_panel + k * z_line)
+            if two is not None:
+                if x_step == 2:
+                    two_gates_product(
+                        left, row, 2, count, right, width, inputs, begin, 0, target, z_row, width
+                    )  # fmt: skip
+                    continue
+            if four is not None:
+                if x_step == 4:
+                    four_gates_product(
+                        left, row, 4, count, right, width, inputs, begin, 0, target, z_row, width
+                    )  # fmt: skip
+                    continue
+            rows_product(left, row, 1, count, right, width, inputs, begin, 0, target, z_row, valid)
 
 
 @device
 def multiply_back(
-    dz, dz_row, rows, weights, first, length, factors, gate, flags, s, start, order, zeros, product, target, target_row
+    dz, dz_next, count, flags, flag, next_flag, weights, panel, first, length, columns, target, target_next
 ):  # fmt: skip
-    """Add ``dz[:, :length] @ weights[:, first : first + length].T`` to the rows of `target` that count.
+    """Add ``dz[:, :length] @ weights[:, first : first + length].T`` to those of some rows that count.
+
+    Rows that do not are left as they are: zeros times their gradient would be NaN where a weight is infinite.
+
+    Parameters
+    ----------
+    dz, target : pointer
+        To gradients of the gates' inputs, and to what is added to: `count` rows of one timestep, or of one row of the
+        batch at consecutive steps; `dz_next` and `target_next` elements apart.
+    flags : array
+        That of the first row is the element number `flag`, the others follow at a distance of `next_flag`.
+    weights : array [panels, G*H, panel width]
+        ``pack_transposed`` of the weights of all gates, with `columns` columns; of its panel number `panel`.
+    """
+    depth, width = weights.shape[1], weights.shape[2]
+    right = advance(pointer(weights), (panel * depth + first) * width)
+    marks = advance(pointer(flags), flag)
+    row = 0
+    while row < count:
+        end = row
+        while end < count and marks[end * next_flag] & COUNTS:
+            end += 1
+        if end > row:
+            goal = advance(target, row * target_next + panel * width)
+            rows_product(
+                advance(dz, row * dz_next), dz_next, 1, end - row, right, width, length,
+                goal, target_next, goal, target_next, columns - panel * width,
+            )  # fmt: skip
+        row = end + 1
+
+
+@device
+def multiply_back_with_factors(
+    dz, dz_row, rows, weights, panel, first, length, factors, gate, flags, s, start, order, zeros, product, target,
+    target_row,
+):  # fmt: skip
+    """Add ``dz[:, :length] @ weights[:, first : first + length].T``, times factors, to the rows that count of a step.
 
     Parameters
     ----------
     dz : pointer
-        Gradients of the gates' inputs of the first row.
-    dz_row, rows : int
-        Elements from one row of `dz` to the next, and how many there are.
-    weights : array [panels, G*H, panel width]
-        ``pack_transposed`` of the weights of all gates.
+        Gradients of the gates' inputs of the first of `rows` rows, `dz_row` elements apart.
+    weights, panel, first, length
+        See `multiply_back`.
     factors : array [M, B, columns]
         Dropout factors of the forward product; `gate` tells which of them.
     flags : array [T, B]
-        At step `s`, row `start` is the first row here. Rows that do not count are left as they are: zeros times their
-        gradient would be NaN where a weight is infinite.
+        At step `s`, row `start` is the first row here.
     order : array
         Row `start` goes to row ``order[start]`` of the target.
     zeros, product : pointer
@@ -42,81 +122,101 @@ def multiply_back(
     """
     copies, batch, columns = factors.shape
     depth, width = weights.shape[1], weights.shape[2]
-    gaps = False
+    column = panel * width
+    valid = min(columns - column, width)
+    right = advance(pointer(weights), (panel * depth + first) * width)
+    rows_product(dz, dz_row, 1, rows, right, width, length, zeros, 0, product, width, valid)
     for r in range(rows):
         if not flags[s, start + r] & COUNTS:
-            gaps = True
-            break
-    for panel in range(weights.shape[0]):
-        column = panel * width
-        valid = min(columns - column, width)
-        right = advance(pointer(weights), (panel * depth + first) * width)
-        if copies == 0 and not gaps and order.shape[0] == 0:
-            goal = advance(target, start * target_row + column)
-            rows_product(dz, dz_row, 1, rows, right, width, length, goal, target_row, goal, target_row, valid)
             continue
-        if copies == 0:  # one chain, as above
-            for r in range(rows):
-                here = row_of(order, start + r) * target_row + column
-                for k in range(0, valid, lanes(dz)):
-                    store_n(product, r * width + k, valid - k, load_n(target, here + k, valid - k))
-            rows_product(dz, dz_row, 1, rows, right, width, length, product, width, product, width, valid)
-        else:
-            rows_product(dz, dz_row, 1, rows, right, width, length, zeros, 0, product, width, valid)
-        for r in range(rows):
-            if not flags[s, start + r] & COUNTS:
-                continue
-            plane = (min(gate, copies - 1) * batch + start + r) * columns + column
-            here = row_of(order, start + r) * target_row + column
-            for k in range(0, valid, lanes(dz)):
-                value = load_n(product, r * width + k, valid - k)
-                if copies:
-                    value = value * load_n(pointer(factors), plane + k, valid - k)
-                    value = load_n(target, here + k, valid - k) + value
-                store_n(target, here + k, valid - k, value)
+        plane = (min(gate, copies - 1) * batch + start + r) * columns + column
+        here = row_of(order, start + r) * target_row + column
+        for k in range(0, valid, lanes(dz)):
+            value = load_n(product, r * width + k, valid - k) * load_n(pointer(factors), plane + k, valid - k)
+            store_n(target, here + k, valid - k, load_n(target, here + k, valid - k) + value)
+
+
+@device
+def steps_back(rows, order):
+    """How many steps' gradients go back to the inputs together, after they have gone back to h one by one.
+
+    Then the weights of the inputs do not drive those of h out of the second-level cache at each step, and few rows
+    become many.
+    """
+    least = 6 if order.shape[0] else 1  # rows in disorder are products of their own
+    return max(least, _ROWS_BACK // max(rows, 1))
 
 
 @device
 def back_to_h_and_x(
-    d_states, d_x, kernel, recurrent, tape, apart, flags, order, x_factors, h_factors, s, t, start, end, zeros, product
+    d_states, d_x, kernel, recurrent, tape, apart, flags, order, x_factors, h_factors, s, steps, backwards, start, stop,
+    first_panel, last_panel, member, members, zeros, product,
 ):  # fmt: skip
-    """Take the gradients of the gates' inputs at step s back to the first state and to timestep t of the inputs.
+    """Take the gradients of the gates' inputs at step s back to the first state, and of steps s..s+steps to the inputs.
 
     Parameters
     ----------
     d_states, d_x, kernel, recurrent, tape, flags, order, x_factors, h_factors
-        As `Cell.backward` has them, with the step's gradients in the tape.
+        As `Cell.backward` has them, with those gradients in the tape.
     apart : int
         `Cell.apart`. With PRODUCT the last plane of the tape is the last gate's gradient on the way to h; with OPERAND
         that gate takes no part in it.
-    start, end : int
+    start, stop : int
         The kernel's rows.
+    first_panel, last_panel : int
+        Panels of the recurrent weights, hence units, that this member of a team takes.
+    member, members : int
+        Which member, of how many; they share the steps on the way to the inputs.
     zeros, product : pointer
-        See `multiply_back`.
+        See `multiply_back_with_factors`.
     """
     timesteps, inputs = d_x.shape[1], d_x.shape[2]
     batch, units = d_states.shape[1], d_states.shape[2]
     row = tape.shape[2]
     gates = row // units if apart == NOTHING else row // units - 1
-    dz = advance(pointer(tape), (s * batch + start) * row)
-    for back_to_x in range(2 if timesteps else 1):  # a loop, for one copy of the code
-        weights, factors, rows = recurrent, h_factors, order[:0]
-        target, target_row = pointer(d_states), units
-        count, joint = gates - (apart == OPERAND), gates - (apart != NOTHING)
+    for back_to_x in range(2 if timesteps and steps else 1):  # a loop, for one copy of the code
+        weights, factors, place, columns = recurrent, h_factors, order[:0], units
+        target, target_row, target_step = pointer(d_states), units, 0
+        begin, end, panel, last = s, s + 1, first_panel, last_panel
+        joint = gates - (apart != NOTHING)
+        count = gates - (apart == OPERAND)
         if back_to_x:
-            weights, factors, rows = kernel, x_factors, order
+            mine, following = share(steps, member, members)
+            begin, end, panel, last = s + mine, s + following, 0, kernel.shape[0]
+            weights, factors, place, columns = kernel, x_factors, order, inputs
+            t, target_step = (timesteps - 1 - begin, -inputs) if backwards else (begin, inputs)
             target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
-            count, joint = gates, gates
+            joint = count = gates
+        rows, many = stop - start, end - begin
         together = 1 if factors.shape[0] > 1 else joint  # gates that share their factors
-        g = 0
-        while g < count:
-            plane = g if g < joint else gates
-            length = min(together, count - g) * units
-            multiply_back(
-                advance(dz, plane * units), row, end - start, weights, g * units, length, factors, g, flags, s, start,
-                rows, zeros, product, target, target_row,
-            )  # fmt: skip
-            g += together
+        along_steps = place.shape[0] > 0 or rows < many
+        while panel < last:
+            g = 0
+            while g < count:
+                plane = g if g < joint else gates
+                length = min(together, count - g) * units
+                for line in range(rows if along_steps and factors.shape[0] == 0 else many):
+                    r, at = (start + line, begin) if along_steps else (start, begin + line)
+                    if factors.shape[0]:
+                        r, at = start, begin + line
+                    dz = advance(pointer(tape), (at * batch + r) * row + plane * units)
+                    goal = advance(target, (at - begin) * target_step)
+                    if factors.shape[0]:
+                        multiply_back_with_factors(
+                            dz, row, rows, weights, panel, g * units, length, factors, g, flags, at, start, place,
+                            zeros, product, goal, target_row,
+                        )  # fmt: skip
+                        continue
+                    goal = advance(goal, row_of(place, r) * target_row)
+                    dz_next, next_flag, target_next, n = row, 1, target_row, rows
+                    if along_steps:
+                        dz_next, next_flag, target_next, n = batch * row, batch, target_step, many
+                    multiply_back(
+                        dz, dz_next, n, flags, at * batch + r, next_flag, weights, panel, g * units, length, columns,
+                        goal, target_next,
+                    )  # fmt: skip
+                g += together
+            panel += 1
 
 
 @device

@@ -2,16 +2,29 @@
 
 The kernels are those of `numbarnn.cells.resident_cuda`.  A layout is a set of numbers that they are compiled with; few
 layouts serve all sizes, since units are padded.
+
+==== ============== =========== ========== ====================================================
+band compute        cell        units      a few rows of the batch are computed by
+==== ============== =========== ========== ====================================================
+S    7.5 and higher LSTM, GRU   up to 96   a block
+S    7.5 and higher SimpleRNN   up to 192  a block
+M    9.0 and higher LSTM, GRU   up to 256  a cluster of blocks, 4 (up to 128 units) or 8
+M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 units) or 8
+==== ============== =========== ========== ====================================================
+
+Both take float32, any activations, masks, resets and dropout factors.  What they do not take is band G's: float64, more
+units, and the GRU whose reset gate acts before the product.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
+from numbarnn import cuda
 from numbarnn.cells import resident_cuda
 
-__all__ = ["Layout", "choose"]
+__all__ = ["Layout", "choose", "launch", "serves_block", "serves_cluster"]
 
 _STEPS = {
     "LSTM": (resident_cuda.lstm_step, resident_cuda.lstm_step_back),
@@ -19,18 +32,19 @@ _STEPS = {
     "SimpleRNN": (resident_cuda.simple_rnn_step, resident_cuda.simple_rnn_step_back),
 }
 _WARP = 32
+_ROWS = (4, 2, 1)
 _SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
-_ROWS = (1, 2, 4)
+_REGISTERS = 1 << 16  # of a multiprocessor
+_STEP_REGISTERS = 64  # that a thread needs beside its weights
 
-# Up to how many units a cell takes which cluster, in how many pieces forward and backward: as many weights to a thread
-# as leave it the registers that a step needs.
-_SIZES = {
-    "LSTM": [(32, 1, 4, 4), (64, 1, 4, 4), (96, 1, 4, 4), (128, 4, 8, 2), (192, 8, 8, 1), (256, 8, 8, 1)],
-    "GRU": [(32, 1, 4, 4), (64, 1, 4, 4), (96, 1, 4, 4), (128, 4, 8, 2), (192, 8, 8, 1), (256, 8, 8, 1)],
-    "SimpleRNN": [
-        (32, 1, 8, 8), (64, 1, 8, 8), (128, 1, 8, 8), (192, 1, 8, 8), (256, 4, 16, 4), (384, 8, 12, 2), (512, 8, 16, 2),
-    ],
-}  # fmt: skip
+# Up to how many units a cell takes which cluster, and in how many pieces the depth is cut forward and backward: so that
+# a thread has as many weights as leave it the registers that a step needs.
+_GATED = ((32, 1, 4, 4), (64, 1, 4, 4), (96, 1, 4, 4), (128, 4, 8, 2), (192, 8, 8, 1), (256, 8, 8, 1))
+_PLAIN = (*((units, 1, 8, 8) for units in (32, 64, 128, 192)), (256, 4, 16, 4), (384, 8, 12, 2), (512, 8, 16, 2))
+_SIZES = {"LSTM": _GATED, "GRU": _GATED, "SimpleRNN": _PLAIN}
+_THREAD_UNITS = {"LSTM": (1, 4), "GRU": (1, 4), "SimpleRNN": (4, 4)}  # whose weights a thread has, forward and backward
+_CLUSTERS_SINCE = 9, 0
+_BLOCKS_SINCE = 7, 5
 
 
 @dataclass(frozen=True)
@@ -130,68 +144,79 @@ class Layout:
         """Bytes of shared memory of a block."""
         return 4 * self.constants["SHARED"]
 
+    @property
+    def fits(self):
+        """Whether registers and shared memory of every GPU suffice for a block."""
+        registers = self.threads * (self.weights + _STEP_REGISTERS)
+        return registers <= _REGISTERS and self.shared <= _SHARED
+
+    @cached_property
+    def kernel(self):
+        """The kernel of this layout."""
+        kernel = resident_cuda.backward if self.backward else resident_cuda.forward
+        return kernel.with_constants(max_threads=self.threads, **self.constants)
+
     def blocks(self, batch):
         """How many blocks a batch takes."""
         return -(-batch // self.rows) * self.cluster
 
-    @property
-    def kernel(self):
-        """The kernel, compiled for this layout."""
-        kernel = resident_cuda.backward if self.backward else resident_cuda.forward
-        return kernel.with_constants(max_threads=self.threads, **self.constants)
 
-    def launch(self, *args):
-        """Run the kernel; its arguments are those of band G."""
-        states = args[5] if not self.backward else args[3]
-        cluster = self.cluster if self.cluster > 1 else None
-        self.kernel.launch(self.blocks(states.shape[2]), self.threads, *args, cluster=cluster)
+@lru_cache(maxsize=256)
+def choose(cell, backward, units, batch, copies, multiprocessors):
+    """Return the layout of a layer's pass; None where its weights do not fit the registers.
 
-
-def choose(cell, units, batch, dtype, copies, capability, multiprocessors):
-    """Return the layouts of a layer's two passes, or None where its weights do not fit the registers.
-
-    ============== ========== ============== ================================================
-    compute        dtype      cell           units
-    ============== ========== ============== ================================================
-    7.5 and higher float32    LSTM, GRU      up to 96: band S
-    7.5 and higher float32    SimpleRNN      up to 192: band S
-    9.0 and higher float32    LSTM, GRU      97 to 256: band M, clusters of 4 (to 128) or 8
-    9.0 and higher float32    SimpleRNN      193 to 512: band M, clusters of 4 (to 256) or 8
-    ============== ========== ============== ================================================
-
-    Anything else is band G's.  A block or cluster computes 1, 2 or 4 rows of the batch, the fewest with which all blocks
-    run at the same time; beyond that, blocks wait for their turn.
+    A block, or cluster, computes 1, 2 or 4 rows of the batch: as few as let all blocks run at the same time, if any do.
+    How many does not change the bits of the results.
 
     Parameters
     ----------
     cell : Cell
+    backward : bool
     units, batch : int
-    dtype : str or dtype
     copies : int
-        Dropout factors of h: 0, 1 or one for each gate.
-    capability : (int, int)
-        Compute capability of the GPU.
+        Dropout factors of an element of h: 0, 1 or one for each gate.
     multiprocessors : int
-        How many it has.
+        How many the GPU has.
 
     Returns
     -------
-    (Layout, Layout) or None
-        Forward and backward.
+    Layout or None
     """
-    if np.dtype(dtype) != np.float32 or capability < (7, 5):
-        return None
     size = next((size for size in _SIZES.get(cell.name, ()) if units <= size[0]), None)
-    if size is None or (size[1] > 1 and capability < (9, 0)):
+    if size is None:
         return None
     padded, cluster, *pieces = size
-    fewest = next((rows for rows in _ROWS if -(-batch // rows) * cluster <= multiprocessors), _ROWS[-1])
-    thread_units = 4 if cell.gates == 1 else 1, 4
-    for rows in reversed(_ROWS[: _ROWS.index(fewest) + 1]):
-        layouts = tuple(
-            Layout(cell, backward, rows, padded, cluster, pieces[backward], thread_units[backward], max(1, copies))
-            for backward in (False, True)
+    layouts = [
+        Layout(
+            cell, backward, rows, padded, cluster, pieces[backward], _THREAD_UNITS[cell.name][backward], max(1, copies)
         )
-        if all(layout.shared <= _SHARED for layout in layouts):
-            return layouts
-    return None
+        for rows in _ROWS
+    ]  # fmt: skip
+    fitting = [layout for layout in layouts if layout.fits]  # from most rows to fewest
+    at_once = [layout for layout in fitting if layout.blocks(batch) <= multiprocessors]
+    return at_once[-1] if at_once else fitting[0]
+
+
+def _serves(problem, cluster):
+    if problem.dtype != np.float32 or not problem.timesteps or not problem.batch:
+        return False
+    layout = choose(problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, 1)
+    return layout is not None and (layout.cluster > 1) == cluster
+
+
+def serves_block(problem):
+    """Whether band S takes a `numbarnn.cells.bands_cuda.Problem`."""
+    return problem.capability >= _BLOCKS_SINCE and _serves(problem, cluster=False)
+
+
+def serves_cluster(problem):
+    """Whether band M takes a `numbarnn.cells.bands_cuda.Problem`."""
+    return problem.capability >= _CLUSTERS_SINCE and _serves(problem, cluster=True)
+
+
+def launch(problem, *args):
+    """Launch band S or M, as `numbarnn.cells.bands_cuda.Band` has it."""
+    layout = choose(problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, cuda.multiprocessors())
+    codes = (None, None) if problem.own_activations else problem.codes
+    cluster = layout.cluster if layout.cluster > 1 else None
+    layout.kernel.launch(layout.blocks(problem.batch), layout.threads, *args, *codes, cluster=cluster)

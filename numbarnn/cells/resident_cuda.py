@@ -177,8 +177,8 @@ def forward(
                 barrier_wait(memory, BARRIERS + 2 * now, (s - first - 1) // 2 % 2)
         if piece < PIECES:
             multiply(
-                weights, memory, now * STAGE_SIZE + piece * 4, STAGE_ROW, SOURCE_GATE, SUMS + piece * SUMS_PIECE + group,
-                SUMS_ROW, GROUPS, ROWS, QUADS, GATES, THREAD_UNITS, PIECES,
+                weights, memory, now * STAGE_SIZE + piece * 4, STAGE_ROW, SOURCE_GATE,
+                SUMS + piece * SUMS_PIECE + group, SUMS_ROW, GROUPS, ROWS, QUADS, GATES, THREAD_UNITS, PIECES,
             )  # fmt: skip
         cuda.syncthreads()
 

@@ -6,7 +6,8 @@ from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device, njit
 from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, splat, store_n
 
-ROW_BLOCK = 48  # rows whose gates' inputs stay in the first-level cache between product and step
+ROW_BLOCK = 72  # rows whose gates' inputs stay in the first-level cache between product and step
+_AHEAD = 1 << 18  # bytes of gates' inputs that the second-level cache holds beside the recurrent weights
 
 
 @njit
@@ -69,6 +70,39 @@ def working_memory(size, like, room):
 
 
 @device
+def rows_together(rows):
+    """How many of a kernel's rows go through product and step together: nearly equal blocks, of whole tiles."""
+    blocks = (rows + ROW_BLOCK - 1) // ROW_BLOCK
+    return (rows + 6 * blocks - 1) // (6 * max(blocks, 1)) * 6
+
+
+@device
+def memory_ahead(rows, width, step_room, steps, like, room):
+    """How many elements of working memory the gates' inputs get, see `working_memory`.
+
+    Parameters
+    ----------
+    rows, width : int
+        Of a block of rows and units that goes through product and step together: there is room for one at least.
+    step_room, steps : int
+        Elements of a step, for all rows and units, and how many steps there are.
+    """
+    least = rows * width
+    if room is not None:
+        return least
+    return max(least, min(_AHEAD // like.itemsize, step_room * steps))
+
+
+@device
+def steps_ahead(z_room, step_room, steps, meeting):
+    """For how many steps at most, at least one, the gates' inputs of all rows have room."""
+    members = 1
+    if meeting is not None:
+        members = meeting.shape[0]
+    return max(1, min(steps, z_room * members // max(1, step_room)))
+
+
+@device
 def row_of(order, r):
     """The data's row for row r of the kernel."""
     return order[r] if order.shape[0] else r
@@ -80,6 +114,15 @@ def counting_end(flags, s, start, stop):
     while stop > start and not flags[s, stop - 1] & COUNTS:
         stop -= 1
     return stop
+
+
+@device
+def latest_end(flags, s, steps, start, stop):
+    """The row behind the last one of start..stop that counts at one of the steps s..s+steps."""
+    end = start
+    for k in range(steps):
+        end = max(end, counting_end(flags, s + k, start, stop))
+    return end
 
 
 @device
@@ -121,22 +164,28 @@ def gather_rows(source, row, width, start, stop, order, factors, first, gates, t
 
 
 @device
-def operand_of_x(x, t, start, stop, order, x_factors, first, gates, room):
-    """Left operand of the input product for rows start..stop: where they lie, or a copy in `room`.
+def operand_of_x(x, s, steps, backwards, start, stop, order, x_factors, first, gates, room):
+    """Left operand of the input products of rows start..stop at steps s..s+steps: where it lies, or a copy in `room`.
 
     Returns
     -------
     rows : pointer
-    row, step : int
-        Elements from one row to the next, and from one column to the next.
+    row, later, step : int
+        Elements from one row to the next, from one step to the next, and from one column to the next.
     """
     timesteps, inputs = x.shape[1], x.shape[2]
+    t, ahead = (timesteps - 1 - s, -1) if backwards else (s, 1)
     source, row = advance(pointer(x), t * inputs), timesteps * inputs
     if x_factors.shape[0] == 0 and order.shape[0] == 0:
-        return advance(source, start * row), row, 1
-    gather_rows(source, row, inputs, start, stop, order, x_factors, first, gates, room)
+        return advance(source, start * row), row, ahead * inputs, 1
     step = gates if x_factors.shape[0] > 1 else 1
-    return room, inputs * step, step
+    later = (stop - start) * inputs * step
+    for k in range(steps):
+        gather_rows(
+            advance(source, k * ahead * inputs), row, inputs, start, stop, order, x_factors, first, gates,
+            advance(room, k * later),
+        )  # fmt: skip
+    return room, inputs * step, later, step
 
 
 @device
@@ -157,8 +206,8 @@ def operand_of_h(states, slot, start, stop, order, flags, s, h_factors, first, g
 
 
 @device
-def carry_rows(states, slot, new_slot, flags, s, first, start, stop):
-    """Take the states of rows that do not count at step s over to the new slot; zeros where they are cut."""
+def carry_rows(states, slot, new_slot, flags, s, first, start, stop, unit, end):
+    """Take units unit..end of rows that do not count at step s over to the new slot; zeros where they are cut."""
     planes, slots, batch, units = states.shape
     memory = pointer(states)
     for r in range(start, stop):
@@ -172,29 +221,29 @@ def carry_rows(states, slot, new_slot, flags, s, first, start, stop):
         for plane in range(planes):
             old, new = (plane * slots + slot) * batch + r, (plane * slots + new_slot) * batch + r
             if flag & CUT:
-                clear(memory, new * units, units)
+                clear(memory, new * units + unit, end - unit)
             else:
-                copy(memory, old * units, memory, new * units, units)
+                copy(memory, old * units + unit, memory, new * units + unit, end - unit)
 
 
 @device
-def cut_rows(d_states, flags, s, start, stop):
-    """Let no gradient through to the states that were cut before step s."""
+def cut_rows(d_states, flags, s, start, stop, unit, end):
+    """Let no gradient through to units unit..end of the states that were cut before step s."""
     planes, batch, units = d_states.shape
     for r in range(start, stop):
         if flags[s, r] & CUT:
             for plane in range(planes):
-                clear(pointer(d_states), (plane * batch + r) * units, units)
+                clear(pointer(d_states), (plane * batch + r) * units + unit, end - unit)
 
 
 @device
-def emit_rows(states, slot, out, flags, s, start, stop, order):
-    """Write what rows start..stop emit at step s: their first state, or zeros where the SILENT bit is set."""
+def emit_rows(states, slot, out, flags, s, start, stop, order, unit, end):
+    """Write units unit..end of what rows start..stop emit at step s: their first state, zeros where it is SILENT."""
     memory, goal = pointer(states), pointer(out)
     batch, units = states.shape[2], states.shape[3]
     zero = splat(states.dtype.type(0))
     for r in range(start, stop):
         silent = flags[s, r] & SILENT
         here, there = (slot * batch + r) * units, (row_of(order, r) * out.shape[1] + s) * units
-        for k in range(0, units, lanes(memory)):
-            store_n(goal, there + k, units - k, zero if silent else load_n(memory, here + k, units - k))
+        for k in range(unit, end, lanes(memory)):
+            store_n(goal, there + k, end - k, zero if silent else load_n(memory, here + k, end - k))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 
 import numpy as np
 
@@ -190,3 +191,49 @@ def _cublas(a, b, transpose_a, transpose_b, out, accumulate):
         )
     finally:
         library.setMathMode(handle, before)
+
+
+@contextlib.contextmanager
+def poisoned_memory():
+    """Let memory that is allocated on the GPU within the block hold NaN at first: for tests."""
+    if stands_in():
+        yield
+        return
+    cupy = array_module()
+
+    def allocate(size):
+        memory = cupy.get_default_memory_pool().malloc(size)
+        if size:
+            memory.memset_async(0xFF, size, cupy.cuda.get_current_stream())
+        return memory
+
+    with cupy.cuda.using_allocator(allocate):
+        yield
+
+
+def free_memory():
+    """Hand memory back to the GPU's driver that no array uses any more, for others to use."""
+    if not stands_in():
+        array_module().get_default_memory_pool().free_all_blocks()
+
+
+class Event:
+    """A moment on the current stream of the GPU, to measure the time between two."""
+
+    def __init__(self):
+        self._event = None if stands_in() else array_module().cuda.Event()
+        self._at = None
+
+    def record(self):
+        """Let it be when the GPU has done all that was asked of it so far."""
+        if self._event is None:
+            self._at = time.perf_counter()
+        else:
+            self._event.record()
+
+    def until(self, later):
+        """Wait for a later event, and return the seconds between."""
+        if self._event is None:
+            return later._at - self._at
+        later._event.synchronize()
+        return array_module().cuda.get_elapsed_time(self._event, later._event) / 1e3

@@ -134,12 +134,18 @@ _compiling = threading.RLock()
 
 @contextlib.contextmanager
 def _compiling_for(capability):
-    """Numba asks the current GPU when a kernel calls other functions; answer for it, as there may be none."""
+    """Numba asks the current GPU when a kernel calls other functions; answer for it where there is none, or another."""
     from numba.cuda import dispatcher
+    from numba.cuda.cudadrv.error import CudaSupportError
 
     with _compiling:
         before = dispatcher.get_current_device
-        dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
+        try:
+            here = tuple(before().compute_capability) == capability
+        except CudaSupportError:
+            here = False
+        if not here:
+            dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
         try:
             yield
         finally:

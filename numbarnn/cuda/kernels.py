@@ -8,7 +8,10 @@ import numpy as np
 
 from numbarnn.cuda.arrays import array_module, simulated, stands_in
 from numbarnn.cuda.compiling import CubinCache, assembled, bound, made, type_of
-from numbarnn.cuda.machine import capability, current_device
+from numbarnn.cuda.machine import capability, current_device, multiprocessors
+
+_SHARED = 48 * 1024  # bytes of shared memory that a block has unasked
+_NULL_STREAM = 1  # the default stream's other name, for interfaces to which 0 is no stream
 
 
 class Kernel:
@@ -21,6 +24,7 @@ class Kernel:
         self._lock = threading.Lock()
         self._loaded = {}
         self._variants = {}
+        self._resident = {}
         self._cache = CubinCache(function, options)
 
     def launch(self, grid, block, *args, shared=0, cooperative=False, cluster=None):
@@ -51,14 +55,13 @@ class Kernel:
         numbers, loaded = self._prepare(args)
         from cuda import core
 
-        stream = core.Stream.from_handle(array_module().cuda.get_current_stream().ptr)
-        if shared > 48 * 1024 or cluster is not None:
+        stream = core.Stream.from_handle(array_module().cuda.get_current_stream().ptr or _NULL_STREAM)
+        if shared > _SHARED or cluster is not None:
             _allow(loaded, shared, cluster)
         if cluster is not None:
             grid = tuple(-(-g // c) for g, c in zip(_triple(grid), _triple(cluster), strict=True))
-        config = core.LaunchConfig(
-            grid=grid, block=block, cluster=cluster, shmem_size=shared, is_cooperative=cooperative
-        )
+        together = {_cooperative(): True} if cooperative else {}
+        config = core.LaunchConfig(grid=grid, block=block, cluster=cluster, shmem_size=shared, **together)
         core.launch(stream, config, loaded, *numbers)
 
     def compile(self, args, capability):
@@ -85,7 +88,7 @@ class Kernel:
         max_threads : int
             As in `kernel`.
         **constants
-            Whole numbers and truth values, by the names of the globals.
+            Whole numbers, and functions that are compiled in, by the names of the globals.
 
         Returns
         -------
@@ -101,7 +104,8 @@ class Kernel:
                     function.__code__, {**function.__globals__, **constants}, function.__name__, function.__defaults__
                 )
                 copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-                options = {**self.options, "max_threads": max_threads, "constants": key[1]}
+                said = {name: getattr(value, "__qualname__", value) for name, value in key[1]}
+                options = {**self.options, "max_threads": max_threads, "constants": said}
                 variant = self._variants[key] = Kernel(copy, options)
         return variant
 
@@ -113,14 +117,15 @@ class Kernel:
         """Return how many blocks the current GPU runs at the same time: the limit of a cooperative launch."""
         if stands_in():
             return 1  # the simulator runs one block after the other
-        _, loaded = self._prepare(args)
-        if shared > 48 * 1024:
-            _allow(loaded, shared, None)
-        properties = array_module().cuda.runtime.getDeviceProperties(current_device())
-        threads = int(np.prod(_triple(block)))
-        return properties["multiProcessorCount"] * loaded.occupancy.max_active_blocks_per_multiprocessor(
-            threads, shared
-        )
+        key = tuple(map(type_of, args)), current_device(), _triple(block), shared
+        if key not in self._resident:
+            _, loaded = self._prepare(args)
+            if shared > _SHARED:
+                _allow(loaded, shared, None)
+            threads = int(np.prod(_triple(block)))
+            each = loaded.occupancy.max_active_blocks_per_multiprocessor(threads, shared)
+            self._resident[key] = multiprocessors() * each
+        return self._resident[key]
 
     @functools.cached_property
     def _simulated(self):
@@ -205,12 +210,20 @@ def flattened(arg, kind):
     return (0, 0, arg.size, arg.dtype.itemsize, arg.data.ptr, *arg.shape, *arg.strides)
 
 
+@functools.cache
+def _cooperative():
+    """Return the option's name, which was another one before cuda-core 1.0."""
+    from cuda import core
+
+    return "is_cooperative" if hasattr(core.LaunchConfig, "is_cooperative") else "cooperative_launch"
+
+
 def _allow(loaded, shared, cluster):
     """Allow a kernel more shared memory than every GPU has, and clusters of more blocks than every GPU can."""
     from cuda.bindings import driver
 
     attributes = {}
-    if shared > 48 * 1024:
+    if shared > _SHARED:
         attributes[driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES] = shared
     if cluster is not None and np.prod(_triple(cluster)) > 8:
         attributes[driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED] = 1

@@ -82,20 +82,33 @@ def device_name(number=0):
     """Return the name that a GPU goes by, such as ``"NVIDIA H200"``."""
     if stands_in():
         return "simulated GPU"
-    return array_module().cuda.runtime.getDeviceProperties(number)["name"].decode()
+    return _properties(number)["name"].decode()
 
 
 def compute_capability(number=0):
     """Return the compute capability of a GPU, such as ``(9, 0)``; of a simulated one, that of Numba's simulator."""
     if stands_in():
         return 5, 2
-    properties = array_module().cuda.runtime.getDeviceProperties(number)
+    properties = _properties(number)
     return properties["major"], properties["minor"]
+
+
+@functools.cache
+def _properties(number):
+    """Ask once: the driver takes up to milliseconds."""
+    return array_module().cuda.runtime.getDeviceProperties(number)
 
 
 def capability():
     """Return the compute capability of the current GPU."""
     return compute_capability(current_device())
+
+
+def multiprocessors():
+    """Return how many multiprocessors the current GPU has; something that stands in for one has one."""
+    if stands_in():
+        return 1
+    return _properties(current_device())["multiProcessorCount"]
 
 
 def current_device():

@@ -1,0 +1,139 @@
+"""Threads that share the units of one kernel's rows, and meet at each step.
+
+Where a batch has too few rows to go round, the members of a team each compute a part of the units of all rows.  A step
+needs what all members have computed in the one before, so they meet in compiled code: that takes some 0.2 us, where a
+hand-off between Python threads takes 20.
+
+`meeting` is an array [members, 8] of int64, zeros at the start of a kernel, a cache line for each member: how many
+meetings it has come to, and whether it is there; the first member's line also says how the team has been decided.
+Nobody waits for a thread that may never come: the first member works alone when the others are late.
+"""
+
+import os
+import platform
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbarnn.jit import device
+from numbarnn.simd import call_llvm, pointer
+
+__all__ = ["ALONE", "assembly", "join", "meet", "share"]
+
+_LINE = 8  # numbers of a cache line
+_TOGETHER, _ALONE = 1, 2
+# In rests of some 40 ns: a thread that is awake comes within 0.1 ms; the first member decides within that, too, unless
+# the thread that it was to run on has been stopped.
+_COMING, _DECIDING, _YIELDING = 20_000, 20_000_000, 2_000
+
+
+def assembly(members):
+    """Return a new array for a team to meet at."""
+    return np.zeros((members, _LINE), np.int64)
+
+
+ALONE = assembly(1)  #: For a kernel without a team.
+
+
+@intrinsic
+def _read(typingctx, base, offset):
+    """The number at `offset`, before anything that is read afterwards."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", 8)
+
+    return types.int64(base, types.intp), codegen
+
+
+@intrinsic
+def _write(typingctx, base, offset, value):
+    """Write a number to `offset`, after everything that was written before."""
+
+    def codegen(context, builder, sig, args):
+        builder.store_atomic(args[2], builder.gep(args[0], [args[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _settle(typingctx, base, offset, value):
+    """Write a number to `offset` if a zero is there; return what stands there then."""
+
+    def codegen(context, builder, sig, args):
+        zero = ir.IntType(64)(0)
+        place = builder.gep(args[0], [args[1]])
+        before = builder.extract_value(builder.cmpxchg(place, zero, args[2], "acq_rel", "acquire"), 0)
+        return builder.select(builder.icmp_signed("==", before, zero), args[2], before)
+
+    return types.int64(base, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _rest(typingctx, rests):
+    """Wait a moment; after many `rests` offer the core to another thread, perhaps to the one that is waited for."""
+
+    def codegen(context, builder, sig, args):
+        if platform.machine().lower() in ("x86_64", "amd64", "i686"):
+            call_llvm(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        if os.name == "posix":
+            with builder.if_then(builder.icmp_signed(">", args[0], ir.IntType(64)(_YIELDING)), likely=False):
+                call_llvm(builder, "sched_yield", ir.IntType(32), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@device
+def join(member, meeting):
+    """Say that a member is there, before anything that could fail is left to do.
+
+    Returns
+    -------
+    int
+        How many members work: all of them, or the first alone; 0 tells this one that it is not needed.
+    """
+    members = meeting.shape[0]
+    if members == 1:
+        return 1
+    places = pointer(meeting)
+    rests, decided = 0, 0
+    if member == 0:
+        here = 1
+        while here < members and rests < _COMING:
+            if _read(places, here * _LINE + 1):
+                here += 1
+            else:
+                rests += 1
+                _rest(rests)
+        decided = _settle(places, 2, _TOGETHER if here == members else _ALONE)
+        return members if decided == _TOGETHER else 1
+    _write(places, member * _LINE + 1, 1)
+    while decided == 0 and rests < _DECIDING:
+        decided = _read(places, 2)
+        rests += 1
+        _rest(rests)
+    if decided == 0:
+        decided = _settle(places, 2, _ALONE)
+    return members if decided == _TOGETHER else 0
+
+
+@device
+def meet(member, members, meeting, count):
+    """Wait until all members have come to meeting number `count`, 1 at first: what each has written, all may read."""
+    if members > 1:
+        places = pointer(meeting)
+        _write(places, member * _LINE, count)
+        for other in range(members):
+            rests = 0
+            while _read(places, other * _LINE) < count:
+                rests += 1
+                _rest(rests)
+
+
+@device
+def share(n, member, members):
+    """Start and end of a member's share of ``range(n)``."""
+    return n * member // members, n * (member + 1) // members
