@@ -377,7 +377,9 @@ def _assembly(text, constraints, result=None, operands=(), effects=True):
         values = [operand(context, builder, sig, args) for operand in operands]
         returned = ir.VoidType() if result is None else ir.IntType(32)
         kind = ir.FunctionType(returned, [value.type for value in values])
-        value = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effects), values)
+        # "convergent": no copy of it may end up in a branch that only some threads take.
+        attributes = ("convergent",) if effects else ()
+        value = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effects), values, attrs=attributes)
         return context.get_dummy_value() if result is None else value
 
     return codegen

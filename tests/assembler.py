@@ -63,6 +63,7 @@ def examine(kernel, args, capability):
         Instruction(*match.groups())
         for match in re.finditer(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);", text)
     ]
+    called = [re.sub(r"[`()]", "", i.operands).split()[-1] for i in instructions if i.operation.startswith("CALL")]
     return Code(
         registers=max(map(int, re.findall(r"[Uu]sed (\d+) registers", compiled.log))),
         spills=sum(map(int, re.findall(r"(\d+) bytes spill", compiled.log))),
@@ -70,7 +71,7 @@ def examine(kernel, args, capability):
         shared=max(map(int, re.findall(r"(\d+) bytes smem", compiled.log)), default=0),
         parameters=len(re.findall(r"\.param ", compiled.ptx.partition(".entry")[2].partition(")")[0])),
         instructions=instructions,
-        calls=[re.sub(r"[`()]", "", i.operands).split()[-1] for i in instructions if i.operation.startswith("CALL")],
+        calls=[name for name in called if not name.startswith(".L_x_")],  # older assemblers leave loops by a "call"
     )
 
 

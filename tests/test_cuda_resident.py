@@ -191,6 +191,7 @@ def asked(cell, units, batch=64, dtype="float32", capability=(9, 0), **options):
     "cell, units, capability, band",
     [
         (cells.LSTM, 1, (7, 5), "S"), (cells.LSTM, 96, (8, 6), "S"), (cells.LSTM, 97, (8, 9), "G"),
+        (cells.LSTM, 96, (9, 0), "S"),
         (cells.LSTM, 97, (9, 0), "M"), (cells.LSTM, 256, (12, 0), "M"), (cells.LSTM, 257, (10, 0), "G"),
         (cells.GRU, 96, (7, 5), "S"), (cells.GRU, 256, (9, 0), "M"), (cells.GRU_RESET_BEFORE, 8, (9, 0), "G"),
         (cells.SIMPLE_RNN, 192, (8, 0), "S"), (cells.SIMPLE_RNN, 512, (9, 0), "M"),
@@ -201,7 +202,10 @@ def test_which_band_serves_what(cell, units, capability, band):
     for back in (False, True):
         for copies in (0, 1, cell.gates):
             p = asked(cell, units, capability=capability, back=back, h_copies=copies)
-            assert bands_cuda.choose_band(p).name == band
+            if (cell, copies) != (cells.LSTM, 4) or not 64 < units <= 96:
+                assert bands_cuda.choose_band(p).name == band
+            else:  # no room for factors of each gate
+                assert bands_cuda.choose_band(p).name == ("M" if capability >= (9, 0) else "G")
     assert bands_cuda.choose_band(asked(cell, units, dtype="float64", capability=capability)).name == "G"
     assert bands_cuda.choose_band(asked(cell, units, capability=capability, timesteps=0)).name == "G"
 
@@ -213,7 +217,7 @@ def test_layouts_fill_the_gpu_and_fit_it(cell):
         for units in (*range(1, 300, 7), 512):
             for batch in (1, 16, 132, 133, 512, 10_000):
                 for copies in (0, 1, cell.gates):
-                    layout = resident.choose(cell, backward, units, batch, copies, 132)
+                    layout = resident.choose(cell, backward, units, batch, copies, (9, 0), 132)
                     if layout is None:
                         assert cell.gates > 1 and units > 256
                         continue

@@ -38,20 +38,20 @@ def check_layout(layout, capability, code=None):
     """Assert what must hold for every layout, and that its arithmetic is what the products need."""
     limit = min(255, 65536 // layout.threads // 8 * 8)
     found = check(layout.kernel, arguments(layout, code), capability, registers=limit, divides=False)
-    assert not found.calls
     assert found.shared <= layout.shared + 1024  # newer GPUs keep 1 KiB for themselves
     products = layout.rows * layout.weights
     assert products <= found.count("FFMA") < products + (48 if code is None else 600)
     same_for_all = layout.copies == 1 or layout.backward
     loads = layout.rows * layout.constants["QUADS"] * (1 if same_for_all else layout.cell.gates)
-    assert loads == found.count("LDS.128")
+    wide = [i for i in found.instructions if i.operation.startswith("LDS") and i.operation.endswith(".128")]
+    assert len(wide) == loads
     assert (found.count("STAS") > 0) == (layout.cluster > 1)
     return found
 
 
 def layout_of(cell, backward, units, copies=0, batch=4 * MULTIPROCESSORS):
     """Return the layout of a large batch, whose blocks have the most rows."""
-    return choose(getattr(cells, cell), backward, units, batch, copies, MULTIPROCESSORS)
+    return choose(getattr(cells, cell), backward, units, batch, copies, (9, 0), MULTIPROCESSORS)
 
 
 @BOTH
@@ -83,7 +83,7 @@ def test_band_m_fits_every_gpu_with_clusters(capability, cell, backward):
 @pytest.mark.parametrize(
     "cell, units, code, copies",
     [
-        ("LSTM", 96, 3, 0), ("LSTM", 96, None, 4), ("LSTM", 256, 3, 0), ("LSTM", 256, None, 4), ("GRU", 96, 3, 3),
+        ("LSTM", 96, 3, 0), ("LSTM", 64, None, 4), ("LSTM", 256, 3, 0), ("LSTM", 256, None, 4), ("GRU", 96, 3, 3),
         ("GRU", 256, 3, 3), ("SIMPLE_RNN", 192, 3, 0), ("SIMPLE_RNN", 512, 3, 0),
     ],
 )  # fmt: skip

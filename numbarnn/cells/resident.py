@@ -12,8 +12,23 @@ M    9.0 and higher LSTM, GRU   up to 256  a cluster of blocks, 4 (up to 128 uni
 M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 units) or 8
 ==== ============== =========== ========== ====================================================
 
-Both take float32, any activations, masks, resets and dropout factors.  What they do not take is band G's: float64, more
-units, and the GRU whose reset gate acts before the product.
+Both take float32, any activations, masks, resets and dropout factors; with factors for each gate, the LSTM has room for
+64 units in a block.  What they do not take is band G's: float64, more units, and the GRU whose reset gate acts before
+the product.
+
+What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward:
+
+========= ======= ======== ========= ========== ============= ============== =====================
+units     blocks  threads  weights   registers  products of   16-byte loads  other float32 products
+                  a block  a thread             a step, row   of a step, row of a step
+========= ======= ======== ========= ========== ============= ============== =====================
+32        1       128      32        90, 95     32            2              31, 13
+64        1       256      64        128, 124   64            4              31, 13
+96        1       384      96        160, 162   96            6              31, 13
+128       4       256      64        134, 121   64            4              31, 13
+192       8       192      96        165, 168   96            6              31, 13
+256       8       256      128       200, 190   128           8              31, 13
+========= ======= ======== ========= ========== ============= ============== =====================
 """
 
 from dataclasses import dataclass
@@ -35,7 +50,7 @@ _WARP = 32
 _ROWS = (4, 2, 1)
 _SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
 _REGISTERS = 1 << 16  # of a multiprocessor
-_STEP_REGISTERS = 64  # that a thread needs beside its weights
+_STEP_REGISTERS = 64, 96  # that a thread needs beside its weights; with dropout factors for each gate
 
 # Up to how many units a cell takes which cluster, and in how many pieces the depth is cut forward and backward: so that
 # a thread has as many weights as leave it the registers that a step needs.
@@ -103,7 +118,6 @@ class Layout:
             "GATES": gates,
             "STATES": self.cell.states,
             "PLANES": self.cell.planes,
-            "IN_GATES": gates,
             "ROWS": self.rows,
             "UNITS": self.units,
             "CLUSTER": self.cluster,
@@ -147,7 +161,7 @@ class Layout:
     @property
     def fits(self):
         """Whether registers and shared memory of every GPU suffice for a block."""
-        registers = self.threads * (self.weights + _STEP_REGISTERS)
+        registers = self.threads * (self.weights + _STEP_REGISTERS[self.copies > 1])
         return registers <= _REGISTERS and self.shared <= _SHARED
 
     @cached_property
@@ -162,7 +176,7 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def choose(cell, backward, units, batch, copies, multiprocessors):
+def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     """Return the layout of a layer's pass; None where its weights do not fit the registers.
 
     A block, or cluster, computes 1, 2 or 4 rows of the batch: as few as let all blocks run at the same time, if any do.
@@ -175,48 +189,53 @@ def choose(cell, backward, units, batch, copies, multiprocessors):
     units, batch : int
     copies : int
         Dropout factors of an element of h: 0, 1 or one for each gate.
+    capability : (int, int)
+        Compute capability of the GPU.
     multiprocessors : int
-        How many the GPU has.
+        How many it has.
 
     Returns
     -------
     Layout or None
     """
-    size = next((size for size in _SIZES.get(cell.name, ()) if units <= size[0]), None)
-    if size is None:
-        return None
-    padded, cluster, *pieces = size
-    layouts = [
-        Layout(
-            cell, backward, rows, padded, cluster, pieces[backward], _THREAD_UNITS[cell.name][backward], max(1, copies)
-        )
-        for rows in _ROWS
-    ]  # fmt: skip
-    fitting = [layout for layout in layouts if layout.fits]  # from most rows to fewest
-    at_once = [layout for layout in fitting if layout.blocks(batch) <= multiprocessors]
-    return at_once[-1] if at_once else fitting[0]
+    for padded, cluster, *pieces in _SIZES.get(cell.name, ()):
+        if units > padded or capability < (_CLUSTERS_SINCE if cluster > 1 else _BLOCKS_SINCE):
+            continue
+        thread_units = _THREAD_UNITS[cell.name][backward]
+        layouts = [
+            Layout(cell, backward, rows, padded, cluster, pieces[backward], thread_units, max(1, copies))
+            for rows in _ROWS
+        ]
+        fitting = [layout for layout in layouts if layout.fits]  # from most rows to fewest
+        at_once = [layout for layout in fitting if layout.blocks(batch) <= multiprocessors]
+        if fitting:
+            return at_once[-1] if at_once else fitting[0]
+    return None
 
 
-def _serves(problem, cluster):
+def _layout_of(problem, multiprocessors):
     if problem.dtype != np.float32 or not problem.timesteps or not problem.batch:
-        return False
-    layout = choose(problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, 1)
-    return layout is not None and (layout.cluster > 1) == cluster
+        return None
+    return choose(
+        problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, problem.capability, multiprocessors
+    )
 
 
 def serves_block(problem):
     """Whether band S takes a `numbarnn.cells.bands_cuda.Problem`."""
-    return problem.capability >= _BLOCKS_SINCE and _serves(problem, cluster=False)
+    layout = _layout_of(problem, 1)
+    return layout is not None and layout.cluster == 1
 
 
 def serves_cluster(problem):
     """Whether band M takes a `numbarnn.cells.bands_cuda.Problem`."""
-    return problem.capability >= _CLUSTERS_SINCE and _serves(problem, cluster=True)
+    layout = _layout_of(problem, 1)
+    return layout is not None and layout.cluster > 1
 
 
 def launch(problem, *args):
     """Launch band S or M, as `numbarnn.cells.bands_cuda.Band` has it."""
-    layout = choose(problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, cuda.multiprocessors())
+    layout = _layout_of(problem, cuda.multiprocessors())
     codes = (None, None) if problem.own_activations else problem.codes
     cluster = layout.cluster if layout.cluster > 1 else None
     layout.kernel.launch(layout.blocks(problem.batch), layout.threads, *args, *codes, cluster=cluster)

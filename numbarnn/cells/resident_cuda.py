@@ -91,7 +91,7 @@ def simple_rnn_step_back(d_state, kept, before, after, dz, activation, recurrent
 
 # What the kernels have to know in numbers; `Layout.constants` says what they mean, and sets them.
 CELL_STEP, CELL_STEP_BACK = lstm_step, lstm_step_back
-GATES, STATES, PLANES, IN_GATES, ROWS, UNITS, CLUSTER, BLOCK_UNITS, COPIES = 4, 2, 4, 4, 1, 16, 1, 16, 1
+GATES, STATES, PLANES, ROWS, UNITS, CLUSTER, BLOCK_UNITS, COPIES = 4, 2, 4, 1, 16, 1, 16, 1
 THREADS, GROUPS, THREAD_UNITS, PIECES, GATE_PIECES, QUADS = 64, 16, 1, 4, 4, 1
 STAGE_ROW, STAGE_COPY, STAGE_SIZE, SOURCE_GATE, SUMS, SUMS_ROW, SUMS_PIECE = 16, 16, 16, 0, 16, 64, 64
 SLOTS, SLOTS_PIECE, SLOTS_SIZE, BARRIERS, SHARED = 0, 0, 0, 0, 288
@@ -133,8 +133,8 @@ def forward(
             state[p] = get(states, ((p * slots + slot) * batch + row) * units + unit)
         for p in range(PLANES):
             biases[p] = get(bias, p * units + unit)
-        for p in range(IN_GATES):
-            z[p] = get(gates, ((first * batch + row) * IN_GATES + p) * units + unit)
+        for p in range(GATES):
+            z[p] = get(gates, ((first * batch + row) * GATES + p) * units + unit)
         if h_factors.shape[0]:
             factor = get(h_factors, row * units + unit)
 
@@ -167,8 +167,8 @@ def forward(
             next_z[p] = zero
         if steps and more:
             next_flag = get(flags, (s + 1) * batch + row)
-            for p in range(IN_GATES):
-                next_z[p] = get(gates, (((s + 1) * batch + row) * IN_GATES + p) * units + unit)
+            for p in range(GATES):
+                next_z[p] = get(gates, (((s + 1) * batch + row) * GATES + p) * units + unit)
 
         if CLUSTER > 1:
             if thread == 0 and more:
@@ -211,9 +211,9 @@ def forward(
                 for p in range(STATES):
                     put(states, ((p * slots + slot) * batch + row) * units + unit, state[p])
             if saving and flag & COUNTS:
-                for p in range(IN_GATES):
-                    put(gates, ((s * batch + row) * IN_GATES + p) * units + unit, kept[p])
-                if PLANES > IN_GATES:
+                for p in range(GATES):
+                    put(gates, ((s * batch + row) * GATES + p) * units + unit, kept[p])
+                if PLANES > GATES:
                     put(apart, (s * batch + row) * units + unit, kept[PLANES - 1])
             if emitted:
                 put(out, (row * emitted + s) * units + unit, zero if flag & SILENT else state[0])
@@ -259,9 +259,9 @@ def backward(
             d_state[p] = get(d_states, (p * batch + row) * units + unit)
             after[p] = get(states, ((p * slots + last) * batch + row) * units + unit)
             before[p] = get(states, ((p * slots + last - 1) * batch + row) * units + unit)
-        for p in range(IN_GATES):
-            kept[p] = get(gates, (((last - 1) * batch + row) * IN_GATES + p) * units + unit)
-        if PLANES > IN_GATES:
+        for p in range(GATES):
+            kept[p] = get(gates, (((last - 1) * batch + row) * GATES + p) * units + unit)
+        if PLANES > GATES:
             kept[PLANES - 1] = get(apart, ((last - 1) * batch + row) * units + unit)
         if emitted:
             d_emitted = get(d_out, (row * emitted + last - 1) * units + unit)
@@ -289,9 +289,9 @@ def backward(
             next_flag = get(flags, (s - 1) * batch + row)
             for p in range(STATES):
                 next_before[p] = get(states, ((p * slots + s - 1) * batch + row) * units + unit)
-            for p in range(IN_GATES):
-                next_kept[p] = get(gates, (((s - 1) * batch + row) * IN_GATES + p) * units + unit)
-            if PLANES > IN_GATES:
+            for p in range(GATES):
+                next_kept[p] = get(gates, (((s - 1) * batch + row) * GATES + p) * units + unit)
+            if PLANES > GATES:
                 next_kept[PLANES - 1] = get(apart, ((s - 1) * batch + row) * units + unit)
             if emitted:
                 next_d_emitted = get(d_out, (row * emitted + s - 1) * units + unit)
@@ -317,9 +317,9 @@ def backward(
                 SUMS_ROW, GROUPS, ROWS, QUADS, 1, THREAD_UNITS, GATE_PIECES,
             )  # fmt: skip
         if steps:  # zeros, too: the gradients of the weights are sums over all steps
-            for p in range(IN_GATES):
-                put(gates, ((s * batch + row) * IN_GATES + p) * units + unit, dz[p])
-            if PLANES > IN_GATES:
+            for p in range(GATES):
+                put(gates, ((s * batch + row) * GATES + p) * units + unit, dz[p])
+            if PLANES > GATES:
                 put(apart, (s * batch + row) * units + unit, dz[PLANES - 1])
         cuda.syncthreads()
 
