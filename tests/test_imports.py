@@ -23,6 +23,7 @@ FLOORS = {
     "meeting": 0,
     "jit": 0,
     "kernel_cache": 0,
+    "compiler": 0,
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
@@ -41,6 +42,7 @@ FLOORS = {
     "recurrence": 2,
     "recurrence_arguments": 2,
     "recurrence_cuda": 2,
+    "teams": 2,
     "row_rules": 2,
     "scan": 2,
     "backend": 2,
@@ -66,13 +68,15 @@ FLOORS = {
     "saving": 5,
     "sklearn": 5,
     "tf_names": 5,
+    "bench": 5,
+    "warmup": 5,
     "__main__": 5,
     "numbarnn": 5,
 }
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX", "pooch", "h5py", "onnx", "cuda",
+    "tensorboardX", "pooch", "h5py", "onnx", "cuda", "onnxruntime", "jax", "tensorflow",
 }  # fmt: skip
 # Made of scikit-learn's classes; nothing else imports it.
 NOT_LIGHT = {"numbarnn.__main__", "numbarnn.sklearn"}
