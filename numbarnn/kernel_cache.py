@@ -41,6 +41,7 @@ PACKAGE = Path(__file__).resolve().parent
 KERNEL_SOURCES = (
     "jit.py", "compiler.py", "kernel_cache.py", "cuda/*.py", "ptxops.py", "simd*.py", "gemm.py", "meeting.py",
     "cells/**/*.py", "kernels/**/*.py",
+    "arrays.py", "devices.py", "protocols.py", "tree.py",  # of kernels' modules, where their arrays may be on a GPU
 )  # fmt: skip
 VERSIONS_KEPT = 8
 SILENT_SECONDS = 0.5  # of compiling, before a user who waits is told
