@@ -208,3 +208,32 @@ def test_what_is_missing_is_named(monkeypatch):
 )
 def test_a_fault_in_a_kernel_ends_the_process_and_a_refusal_does_not(error, fatal):
     assert cases.is_fatal(error) == fatal
+
+
+NOTHING_ELSE = """
+import sys
+for name in ("optree", "safetensors", "tqdm", "torch", "pandas", "sklearn", "matplotlib", "h5py", "greenlet"):
+    sys.modules[name] = None  # importing it fails
+from numbarnn import cuda
+from numbarnn.testing.gpu import __main__, cases, correctness, report, speed, training
+cuda.why_not = lambda: "this test wants none"
+assert __main__.main([]) == 1
+if cuda.simulated():
+    cuda.why_not = lambda: None
+    assert correctness.check(next(cases.correctness_cases(1, (2, 2, 2, 2))))["passed"]
+"""
+
+
+def check_nothing_else():
+    done = subprocess.run([sys.executable, "-c", NOTHING_ELSE], capture_output=True, text=True)
+    assert done.returncode == 0 and "this test wants none" in done.stderr, done.stderr
+
+
+def test_it_needs_no_other_packages():
+    check_nothing_else()
+
+
+@pytest.mark.gpu
+@simulator
+def test_it_needs_no_other_packages_to_compute():
+    check_nothing_else()
