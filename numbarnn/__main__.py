@@ -1,10 +1,9 @@
-"""Commands: ``python -m numbarnn demo`` trains an LSTM on handwritten digits, ``... info`` describes the machine.
+"""Commands: ``python -m numbarnn demo`` trains an LSTM on digits, ``... info``, ``... warmup`` and ``... bench``.
 
 A command is one entry of `COMMANDS`: a function that adds its arguments to a parser, and one that carries it out.
 """
 
 import argparse
-import importlib.metadata
 import platform
 import sys
 import time
@@ -116,6 +115,7 @@ def info(options):
     """Print what matters about this machine and installation when a result or a time is to be understood."""
     from numbarnn import devices, jit, simd
     from numbarnn.kernel_cache import KernelCache
+    from numbarnn.utils.machine import cpu_name, version
 
     features = sorted(simd.target_features())
     packages = ("numbarnn", "numba", "llvmlite", "numpy", "scipy", "optree")
@@ -136,21 +136,40 @@ def info(options):
     return 0
 
 
-def version(package):
-    """Return the installed version of a package."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed as a package)"  # numbarnn run from a checkout
+def warmup_arguments(parser):
+    """Add the arguments of ``warmup``."""
+    from numbarnn.warmup import CELLS, DTYPES
+
+    cells = tuple(CELLS)
+    parser.add_argument("--cells", nargs="+", choices=cells, default=cells, help="recurrent layers (default: all)")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:1], help="(default: float32)")
 
 
-def cpu_name():
-    """Return the name that the CPU goes by."""
-    linux = Path("/proc/cpuinfo")
-    for line in linux.read_text().splitlines() if linux.exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def warmup(options):
+    """Compile what layers need into the kernel cache, for this kind of CPU, and say where it lies."""
+    from numbarnn.warmup import warm_up
+
+    begin = time.perf_counter()
+    compiled, kept, folders = warm_up(options.cells, options.dtypes, lambda line: print(line, flush=True))
+    print(f"{compiled} kernels compiled, {time.perf_counter() - begin:.1f} s; kernels lie in {', '.join(folders)}")
+    if kept < compiled:
+        print(f"numbarnn: {compiled - kept} of them could not be kept", file=sys.stderr)
+        return 1
+    return 0
+
+
+def bench_arguments(parser):
+    """Add the arguments of ``bench``."""
+    from numbarnn.bench import command
+
+    command.add_arguments(parser)
+
+
+def bench(options):
+    """Measure numbarnn beside other libraries."""
+    from numbarnn.bench import command
+
+    return command.run(options)
 
 
 def positive(text):
@@ -163,7 +182,9 @@ def positive(text):
 
 COMMANDS = {
     "demo": (demo_arguments, demo, "train an LSTM on handwritten digits (a few seconds)"),
+    "warmup": (warmup_arguments, warmup, "compile the kernels ahead of time, for container images and CI caches"),
     "info": (info_arguments, info, "print versions, CPU features, threads and the kernel cache's folder"),
+    "bench": (bench_arguments, bench, "measure numbarnn beside other libraries on this machine"),
 }
 
 
@@ -180,11 +201,13 @@ def main(arguments=None):
     int
         Exit status.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="numbarnn", description="Recurrent networks in plain Python.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (add_arguments, run, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        add_arguments(command)
+        if arguments[:1] == [name]:  # those of the others may need what this one does not
+            add_arguments(command)
         command.set_defaults(run=run)
     options = parser.parse_args(arguments)
     try:

@@ -19,7 +19,8 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from numbarnn.kernel_cache import KernelCache
+from numbarnn.compiler import CalleeCompiler, KernelCompiler
+from numbarnn.kernel_cache import KernelCache, is_ours
 
 __all__ = [
     "chunks", "device", "get_num_threads", "inlined", "kernel_array", "njit", "parallel_for", "set_num_threads",
@@ -62,6 +63,8 @@ def njit(function=None, /, **options):
     # Wrappers for calls from C take time to compile, and nobody calls from there. Unless they are given, `forceinline`
     # and `fastmath` are those of the caller which happens to compile the function first.
     policy = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": False, "fastmath": False}
+    if is_ours(function):
+        policy["pipeline_class"] = KernelCompiler
     options = {**policy, **options}
     dispatcher = numba.njit(**options)(function)
     if cached and dispatcher is not function:
@@ -103,6 +106,8 @@ def inlined(kernel):
 
 
 def _jitable(function, **options):
+    if is_ours(function):
+        options["pipeline_class"] = CalleeCompiler
     return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True, nopython=True, cache=False, **options)(
         function
     )

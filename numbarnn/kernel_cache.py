@@ -5,13 +5,21 @@ serving the old machine code. Ours lies in a folder named after a hash of *all* 
 seen by all.
 
 The folder lies below the first of these: the environment's ``NUMBARNN_CACHE_DIR``; Numba's ``NUMBA_CACHE_DIR``; the
-package's ``__pycache__`` and, where that cannot be written, the user's cache folder. Read-only folders are still read:
-an image may be delivered with its cache filled. The folders of the last few source versions are kept, older ones
-removed.
+package's ``__pycache__`` and, where that cannot be written, the user's cache folder. The folders of the last few source
+versions are kept, older ones removed.
+
+Read-only folders are still read: an image may be delivered with its cache filled (``python -m numbarnn warmup``). What
+is found depends on the contents of the sources, the versions of Python, Numba and llvmlite, and the CPU with its
+features, not on where the package lies, whose it is or what times its files carry. On another CPU kernels are compiled
+anew, into the first folder that can be written.
+
+What is compiled, and for how long, the logger ``numbarnn`` tells at level INFO. Who sits at a terminal or in a notebook
+is told on stderr, once, that a process compiles kernels when that has taken half a second.
 """
 
 import functools
 import hashlib
+import logging
 import os
 import pickle
 import shutil
@@ -22,26 +30,42 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import llvmlite
+import llvmlite.binding
 import numba
 from numba.core import config, serialize, sigutils
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import _nrt_python
 
 PACKAGE = Path(__file__).resolve().parent
 KERNEL_SOURCES = (
-    "jit.py",
-    "kernel_cache.py",
-    "cuda/*.py",
-    "ptxops.py",
-    "simd*.py",
-    "gemm.py",
-    "meeting.py",
-    "cells/**/*.py",
-    "kernels/**/*.py",
-)
+    "jit.py", "compiler.py", "kernel_cache.py", "cuda/*.py", "ptxops.py", "simd*.py", "gemm.py", "meeting.py",
+    "cells/**/*.py", "kernels/**/*.py",
+    "arrays.py", "devices.py", "protocols.py", "tree.py",  # of kernels' modules, where their arrays may be on a GPU
+)  # fmt: skip
 VERSIONS_KEPT = 8
-_IMPORTED = time.time()
+SILENT_SECONDS = 0.5  # of compiling, before a user who waits is told
+
+_logger = logging.getLogger("numbarnn")
+
+
+def _stamp(path):
+    """What changes with a file; not compared with a clock, as files of images carry any time."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # a notebook cell, exec, a file deleted meanwhile
+    return status.st_mtime_ns, status.st_size
+
+
+def is_ours(function):
+    """Say whether a Python function is one of numbarnn's."""
+    return _in_package(function.__code__.co_filename)
+
+
+@functools.cache
+def _in_package(path):
+    return PACKAGE in Path(path).resolve().parents
 
 
 class KernelCache(NullCache):
@@ -62,7 +86,8 @@ class KernelCache(NullCache):
     def __init__(self, function, options):
         self._function = function
         self._options = sorted((k, sorted(v) if isinstance(v, set | frozenset) else v) for k, v in options.items())
-        self._defined = time.time()
+        self._stamp = _stamp(function.__code__.co_filename)
+        self._begun = None
 
     @property
     def cache_path(self):
@@ -71,16 +96,28 @@ class KernelCache(NullCache):
 
     def load_overload(self, signature, target_context):
         """Return the stored compile result for `signature`, or None."""
-        target_context.refresh()
+        if is_ours(self._function):
+            _get_ready_to_run()
+        else:
+            target_context.refresh()
         key = self._key(signature, target_context.codegen())
-        return self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
+        found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
+        if found is None and is_ours(self._function):
+            self._begun = progress.begin()
+        return found
 
     def save_overload(self, signature, result):
         """Store a compile result in the first folder that can be written."""
+        if self._begun is not None:
+            progress.end(self._begun, f"{self._function.__module__}.{self._function.__qualname__}")
         if result.library.has_dynamic_globals:
             _warn_once(f"{self._name} holds addresses of this process and is compiled anew in each")
             return
-        self._store(self._key(signature, result.codegen), result._reduce())
+        *parts, environments = result._reduce()
+        if environments:  # loading one imports the module of its function
+            code = str(result.library._final_module)
+            environments = tuple(each for each in environments if code.count(each.env_name) > 1)  # more than declared
+        self._store(self._key(signature, result.codegen), (*parts, environments))
 
     def _read(self, key, rebuild):
         """Return what `rebuild` makes of what is stored under `key`, or None."""
@@ -88,6 +125,7 @@ class KernelCache(NullCache):
             try:
                 stored_key, result = pickle.loads(path.read_bytes())
                 if stored_key == key:
+                    progress.folders.add(path.parent)
                     return rebuild(result)
             except OSError:
                 continue  # not there, or not ours to read: the next folder may have it
@@ -100,7 +138,10 @@ class KernelCache(NullCache):
         refusals = []
         for path in self._paths(key):
             try:
-                return _write(path, data)
+                _write(path, data)
+                progress.kept += 1
+                progress.folders.add(path.parent)
+                return
             except OSError as error:
                 refusals.append(str(error))
         if refusals:
@@ -120,8 +161,10 @@ class KernelCache(NullCache):
     @functools.cached_property
     def _file(self):
         """What tells apart functions outside the package (tests, users'); for those inside the folder's name does."""
+        if is_ours(self._function):
+            return ""
         path = Path(self._function.__code__.co_filename).resolve()
-        return "" if PACKAGE in path.parents else f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
     def _key(self, signature, codegen):
         """All that a variant depends on beside files; the CPU and its features are in Numba's magic tuple."""
@@ -137,26 +180,62 @@ class KernelCache(NullCache):
     def _paths(self, key):
         """Where the variant may lie: nowhere if the files on disk may no longer be the code that runs here."""
         own = self._function.__code__.co_filename
-        for path, loaded in ((own, self._defined), *((source, _IMPORTED) for source in _sources())):
-            try:
-                if os.stat(path).st_mtime > loaded:
-                    return []  # edited while we run: what we compile is not what the file says
-            except OSError:
-                return []  # a notebook cell, exec, a file deleted meanwhile
+        loaded = {**_LOADED, own: self._stamp}
+        if None in loaded.values() or any(_stamp(path) != stamp for path, stamp in loaded.items()):
+            return []  # edited while we run: what we compile is not what the file says
         name = f"{self._name}.{hashlib.sha256(repr((key, self._file)).encode()).hexdigest()[:24]}.nbc"
         return [folder / name for folder in _folders()]
 
 
 @functools.cache
+def _get_ready_to_run():
+    """Make Numba's runtime known to the linker, all that stored kernels need.
+
+    Numba's own cache gets ready for compiling at this place, which takes 0.3 s: Numba compiles its runtime, imports all
+    that it can compile and, in passing, scipy.linalg. It still does when something is to be compiled.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
+class _Progress:
+    """What this process has compiled: seconds and kernels of ours, how many of any are kept, where those in use lie."""
+
+    def __init__(self):
+        self.seconds, self.kernels, self.kept = 0.0, 0, 0
+        self.folders = set()
+        self.told = False
+
+    def begin(self):
+        """Note that a kernel is about to be compiled; return when."""
+        if self.seconds > SILENT_SECONDS and not self.told:
+            self.told = True
+            if sys.stderr is not None and (hasattr(sys, "ps1") or sys.stderr.isatty()):
+                print("numbarnn: compiling kernels, which takes some seconds the first time ...", file=sys.stderr)
+        return time.perf_counter()
+
+    def end(self, begun, name):
+        """Note that a kernel has been compiled."""
+        seconds = time.perf_counter() - begun
+        self.seconds, self.kernels = self.seconds + seconds, self.kernels + 1
+        _logger.info("compiled %s in %.1f s", name, seconds)
+
+
+progress = _Progress()  #: of this process
+
+
 def _sources():
     return sorted(path for pattern in KERNEL_SOURCES for path in PACKAGE.glob(pattern))
+
+
+_LOADED = {path: _stamp(path) for path in _sources()}  # as they are when they are imported
 
 
 @functools.cache
 def _folders():
     """Folders for this version of the sources, first choice first; found once, at the first compilation."""
     version = hashlib.sha256()
-    for path in _sources():
+    for path in _LOADED:
         source = path.read_bytes()
         version.update(f"{path.relative_to(PACKAGE).as_posix()} {len(source)}\n".encode() + source)
     # Numba's switches change the machine code, yet not the key of its own cache.

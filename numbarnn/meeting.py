@@ -20,18 +20,24 @@ from numba.extending import intrinsic
 from numbarnn.jit import device
 from numbarnn.simd import call_llvm, pointer
 
-__all__ = ["ALONE", "assembly", "join", "meet", "share"]
+__all__ = ["ALONE", "assembly", "join", "meet", "rests", "share"]
 
-_LINE = 8  # numbers of a cache line
+_PLACES = 16  # numbers of two cache lines
+_RESTED = 8
 _TOGETHER, _ALONE = 1, 2
 # In rests of some 40 ns: a thread that is awake comes within 0.1 ms; the first member decides within that, too, unless
 # the thread that it was to run on has been stopped.
-_COMING, _DECIDING, _YIELDING = 20_000, 20_000_000, 2_000
+_COMING, _DECIDING, _YIELDING = 5_000, 20_000_000, 2_000
 
 
 def assembly(members):
     """Return a new array for a team to meet at."""
-    return np.zeros((members, _LINE), np.int64)
+    return np.zeros((members, _PLACES), np.int64)
+
+
+def rests(meeting):
+    """Return how often, on the average of its meetings, the first member has rested: 40 ns or, at length, more."""
+    return meeting[0, _RESTED] / max(1, meeting[0, 0])
 
 
 ALONE = assembly(1)  #: For a kernel without a team.
@@ -103,14 +109,14 @@ def join(member, meeting):
     if member == 0:
         here = 1
         while here < members and rests < _COMING:
-            if _read(places, here * _LINE + 1):
+            if _read(places, here * _PLACES + 1):
                 here += 1
             else:
                 rests += 1
                 _rest(rests)
         decided = _settle(places, 2, _TOGETHER if here == members else _ALONE)
         return members if decided == _TOGETHER else 1
-    _write(places, member * _LINE + 1, 1)
+    _write(places, member * _PLACES + 1, 1)
     while decided == 0 and rests < _DECIDING:
         decided = _read(places, 2)
         rests += 1
@@ -125,12 +131,13 @@ def meet(member, members, meeting, count):
     """Wait until all members have come to meeting number `count`, 1 at first: what each has written, all may read."""
     if members > 1:
         places = pointer(meeting)
-        _write(places, member * _LINE, count)
+        _write(places, member * _PLACES, count)
+        rests = 0
         for other in range(members):
-            rests = 0
-            while _read(places, other * _LINE) < count:
+            while _read(places, other * _PLACES) < count:
                 rests += 1
                 _rest(rests)
+        places[member * _PLACES + _RESTED] += rests
 
 
 @device

@@ -18,9 +18,10 @@ from numbarnn.cells.contract import COUNTS, SILENT, check_array
 from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
-from numbarnn.jit import chunks, get_num_threads, kernel_array, parallel_for
-from numbarnn.meeting import ALONE, assembly
+from numbarnn.jit import chunks, kernel_array, parallel_for
+from numbarnn.meeting import ALONE
 from numbarnn.recurrence_arguments import activation_codes, check_arguments, check_gradients
+from numbarnn.teams import run_members, team_of
 
 __all__ = [
     "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together",
@@ -31,14 +32,6 @@ __all__ = [
 kernel_calls = Counter()
 
 _GRAIN = 1 << 21  # multiply-adds worth a thread of their own: some 30 microseconds
-
-# Threads share the units, and meet at each step, where there are fewer rows than threads, or fewer than a tile of the
-# products for each and recurrent weights of so many bytes that each thread is better off with a part of them. Each
-# takes as many units as make a panel, and multiply-adds of a step that are worth a meeting.
-_TEAM_ROWS = 6
-_TEAM_BYTES = 1 << 19
-_TEAM_UNITS = 64
-_TEAM_STEP = 1 << 14
 
 
 class _Spares:
@@ -236,21 +229,14 @@ def _run_parts(start, stop, parts):
 def _loop(cell, direction, rows, units, grain, args):
     """The job of a loop over time: threads share the rows, or the units of all of them where there are few rows."""
     name, kernel = (cell.name, direction), getattr(cell, direction)
-    members = min(get_num_threads(), units // _TEAM_UNITS)
-    weights = cell.gates * units * units
-    few = rows < members or rows < _TEAM_ROWS * members and weights * args[0].itemsize > _TEAM_BYTES
-    if members > 1 and few and rows * weights >= _TEAM_STEP * members and len(cell.phases) == 1:
-        return _Job(name, _run_members, members, 1, (kernel, rows, *args, assembly(members)))
-    return _Job(name, _run_alone, rows, grain, (kernel, *args))
+    meeting = team_of(cell, rows, units, args[0].itemsize)
+    if meeting is None:
+        return _Job(name, _run_alone, rows, grain, (kernel, *args))
+    return _Job(name, run_members, len(meeting), 1, (kernel, rows, args, meeting))
 
 
 def _run_alone(start, stop, kernel, *args):
     kernel(start, stop, *args, 0, ALONE)
-
-
-def _run_members(start, stop, kernel, rows, *args):
-    for member in range(start, stop):
-        kernel(0, rows, *args[:-1], member, args[-1])
 
 
 def run(

@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "load_n",
     "pointer",
+    "prefetch",
     "put",
     "register_count",
     "splat",
@@ -238,6 +239,21 @@ def load(typingctx, base, offset):
         return value
 
     return Vec(dtype)(base, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx, base, offset):
+    """Fetch the line at `offset` into the second-level cache, without waiting for it."""
+    if not isinstance(base, types.CPointer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        i32 = ir.IntType(32)
+        address = builder.gep(args[0], [args[1]])
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [address, i32(0), i32(2), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp), codegen
 
 
 @intrinsic

@@ -14,6 +14,7 @@ from parity import BOUNDED, MASKS, make_mask
 from reference import fma, one_chain
 
 from numbarnn import cells, gemm, jit, recurrence
+from numbarnn import teams as teams_
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows
@@ -382,9 +383,9 @@ TEAMS = ["LSTM", "GRU", "SIMPLE_RNN"]  # of a cell with two phases the first mem
 @pytest.fixture
 def teams(monkeypatch):
     """Let teams form for the smallest problems."""
-    monkeypatch.setattr(recurrence, "_TEAM_UNITS", 1)
-    monkeypatch.setattr(recurrence, "_TEAM_BYTES", 0)
-    monkeypatch.setattr(recurrence, "_TEAM_STEP", 0)
+    for name, value in (("_UNITS", 1), ("_BYTES", 0), ("_STEP", 0)):
+        monkeypatch.setattr(teams_, name, value)
+    monkeypatch.setattr(teams_._Trust, "ask", lambda trust: True)
     before = jit.get_num_threads()
     yield
     jit.set_num_threads(before)
@@ -418,6 +419,18 @@ def test_a_member_that_does_not_come_is_not_waited_for(cell):
     work.states[:, 1:] = 0
     p.cell.forward(0, 2, p.x, *p.weights.forward(), *work, 0, 3, False, None, None, None, 1, meeting)
     assert not work.states.any()
+
+
+def test_threads_that_wait_for_each_other_share_no_units_for_a_while():
+    trust = teams_._Trust()
+    asked = []
+    for disappointed in (False, True, True, True, False):
+        asked.append(trust.ask())
+        while not asked[-1]:
+            asked.append(trust.ask())
+        trust.note(disappointed)
+    assert asked == [True, True, *[False] * 1, True, *[False] * 2, True, *[False] * 4, True]
+    assert trust.ask(), "all is forgiven"
 
 
 @pytest.mark.parametrize("cell, units", [("LSTM", 130), ("GRU", 170), ("GRU_RESET_BEFORE", 170), ("SIMPLE_RNN", 500)])

@@ -83,17 +83,22 @@ def test_a_ratio_is_that_of_the_best_opponent():
             case(64, 100, 256, timed(1.0, 30.0, 20.0), "mask"),
             {**case(1, 1, 1024, {}), "error": "no memory"},
         ],
+        "training": [{"passed": True}, {"skipped": "no optree"}, {"passed": False}],
         "left_out": 3,
     }
     found["summary"] = summary = report.summary(found)
-    assert (summary["checked"], summary["wrong"], summary["correct"]) == (3, 2, False)
+    assert (summary["checked"], summary["wrong"], summary["correct"]) == (3, 3, False)
     assert summary["failed to measure"] == 1
     figures = summary["ratios"]["LSTM fp32 both"]
     assert figures["points"] == 2 and figures["least"] == 1.0 and figures["(16, 1000, 256)"] == 4.0
     assert figures["geometric mean"] == pytest.approx(2.0) and figures["geometric mean, H <= 128"] == 1.0
     assert summary["against a loop over the steps"] == {"mask": {"fp32 forward": 20.0, "fp32 both": 20.0}}
     text = report.text(found)
-    assert "no time was left for 3 measurements" in text and "no memory" in text and "3 random passes, 2 wrong" in text
+    assert (
+        "no time was left for 3 measurements" in text
+        and "no memory" in text
+        and "3 random passes, 2 models trained, 3 wrong" in text
+    )
 
 
 SCRIPT = """
@@ -130,7 +135,7 @@ def test_a_crash_a_fault_or_a_kernel_that_never_ends_costs_one_case(worker, capf
 
 @pytest.mark.gpu
 @simulator
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(4))
 def test_a_random_pass_is_right_on_the_stand_in(number):
     from gpu import fake_cupy
 
@@ -141,6 +146,20 @@ def test_a_random_pass_is_right_on_the_stand_in(number):
         result = correctness.check(case)
     assert result["passed"] and result["same_bits"] and result["worst"] <= 1e-5, result
     assert set(result["errors"]) == set(correctness.NAMES)
+
+
+@pytest.mark.gpu
+@simulator
+@pytest.mark.parametrize("model", cases.MODELS)
+def test_a_model_is_trained_on_the_stand_in(model):
+    from gpu import fake_cupy
+
+    from numbarnn.testing.gpu import training
+
+    assert tuple(training.MODELS) == cases.MODELS
+    with cuda.use_array_module(fake_cupy):
+        result = training.check({"model": model, "tiny": True})
+    assert result["passed"] and "predictions" in result["errors"], result
 
 
 @pytest.mark.gpu
@@ -175,3 +194,17 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(machine, "_missing", lambda: "CuPy not installed. Install with: pip install 'numbarnn[cuda]'")
     monkeypatch.setattr(machine, "stands_in", lambda: False)
     assert machine.why_not() == "CuPy not installed. Install with: pip install 'numbarnn[cuda]'"
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA_ERROR_LAUNCH_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), False),
+        (ValueError("x must have three axes"), False),
+    ],
+)
+def test_a_fault_in_a_kernel_ends_the_process_and_a_refusal_does_not(error, fatal):
+    assert cases.is_fatal(error) == fatal

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 import pytest
 
-from numbarnn import jit, kernel_cache
+from numbarnn import compiler, jit, kernel_cache
 from numbarnn.jit import chunks, get_num_threads, njit, parallel_for, set_num_threads
 
 
@@ -126,10 +127,10 @@ print(json.dumps([value, hits, outer.stats.cache_path]))
 
 @pytest.fixture
 def house(tmp_path):
-    """A package of our name with the real jit.py and kernel_cache.py and two kernels, one calling the other."""
+    """A package of our name with the real jit.py and its helpers and two kernels, one calling the other."""
     package = tmp_path / "house" / "numbarnn"
     package.mkdir(parents=True)
-    for module in (jit, kernel_cache):
+    for module in (jit, compiler, kernel_cache):
         (package / Path(module.__file__).name).write_text(Path(module.__file__).read_text())
     (package / "__init__.py").write_text("")
     head = "from numbarnn.jit import njit\n"
@@ -209,6 +210,62 @@ def test_another_cpu_is_another_entry(house, tmp_path):
     narrow = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     assert call(house, NUMBARNN_CACHE_DIR=cache, **narrow)[1] == 0
     assert call(house, NUMBARNN_CACHE_DIR=cache)[1] == 1
+
+
+def test_an_image_finds_its_cache_in_another_place_at_another_time(house, tmp_path):
+    assert call(house)[:2] == [11, 0]
+    now = time.time()
+    for times, age in enumerate((-3e8, 3e8)):  # layers of images carry any time, also one to come
+        image = tmp_path / f"image{times}" / "numbarnn"
+        shutil.copytree(house, image)
+        for path in (image, *image.rglob("*")):
+            os.utime(path, (now + age, now + age))
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        files = sorted(image.rglob("*"))
+        users = str(tmp_path / "users")
+        user = {"HOME": users, "XDG_CACHE_HOME": users, "LOCALAPPDATA": users}
+        assert call(image, **user)[:2] == [11, 1]
+        assert sorted(image.rglob("*")) == files and not Path(users).exists()
+        for path in (image, *image.rglob("*")):
+            path.chmod(0o755)
+
+
+READY = """
+import sys
+import numpy as np
+from numbarnn.gemm import outer
+assert outer(1.0) == 11
+print("scipy.linalg" in sys.modules, "numba.np.arraymath" in sys.modules, sum(outer.stats.cache_hits.values()))
+import numba
+assert numba.njit(lambda x: np.linalg.inv(x)[0, 0] + outer(x[0, 0]))(2 * np.eye(2)) == 21.5
+"""
+
+
+def test_what_is_stored_runs_without_what_numba_compiles_with(house, tmp_path):
+    for stored in (False, True):
+        out, _ = run_python(READY, path=house.parent, NUMBARNN_CACHE_DIR=str(tmp_path))
+        assert out.split() == [str(not stored), str(not stored), str(int(stored))]
+
+
+TOLD = """
+import logging, sys
+logging.basicConfig(format="%(name)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stdout)
+if {interactive}:
+    sys.ps1 = ">>> "
+from numbarnn import kernel_cache
+kernel_cache.SILENT_SECONDS = 0
+from numbarnn.gemm import outer
+outer(1.0)
+outer(1)
+"""
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_who_waits_is_told_once(house, interactive):
+    out, err = run_python(TOLD.format(interactive=interactive), path=house.parent)
+    lines = [line for line in out.splitlines() if "compiled numbarnn.gemm.outer in" in line]
+    assert len(lines) == 2 and all(line.startswith("numbarnn INFO") for line in lines)
+    assert err.count("numbarnn: compiling kernels") == interactive
 
 
 def test_processes_filling_one_cache_together(house, tmp_path):

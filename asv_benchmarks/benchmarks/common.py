@@ -9,19 +9,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-# name: batch, timesteps, inputs, units
-SMALL = {"rows_of_digits": (64, 28, 28, 64), "short_series": (256, 50, 8, 16), "one_at_a_time": (1, 100, 64, 128)}
-LARGE = {
-    "long_series": (16, 1000, 16, 32),
-    "text": (32, 100, 64, 128),
-    "medium": (64, 50, 256, 256),
-    "wide": (64, 25, 512, 512),
-    "one_at_a_time_wide": (1, 100, 512, 512),
-}
+from numbarnn.bench.cases import GROUPS, parse_cases
+from numbarnn.bench.cases import SIZES as ALL
+
 PROFILE = os.environ.get("NUMBARNN_BENCHMARK_PROFILE", "small")
 if PROFILE not in ("small", "large"):
     raise ValueError(f'environment variable NUMBARNN_BENCHMARK_PROFILE must be "small" or "large", got {PROFILE!r}')
-SIZES = SMALL if PROFILE == "small" else SMALL | LARGE
+NAMES = ["rows_of_digits", "short_series", "one_at_a_time"] if PROFILE == "small" else GROUPS["grid"]
+SIZES = {name: ALL[name] for name in NAMES}
+
+
+def case_of(text):
+    """Return the case that a size of `python -m numbarnn bench` stands for."""
+    return parse_cases([text])[0]
 
 
 class Sized:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .common import Sized
+from .common import Sized, case_of
 
 
 class Forward(Sized):
@@ -36,14 +36,12 @@ class Forward(Sized):
 
 
 class Training(Sized):
-    """One step, and one epoch of twenty, of the layer + Dense under Adam."""
+    """One step of the layer + Dense under Adam, and one prediction."""
 
     def prepare(self, layer, dtype):
         self.network = self.model(layer, dtype)
         self.network.train_on_batch(self.x, self.y)
         self.network.predict_on_batch(self.x)
-        self.many_x, self.many_y = np.concatenate([self.x] * 20), np.concatenate([self.y] * 20)
-        self.time_epoch(None, layer, dtype)
 
     def time_step(self, size, layer, dtype):
         self.network.train_on_batch(self.x, self.y)
@@ -51,56 +49,68 @@ class Training(Sized):
     def time_predict(self, size, layer, dtype):
         self.network.predict_on_batch(self.x)
 
-    def time_epoch(self, size, layer, dtype):
-        self.network.fit(self.many_x, self.many_y, batch_size=self.batch, epochs=1, verbose=0)
+
+class Gradients(Sized):
+    """Forward and backward through one layer, the gradients of its inputs and weights."""
+
+    def prepare(self, layer, dtype):
+        from numbarnn.bench import ours
+
+        size = ",".join(map(str, (self.batch, self.steps, self.inputs, self.units)))
+        self.run = ours.train(layer, case_of(f"{size}:{dtype}").request())
+        self.run()
+
+    def time_forward_and_backward(self, size, layer, dtype):
+        self.run()
 
 
-class SmallestStep:
-    """The price of a call: Embedding + LSTM(8) + Dense on one sequence of one step."""
+class WordsStep:
+    """`train_on_batch` of Embedding + LSTM + Dense; the smallest size is the price of a call."""
 
-    def setup(self):
-        from numbarnn.layers import LSTM, Dense, Embedding
-        from numbarnn.models import Sequential
+    params = ["smallest", "rows_of_digits"]
+    param_names = ["size"]
 
-        self.model = Sequential([Embedding(10, 8), LSTM(8), Dense(1)])
-        self.model.compile(optimizer="sgd", loss="mse")
-        self.x, self.y = np.zeros((1, 1), np.int64), np.zeros((1, 1), np.float32)
-        self.time_train_on_batch()
+    def setup(self, size):
+        from numbarnn.bench import ours
 
-    def time_train_on_batch(self):
-        self.model.train_on_batch(self.x, self.y)
+        self.step = ours.step("LSTM", case_of(size).request())
+        self.step()
+
+    def time_train_on_batch(self, size):
+        self.step()
+
+
+class GuideEpoch:
+    """`fit` of the guide's model for an epoch of twenty batches."""
+
+    params = ["LSTM", "GRU", "SimpleRNN"]
+    param_names = ["layer"]
+
+    def setup(self, layer):
+        from numbarnn.bench import ours
+
+        self.epoch = ours.epoch(layer, case_of("rows_of_digits").request(), 20)
+        self.epoch()
+
+    def time_fit(self, layer):
+        self.epoch()
 
 
 class StreamedStep:
     """One timestep of LSTM(32) on 8 features, one row: from Python, and a thousand of them in compiled code."""
 
-    STEPS = 1000
-
     def setup(self):
-        import numba
+        from numbarnn.bench import ours
 
-        from numbarnn.layers import LSTM, Input
-        from numbarnn.models import Sequential
-
-        self.stepper = Sequential([Input((None, 8)), LSTM(32)]).stepper()
-        self.xs = np.random.default_rng(0).standard_normal((self.STEPS, 1, 8)).astype("float32")
-        self.x, self.out = self.xs[0], np.empty((1, 32), "float32")
-        f, self.s = self.stepper.jit()
-
-        @numba.njit
-        def run(s, xs, out):
-            for t in range(len(xs)):
-                f(s, xs[t], out)
-
-        self.run = run
+        self.stream = ours.StreamedStep(case_of("1,1,8,32").request(), 1000)
         self.time_from_python()
         self.time_thousand_compiled()
 
     def time_from_python(self):
-        self.stepper.step(self.x, out=self.out)
+        self.stream.from_python()
 
     def time_thousand_compiled(self):
-        self.run(self.s, self.xs, self.out)
+        self.stream.compiled()
 
 
 class Memory(Sized):

@@ -26,7 +26,7 @@ d_states   [S, B, H]          in: gradient of the last states; out: of the first
 d_x        [B, T, I]          gradient of the inputs, zeros at the start; [B, 0, I]: nobody asks
 room       [K]                working memory of `forward`, K as `Cell.room` says; None: it allocates its own
 member     int                which member of a team this call is, see `numbarnn.meeting`; 0 without a team
-meeting    [members, 8] int64 where the team meets, from `numbarnn.meeting.assembly`, new for each kernel; None: no team
+meeting    [members, 16] int64 where the team meets: `numbarnn.meeting.assembly`, new for each kernel; None: no team
 ========== ================== =====================================================================================
 
 Kernels run steps ``first <= s < last`` for the kernel's rows ``start <= r < stop``; `backward` from the last down to

@@ -7,12 +7,14 @@ from numbarnn.cells.rows import row_of
 from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import share
-from numbarnn.simd import advance, clear, hold, lanes, load_n, pointer, store, store_n
+from numbarnn.simd import advance, clear, hold, lanes, load_n, pointer, prefetch, store, store_n
 
-# A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of a
-# row of the batch) between two rests in memory, and rows of the result.
+# A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of
+# a row of the batch) between two rests in memory, and rows of the result. A band of rows is one product, during which
+# what comes next is fetched; the left side of a band lies together, on few pages.
 DEPTH_BLOCK = 256
-ROWS_BLOCK = 384
+ROWS_BLOCK = 528
+_BAND = 48
 _ROWS_BACK = 192  # rows of gradients, of several steps, that go back to the inputs together
 
 
@@ -283,10 +285,11 @@ def weight_gradients(
     panels = gradient_panels(columns, units, apart, x_factors.shape[0], h_factors.shape[0], width)
     top, bottom = (start, stop) if by_rows else (0, inputs + units)
     first_panel, last_panel = (0, panels) if by_rows else (start, stop)
-    block = min(bottom - top, ROWS_BLOCK)
-    left_row = -(-block // vector) * vector + 2 * vector  # off the powers of two, which fall on the same cache lines
-    scratch = np.empty(DEPTH_BLOCK * (left_row + width), x.dtype)
-    left, right = pointer(scratch), advance(pointer(scratch), DEPTH_BLOCK * left_row)
+    blocks = (bottom - top + ROWS_BLOCK - 1) // ROWS_BLOCK
+    block = (bottom - top + 6 * blocks - 1) // (6 * max(blocks, 1)) * 6  # nearly equal ones, of whole tiles
+    left_room = (block + 2 * _BAND) * DEPTH_BLOCK  # two parts of whole bands
+    scratch = np.empty(left_room + DEPTH_BLOCK * width, x.dtype)
+    left, right = pointer(scratch), advance(pointer(scratch), left_room)
     # Of each link of the chains: where its rows of x, of h (-1: zeros) and of the tape begin, and its kernel row.
     places = np.empty(4 * DEPTH_BLOCK + batch, np.int64)
     x_places = pointer(places)
@@ -313,50 +316,60 @@ def weight_gradients(
                 b += 1
             else:
                 s, b = s - 1, 0
-        # Blocks of rows: those of the kernel, then those of the recurrent kernel.
         row = top
         while row < bottom:
-            recurrent = row >= inputs
-            end = min(row + ROWS_BLOCK, bottom if recurrent else min(bottom, inputs))
-            copies = h_factors.shape[0] if recurrent else x_factors.shape[0]
+            end = min(row + block, bottom)
+            split = min(max(inputs, row), end)  # rows of the kernel, then those of the recurrent kernel
+            h_left = advance(left, -(-(split - row) // _BAND) * _BAND * DEPTH_BLOCK)
             gathered = -1
             for panel in range(first_panel, last_panel):
                 segment, column, valid = _segment(panel, head, units, width)
-                last_gate = recurrent and apart != NOTHING and column >= columns - units
-                side = segment if copies > 1 or (apart == OPERAND and recurrent) else 0
+                last_gate = apart != NOTHING and column >= columns - units
+                # Sides differ by their factors, and by the operand of the last gate.
+                side = segment if max(x_factors.shape[0], h_factors.shape[0]) > 1 or apart == OPERAND else 0
                 if side != gathered:
                     gathered = side
+                    gather_links(pointer(x), x_places, depth, row, split - row, x_factors, side, rows, left)
+                    source, origin, h_side, here = pointer(states), h_places, side, split - inputs
                     if last_gate and apart == OPERAND:
-                        here = columns + row - inputs
-                        gather_links(
-                            pointer(tape), tape_places, depth, here, end - row, h_factors, -1, rows, left, left_row
-                        )
-                    elif recurrent:
-                        here = row - inputs
-                        gather_links(
-                            pointer(states), h_places, depth, here, end - row, h_factors, side, rows, left, left_row
-                        )
-                    else:
-                        gather_links(pointer(x), x_places, depth, row, end - row, x_factors, side, rows, left, left_row)
-                source = column + (units if last_gate and apart == PRODUCT else 0)
-                for k in range(depth):
-                    for v in range(0, valid, vector):
-                        store(right, k * width + v, load_n(pointer(tape), tape_places[k] + source + v, valid - v))
-                for which in range(d_bias.shape[0]):
-                    if row == which * inputs:
-                        place = column if which == 0 else source
-                        goal = advance(pointer(d_bias), which * columns + column)
-                        total_bias(pointer(tape), tape_places, place, depth, valid, goal)
-                goal = advance(pointer(d_kernel), row * columns + column)
-                if recurrent:
-                    goal = advance(pointer(d_recurrent), (row - inputs) * columns + column)
-                step = panel_columns(right)
-                for part in range(0, valid, step):
-                    target = advance(goal, part)
-                    rows_product(
-                        left, 1, left_row, end - row, advance(right, part), width, depth,
-                        target, columns, target, columns, valid - part,
-                    )  # fmt: skip
+                        source, origin, h_side, here = pointer(tape), tape_places, -1, columns + split - inputs
+                    gather_links(source, origin, depth, here, end - split, h_factors, h_side, rows, h_left)
+                packed, fetched = -1, 0
+                for part in range(2):
+                    begin, finish = (split, end) if part else (row, split)
+                    if begin == finish:
+                        continue
+                    here = column + (units if part and last_gate and apart == PRODUCT else 0)
+                    if packed != here:
+                        packed = here
+                        for k in range(depth):
+                            for v in range(0, valid, vector):
+                                store(right, k * width + v, load_n(pointer(tape), tape_places[k] + here + v, valid - v))
+                    for which in range(d_bias.shape[0]):
+                        if begin == which * inputs and (part == which or inputs == 0):
+                            goal = advance(pointer(d_bias), which * columns + column)
+                            total_bias(pointer(tape), tape_places, here if which else column, depth, valid, goal)
+                    goal = advance(pointer(d_kernel), begin * columns + column)
+                    if part:
+                        goal = advance(pointer(d_recurrent), (begin - inputs) * columns + column)
+                    for first_row in range(begin, finish, _BAND):
+                        count = min(_BAND, finish - first_row)
+                        # Where the next rows' chains rest, and some of the next panel's right side.
+                        for k in range(first_row + count, min(first_row + 2 * count, finish)):
+                            for v in range(0, valid, vector):
+                                prefetch(goal, (k - begin) * columns + v)
+                        following = depth * (first_row + count - row) // (end - row)
+                        for k in range(fetched, following):
+                            for v in range(width, 2 * width, vector):
+                                prefetch(pointer(tape), tape_places[k] + here + v)
+                        fetched = following
+                        band = advance(h_left if part else left, (first_row - begin) * DEPTH_BLOCK)
+                        for some in range(0, valid, panel_columns(right)):
+                            target = advance(goal, (first_row - begin) * columns + some)
+                            rows_product(
+                                band, 1, _BAND, count, advance(right, some), width, depth,
+                                target, columns, target, columns, valid - some,
+                            )  # fmt: skip
             row = end
     hold(scratch)
     hold(places)
@@ -373,23 +386,29 @@ def total_bias(source, places, column, depth, valid, target):
 
 
 @device
-def gather_links(source, places, depth, first, count, factors, gate, rows, left, left_row):
+def gather_links(source, places, depth, first, count, factors, gate, rows, left):
     """Copy elements first..first+count of the rows at `places`, times their dropout factors; a place of -1: zeros.
 
     Parameters
     ----------
     gate : int
         Which of the factors; -1 for none.
+    left : pointer
+        To bands [DEPTH_BLOCK, _BAND] of the elements.
     """
     copies, batch, width = factors.shape
     plane = min(gate, copies - 1) * batch
     scale = pointer(factors)
     for k in range(depth):
-        if places[k] < 0:
-            clear(left, k * left_row, count)
-            continue
-        for j in range(0, count, lanes(left)):
-            value = load_n(source, places[k] + first + j, count - j)
-            if copies and gate >= 0:
-                value = value * load_n(scale, (plane + rows[k]) * width + first + j, count - j)
-            store_n(left, k * left_row + j, count - j, value)
+        for band in range(0, count, _BAND):
+            target = band * DEPTH_BLOCK + k * _BAND
+            n = min(_BAND, count - band)
+            if places[k] < 0:
+                clear(left, target, n)
+                continue
+            here = first + band
+            for j in range(0, n, lanes(left)):
+                value = load_n(source, places[k] + here + j, n - j)
+                if copies and gate >= 0:
+                    value = value * load_n(scale, (plane + rows[k]) * width + here + j, n - j)
+                store_n(left, target + j, n - j, value)

@@ -203,7 +203,8 @@ def poisoned_memory():
 
     def allocate(size):
         memory = cupy.get_default_memory_pool().malloc(size)
-        memory.memset_async(0xFF, size, cupy.cuda.get_current_stream())
+        if size:
+            memory.memset_async(0xFF, size, cupy.cuda.get_current_stream())
         return memory
 
     with cupy.cuda.using_allocator(allocate):

@@ -328,7 +328,7 @@ class BatchSteps:
     @where_chosen
     def _predict_batch(self, x):
         ragged = type(x) is not np.ndarray and has_padded(x)
-        if self._training.run_eagerly:
+        if self._training.run_eagerly and not local.on_gpu:
             outputs = self(with_masks(x) if ragged else x, training=False)
             return cut_padding(outputs, [get_mask(y) for y in leaves_or_nothing(outputs)], x) if ragged else outputs
         step = self._step("predict", x, None, None)

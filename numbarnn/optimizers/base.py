@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 
 from .. import backend, serialization
+from ..arrays import as_array, here, where_chosen
 from ..kernels import flat
 from ..kernels import optimizer as kernels
 from ..protocols import local
@@ -219,6 +220,7 @@ class Optimizer(OptimizerState):
 
     # ------------------------------------------------------------------------------------------------ steps
 
+    @where_chosen
     def apply(self, grads, trainable_variables=None):
         """Update the variables by their gradients.
 
@@ -265,7 +267,7 @@ class Optimizer(OptimizerState):
         views = self.gradient_views(variables)
         for view, gradient in zip(views, grads, strict=True):
             if gradient is not None:
-                view[...] = gradient
+                view[...] = here(as_array(gradient))
         self.apply_views(present)
 
     def apply_gradients(self, grads_and_vars):

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from numbarnn import cuda
 from numbarnn.testing.gpu import report
-from numbarnn.testing.gpu.cases import CELLS, LIMITS, correctness_cases, speed_cases
+from numbarnn.testing.gpu.cases import CELLS, LIMITS, MODELS, correctness_cases, is_fatal, speed_cases
 
 CHECKING = 0.35  # part of the time that is spent on correctness
-START = 120.0  # seconds that the process of the cases may take to begin, and to end
+TRAINING = 0.1  # part of the time that is left of that for models that are trained
+START = 120.0  # seconds that the first case may take, with the beginning of the process
+LONGEST = 90.0  # ... and any other one: what never ends must not cost all the time
 TINY = {"batch": (2,), "units": (3,), "timesteps": (2,)}
 
 
@@ -84,18 +86,20 @@ ANSWER = "numbarnn.testing.gpu: "
 
 def work():
     """Run cases from the standard input, one a line; the result is a line as well."""
-    from numbarnn.testing.gpu import correctness, speed
+    from numbarnn.testing.gpu import correctness, speed, training
 
-    kinds = {"correctness": correctness.check, "speed": speed.measure, "versions": lambda case: report.versions()}
+    kinds = {
+        "versions": lambda case: report.versions(),
+        "correctness": correctness.check,
+        "training": training.check,
+        "speed": speed.measure,
+    }
     for line in sys.stdin:
         case = json.loads(line)
         try:
             result = kinds[case["kind"]](case)
         except Exception as error:  # whatever it is, it is a result, and the next case is tried
-            text = f"{type(error).__name__}: {error}"
-            # After a fault in a kernel the driver answers everything with the same error.
-            fatal = any(word in text for word in ("CUDA_ERROR", "cudaError", "CUDARuntimeError", "CUDA error"))
-            result = {"error": text[:2000], "fatal": fatal}
+            result = {"error": f"{type(error).__name__}: {error}"[:2000], "fatal": is_fatal(error)}
         print(ANSWER + json.dumps(result), flush=True)
 
 
@@ -103,7 +107,7 @@ def carry_out(out, minutes, cells, seed, tiny):
     """Run all cases for which there is time; return what was found."""
     begin = time.perf_counter()
     end = begin + 60 * minutes
-    worker, found = Worker(), {"minutes": minutes, "correctness": [], "speed": [], "left_out": 0}
+    worker, found = Worker(), {"minutes": minutes, "correctness": [], "training": [], "speed": [], "left_out": 0}
 
     def keep():
         found["took"] = time.perf_counter() - begin
@@ -117,21 +121,26 @@ def carry_out(out, minutes, cells, seed, tiny):
         report.print_versions(found["versions"])
         keep()
         limits = (3, 4, 3, 5) if tiny else LIMITS
-        stop = begin + CHECKING * 60 * minutes
+        stop = begin + (CHECKING - TRAINING) * 60 * minutes
         for case in correctness_cases(seed, limits):
             left = stop - time.perf_counter()
             if left < 0 or tiny and case["seed"] >= 2 * len(CELLS):
                 break
-            found["correctness"].append(worker.run(case, max(left, START if not found["correctness"] else 30.0)))
+            found["correctness"].append(worker.run(case, START if not found["correctness"] else LONGEST))
             report.print_correctness(found["correctness"][-1])
             keep()
+        for case in ({"kind": "training", "model": model, "tiny": tiny} for model in MODELS):
+            if time.perf_counter() < begin + CHECKING * 60 * minutes or tiny:
+                found["training"].append(worker.run(case, LONGEST))
+                report.print_training(found["training"][-1])
+                keep()
         cases = speed_cases(cells, TINY, ((2, 2, 3),), (2, 2, 3)) if tiny else speed_cases(cells)
         for number, case in enumerate(cases):
             left = end - time.perf_counter()
             if left < 5:
                 found["left_out"] = len(cases) - number
                 break
-            found["speed"].append(worker.run(case, left))
+            found["speed"].append(worker.run(case, min(left, LONGEST)))
             report.print_speed(found["speed"][-1])
             keep()
     finally:

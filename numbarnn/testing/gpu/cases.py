@@ -12,6 +12,8 @@ MASKS = ("none", "none", "right", "scattered", "empty row")
 ACTIVATIONS = (None, None, "relu", "softsign", "gelu", "linear")
 #: Sizes of random passes, at most: batch, timesteps, inputs, units.
 LIMITS = 256, 37, 300, 1030
+#: Models that are trained: entries of `numbarnn.testing.gpu.training.MODELS`.
+MODELS = "classifier", "regression"
 _PRIMES = (1, 2, 3, 5, 7, 13, 31, 61, 127, 251, 509, 1021)
 _WORK = 1 << 31  # multiply-adds of a pass, at most: the CPU has to follow
 
@@ -88,3 +90,10 @@ def _speed(cell, point, against):
     return {
         "kind": "speed", "cell": cell, "batch": batch, "timesteps": timesteps, "units": units, "against": against,
     }  # fmt: skip
+
+
+def is_fatal(error):
+    """Say whether the GPU answers everything with an error from now on, as it does after a fault in a kernel."""
+    text = f"{type(error).__name__}: {error}"
+    refused = any(word in text.lower() for word in ("out of memory", "memoryallocation", "invalidvalue", "too_large"))
+    return not refused and any(word in text for word in ("CUDA_ERROR", "cudaError", "CUDARuntimeError", "CUDA error"))

@@ -56,7 +56,8 @@ def ratios(result):
 def summary(found):
     """Return the figures that are aimed at."""
     checked = found["correctness"]
-    wrong = [case for case in checked if not case.get("passed")]
+    tried = [case for case in found["training"] if "skipped" not in case]
+    wrong = [case for case in (*checked, *tried) if not case.get("passed")]
     grid = [case for case in found["speed"] if case["against"] == "cudnn"]
     by_kind = {}
     for case in grid:
@@ -77,6 +78,7 @@ def summary(found):
     lacking = {case["against"]: ratios(case) for case in found["speed"] if case["against"] != "cudnn"}
     return {
         "checked": len(checked),
+        "trained": len(tried),
         "wrong": len(wrong),
         "correct": bool(checked) and not wrong,
         "failed to measure": sum("error" in case for case in found["speed"]),
@@ -100,6 +102,13 @@ def print_correctness(result):
         verdict += "" if result["same_bits"] else ", other bits the second time"
     sizes = "x".join(str(result[name]) for name in ("batch", "timesteps", "inputs", "units"))
     print(f"{result['seed']:4d} {result['cell']:<16} {result['dtype']} {sizes:<18} {verdict}", flush=True)
+
+
+def print_training(result):
+    """Print a line about a model that was trained."""
+    verdict = result.get("error") or result.get("skipped")
+    verdict = verdict or f"{result['worst']:.1e} {'ok' if result['passed'] else 'WRONG'}"
+    print(f"trained: {result['model']:<12} {verdict}", flush=True)
 
 
 def print_speed(result):
@@ -133,5 +142,6 @@ def text(found):
         lines.append(f"{kind}: {numbers}")
     if found["left_out"]:
         lines.append(f"no time was left for {found['left_out']} measurements")
-    lines.append(f"correctness: {result['checked']} random passes, {result['wrong']} wrong or failed")
+    tried = f"{result['checked']} random passes, {result['trained']} models trained"
+    lines.append(f"correctness: {tried}, {result['wrong']} wrong or failed")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import numpy as np
 from numbarnn import cells, cuda, devices
 from numbarnn.cells.contract import COUNTS, SILENT
 from numbarnn.recurrence import PackedWeights, run
+from numbarnn.testing.gpu.cases import is_fatal
 
 SECONDS = 0.25  # spent on the repetitions of one measurement
 REPETITIONS = 3, 30  # at least, at most
@@ -43,6 +44,8 @@ def measure(case):
                         try:
                             times[mode][way][name] = _timed(make(way), _clock(name))
                         except (RuntimeError, ValueError, NotImplementedError, MemoryError) as error:
+                            if is_fatal(error):
+                                raise
                             notes.append(f"{mode} {way} {name}: {type(error).__name__}: {error}"[:300])
                         cuda.free_memory()
                         _empty_torch_cache()
