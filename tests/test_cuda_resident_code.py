@@ -59,8 +59,7 @@ def layout_of(cell, backward, units, copies=0, batch=4 * MULTIPROCESSORS):
     "cell, capability",
     [
         *(("LSTM", capability) for capability in CAPABILITIES),
-        *(("GRU", capability) for capability in ((7, 5), (8, 6), (12, 0))),
-        *(("SIMPLE_RNN", capability) for capability in ((7, 5), (8, 6), (12, 0))),
+        *((cell, capability) for cell in ("GRU", "SIMPLE_RNN") for capability in ((7, 5), (12, 0))),
     ],
     ids=str,
 )
@@ -71,9 +70,12 @@ def test_band_s_fits_every_gpu(cell, capability, backward):
 
 
 @BOTH
-@pytest.mark.parametrize("cell", MOST)
-@pytest.mark.parametrize("capability", [(9, 0), (10, 0), (12, 0)], ids=str)
-def test_band_m_fits_every_gpu_with_clusters(capability, cell, backward):
+@pytest.mark.parametrize(
+    "cell, capability",
+    [("LSTM", (9, 0)), ("LSTM", (10, 0)), ("LSTM", (12, 0)), ("GRU", (9, 0)), ("SIMPLE_RNN", (9, 0))],
+    ids=str,
+)
+def test_band_m_fits_every_gpu_with_clusters(cell, capability, backward):
     layout = layout_of(cell, backward, MOST_IN_CLUSTERS[cell])
     assert layout.cluster == 8
     check_layout(layout, capability)
@@ -82,19 +84,14 @@ def test_band_m_fits_every_gpu_with_clusters(capability, cell, backward):
 @BOTH
 @pytest.mark.parametrize(
     "cell, units, code, copies",
-    [
-        ("LSTM", 96, 3, 0), ("LSTM", 64, None, 4), ("LSTM", 256, 3, 0), ("LSTM", 256, None, 4), ("GRU", 96, 3, 3),
-        ("GRU", 256, 3, 3), ("SIMPLE_RNN", 192, 3, 0), ("SIMPLE_RNN", 512, 3, 0),
-    ],
-)  # fmt: skip
+    [("LSTM", 96, 3, 0), ("LSTM", 256, 3, 4), ("LSTM", 64, None, 4), ("GRU", 96, 3, 3), ("SIMPLE_RNN", 192, 3, 0)],
+)
 def test_options_fit_too(cell, units, code, copies, backward):
     """Activations at run time, and dropout factors for each gate."""
     check_layout(layout_of(cell, backward, units, copies), (9, 0), code)
 
 
 @BOTH
-@pytest.mark.parametrize("units", [32, 64, 128, 192, 256, 384])
-@pytest.mark.parametrize("cell", MOST)
-def test_all_sizes_fit(cell, units, backward):
-    if units < MOST_IN_CLUSTERS[cell] and units != MOST[cell]:
-        check_layout(layout_of(cell, backward, units, batch=MULTIPROCESSORS), (9, 0))
+@pytest.mark.parametrize("units", [32, 64, 128, 192])
+def test_smaller_sizes_fit(units, backward):
+    check_layout(layout_of("LSTM", backward, units, batch=1), (9, 0))
