@@ -130,11 +130,12 @@ class Kernel:
     @functools.cached_property
     def _simulated(self):
         from numba import cuda
+        from numba.core.dispatcher import Dispatcher
 
         function = bound(self.function, cuda, made)
         # Compiled code of the CPU takes no arrays of the simulator.
         names = function.__globals__
-        names.update((name, value.py_func) for name, value in names.items() if hasattr(value, "py_func"))
+        names.update((name, value.py_func) for name, value in names.items() if isinstance(value, Dispatcher))
         return cuda.jit(function)
 
     def _simulate(self, grid, block, args, shared):
