@@ -44,10 +44,8 @@ _QUAD = 4  # numbers of one 16-byte load
 class Intrinsic(DeviceFunction):
     """A function of kernels whose code is emitted here; in an emulator, the emulator's method of the same name.
 
-    Parameters
-    ----------
-    emit : callable
-        ``emit(typing)`` returns Numba's signature for the types of a call and the function that emits its code.
+    Made of a function as `numba.extending.intrinsic` takes it: from the typing context and the types of a call to
+    Numba's signature and the function that emits the code.
     """
 
     def compiled(self):
