@@ -22,7 +22,7 @@ from numbarnn import (
     tree,
     utils,
 )
-from numbarnn.backend import device
+from numbarnn.devices import device, get_device, set_device
 from numbarnn.gradients import value_and_grad
 from numbarnn.jit import get_num_threads, set_num_threads
 from numbarnn.layers import Input, Layer
@@ -47,6 +47,7 @@ __all__ = [
     "constraints",
     "datasets",
     "device",
+    "get_device",
     "get_num_threads",
     "gradcheck",
     "graph",
@@ -62,6 +63,7 @@ __all__ = [
     "random",
     "regularizers",
     "saving",
+    "set_device",
     "set_num_threads",
     "tree",
     "utils",

@@ -113,7 +113,7 @@ def info_arguments(parser):
 
 def info(options):
     """Print what matters about this machine and installation when a result or a time is to be understood."""
-    from numbarnn import jit, simd
+    from numbarnn import devices, jit, simd
     from numbarnn.kernel_cache import KernelCache
     from numbarnn.utils.machine import cpu_name, version
 
@@ -127,6 +127,7 @@ def info(options):
         "vector width": f"{8 * simd.vector_bytes()} bits ({simd.vector_bytes() // 4} float32, "
         f"{simd.vector_bytes() // 8} float64), {simd.register_count()} registers, "
         + ("fused multiply-add" if simd.has_fma() else "no fused multiply-add"),
+        "device": devices.describe(),
         "threads": jit.get_num_threads(),
         "kernel cache": KernelCache(info, {}).cache_path,
     }

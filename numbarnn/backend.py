@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 
@@ -15,7 +14,6 @@ __all__ = [
     "as_ndarray",
     "auto_name",
     "clear_session",
-    "device",
     "dot",
     "dtype_policy",
     "epsilon",
@@ -172,51 +170,6 @@ def standardize_data_format(data_format):
             f"Received: data_format={data_format}"
         )
     return name
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# where things are computed
-
-
-_DEVICE = re.compile(r"(?:/job:\w+)?(?:/replica:\d+)?(?:/task:\d+)?/?(?:device:)?(?P<kind>\w+)(?::(?P<number>\d+))?")
-
-
-@contextlib.contextmanager
-def device(name):
-    """Compute on a device within the block: on the CPU, which is where everything is computed.
-
-    So that code written for several devices runs as it is; asking for another device is an error.
-
-    Parameters
-    ----------
-    name : str
-        ``"cpu"``, ``"cpu:0"``, ``"/cpu:0"``, ``"/device:CPU:0"``.
-
-    Raises
-    ------
-    TypeError
-        If `name` is no string.
-    ValueError
-        If it names no device, or one that numbarnn does not compute on.
-
-    Examples
-    --------
-    >>> import numbarnn
-    >>> with numbarnn.device("cpu:0"):
-    ...     numbarnn.ops.matmul([[1.0, 2.0]], [[3.0], [4.0]]).tolist()
-    [[11.0]]
-    """
-    if not isinstance(name, str):
-        raise TypeError(f'A device is named by a string, such as "cpu:0". Received: {name!r}')
-    found = _DEVICE.fullmatch(name.strip())
-    if found is None or found["kind"].lower() not in ("cpu", "gpu", "cuda", "tpu"):
-        raise ValueError(f'A device is named "cpu", "cpu:0" or "/device:CPU:0". Received: {name!r}')
-    if found["kind"].lower() != "cpu" or int(found["number"] or 0):
-        raise ValueError(
-            f'There is no device {name!r}: numbarnn computes on "cpu:0" alone, with the threads of '
-            "numbarnn.set_num_threads. Leave the block out, or name that device"
-        )
-    yield
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbarnn import cuda
 from numbarnn.jit import device, get_num_threads, kernel_array, njit, parallel_for
 from numbarnn.simd import (
     Vec,
@@ -631,7 +632,7 @@ class RightOperand:
 
     Parameters
     ----------
-    array : ndarray, 2-D, float32 or float64
+    array : ndarray or array on the GPU, 2-D, float32 or float64
         Not to be changed as long as this is in use.
     """
 
@@ -651,6 +652,10 @@ class RightOperand:
         start : ndarray, optional
             Like the result: what its chains of additions start from, instead of zeros.
         """
+        if type(a) is not np.ndarray:  # on the GPU
+            out = None if start is None else start.copy(order="C")
+            operands = kernel_array(a), kernel_array(self.array)
+            return cuda.gemm(*operands, transpose_b=transpose, out=out, accumulate=out is not None)
         packed, columns, alone = self._prepared.get(transpose) or self._prepare(transpose)
         rows = len(a)
         c = np.zeros((rows, columns), self.dtype) if start is None else np.array(start, order="C")

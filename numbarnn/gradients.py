@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict
 import numpy as np
 
 from . import graph, tree
+from .arrays import brought_back, here, moved, where_chosen
 from .graph import Spec, Tensor
 from .layers.base import Layer
 from .layers.masks import get_mask, set_mask
@@ -57,15 +58,14 @@ def touched(program):
 
 
 def kept(variables):
-    """The values of variables, for `put_back`: list of (Variable, ndarray)."""
-    return [(v, v.data.copy()) for v in variables]
+    """The values of variables, for `put_back`: list of (Variable, array)."""
+    return [(v, v.newest.copy()) for v in variables]
 
 
 def put_back(before):
     """Give variables the values that `kept` found."""
     for variable, value in before:
-        variable.data[...] = value
-        variable.touch()
+        variable.store(value)
 
 
 class _Observer(threading.local):
@@ -366,8 +366,11 @@ class Recorder:
             "ops.stop_gradient"
         )
 
+    @where_chosen
     def _run(self, recorded, leaves, masks):
         arrays = [x for x in leaves if isinstance(x, np.ndarray)] + [x for x in masks if x is not None]
+        if local.on_gpu:
+            arrays = moved(arrays)
         before = kept(recorded.touched)
         try:
             if recorded.backward is None:
@@ -376,12 +379,14 @@ class Recorder:
                 (value, aux, aux_masks), residuals = recorded.forward(*arrays)
                 if _observer.report is not None and not math.isfinite(value):
                     _observer.report(recorded.forward, arrays, before)
-                found = recorded.backward(residuals, recorded.one, True)
+                found = recorded.backward(residuals, here(recorded.one), True)
         except BaseException:
             put_back(before)
             raise
         if self.by_inputs:  # a look at the model, not a step of it; random generators go on
             put_back([(v, value) for v, value in before if v in recorded.assigned])
+        if local.on_gpu:  # what users get is NumPy's
+            value, aux, aux_masks, found = brought_back((value, aux, aux_masks, found))
         if aux_masks:
             for x, mask in zip(tree.leaves(aux), aux_masks, strict=True):
                 if mask is not None:

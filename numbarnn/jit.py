@@ -130,16 +130,18 @@ def kernel_array(array):
 
     Parameters
     ----------
-    array : ndarray
+    array : ndarray, or array on the GPU
 
     Returns
     -------
-    ndarray
+    ndarray, or array on the GPU
         C-contiguous and writeable: `array` itself, a copy, or a writeable view of read-only memory.
     """
     flags = array.flags
     if not flags.c_contiguous:
-        return np.ascontiguousarray(array)
+        return np.ascontiguousarray(array) if type(array) is np.ndarray else array.copy(order="C")
+    if type(array) is not np.ndarray:
+        return array
     return array if flags.writeable else np.asarray(_Alias(array))
 
 

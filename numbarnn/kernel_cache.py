@@ -39,7 +39,9 @@ from numba.core.runtime import _nrt_python
 
 PACKAGE = Path(__file__).resolve().parent
 KERNEL_SOURCES = (
-    "jit.py", "compiler.py", "kernel_cache.py", "simd*.py", "gemm.py", "meeting.py", "cells/**/*.py", "kernels/**/*.py",
+    "jit.py", "compiler.py", "kernel_cache.py", "cuda/*.py", "ptxops.py", "simd*.py", "gemm.py", "meeting.py",
+    "cells/**/*.py", "kernels/**/*.py",
+    "arrays.py", "devices.py", "protocols.py", "tree.py",  # of kernels' modules, where their arrays may be on a GPU
 )  # fmt: skip
 VERSIONS_KEPT = 8
 SILENT_SECONDS = 0.5  # of compiling, before a user who waits is told
@@ -99,19 +101,10 @@ class KernelCache(NullCache):
         else:
             target_context.refresh()
         key = self._key(signature, target_context.codegen())
-        for path in self._paths(key):
-            try:
-                stored_key, result = pickle.loads(path.read_bytes())
-                if stored_key == key:
-                    progress.folders.add(path.parent)
-                    return CompileResult._rebuild(target_context, *result)
-            except OSError:
-                continue  # not there, or not ours to read: the next folder may have it
-            except Exception as error:  # half a file after a power cut: unpickling it may raise anything
-                warnings.warn(f"numbarnn: unreadable cache file {path} ({error!r}), compiling again", stacklevel=2)
-        if is_ours(self._function):
+        found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
+        if found is None and is_ours(self._function):
             self._begun = progress.begin()
-        return None
+        return found
 
     def save_overload(self, signature, result):
         """Store a compile result in the first folder that can be written."""
@@ -120,12 +113,28 @@ class KernelCache(NullCache):
         if result.library.has_dynamic_globals:
             _warn_once(f"{self._name} holds addresses of this process and is compiled anew in each")
             return
-        key = self._key(signature, result.codegen)
         *parts, environments = result._reduce()
         if environments:  # loading one imports the module of its function
             code = str(result.library._final_module)
             environments = tuple(each for each in environments if code.count(each.env_name) > 1)  # more than declared
-        data = serialize.dumps((key, (*parts, environments)))
+        self._store(self._key(signature, result.codegen), (*parts, environments))
+
+    def _read(self, key, rebuild):
+        """Return what `rebuild` makes of what is stored under `key`, or None."""
+        for path in self._paths(key):
+            try:
+                stored_key, result = pickle.loads(path.read_bytes())
+                if stored_key == key:
+                    progress.folders.add(path.parent)
+                    return rebuild(result)
+            except OSError:
+                continue  # not there, or not ours to read: the next folder may have it
+            except Exception as error:  # half a file after a power cut: unpickling it may raise anything
+                warnings.warn(f"numbarnn: unreadable cache file {path} ({error!r}), compiling again", stacklevel=2)
+        return None
+
+    def _store(self, key, result):
+        data = serialize.dumps((key, result))
         refusals = []
         for path in self._paths(key):
             try:
@@ -159,11 +168,14 @@ class KernelCache(NullCache):
 
     def _key(self, signature, codegen):
         """All that a variant depends on beside files; the CPU and its features are in Numba's magic tuple."""
+        arguments, return_type = sigutils.normalize_signature(signature)
+        return tuple(arguments), return_type, codegen.magic_tuple(), *self._of_function()
+
+    def _of_function(self):
         closure = self._function.__closure__
         captured = serialize.dumps(tuple(cell.cell_contents for cell in closure)) if closure else b""
         code = hashlib.sha256(self._function.__code__.co_code + captured).hexdigest()
-        arguments, return_type = sigutils.normalize_signature(signature)
-        return tuple(arguments), return_type, codegen.magic_tuple(), repr(self._options), self._name, code
+        return repr(self._options), self._name, code
 
     def _paths(self, key):
         """Where the variant may lie: nowhere if the files on disk may no longer be the code that runs here."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import cuda
 from .gradients import kept, put_back
 from .symbolic import Node, Tensor
 from .variable import Variable
@@ -62,7 +63,7 @@ def is_finite(x):
 
 def _array(x):
     """The floating point array of a value, or None."""
-    x = x.data if isinstance(x, Variable) else x
+    x = x.data if isinstance(x, Variable) else cuda.to_host(x) if cuda.is_device_array(x) else x
     if not isinstance(x, (float, np.ndarray, np.generic)):
         return None
     x = np.asarray(x)

@@ -67,7 +67,7 @@ class _Operation:
             return local.trace.record(self, inputs, attrs).result
         tensors = [x for x in inputs if isinstance(x, Tensor)]
         if not tensors:
-            return self(*(x._view if isinstance(x, Variable) else x for x in inputs), **attrs)
+            return self(*(x.value if isinstance(x, Variable) else x for x in inputs), **attrs)
         for x in tensors:
             if x.trace is not None:
                 raise ValueError(

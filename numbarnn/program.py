@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from . import tree
+from . import cuda, tree
+from .arrays import Constant
 from .operation import KernelOp, Pullback
 from .protocols import OPERATIONS, local
 from .symbolic import Node, Spec, Tensor, Trace, tracing
@@ -60,6 +61,7 @@ class Program:
         self.outputs, self.treedef = tree.flatten(self.result)
         saving = {x.node for x in self.outputs if isinstance(x, Tensor) and x.spec is None}
         self.nodes = _needed(trace.nodes, self.outputs, saving)
+        self._saving = saving
         writer = _Writer(self, saving)
         self.steps, self.variables, self.source = writer.steps, writer.variables, writer.source
         self._names, self._returned, self._step_at = writer.names, writer.returned, writer.step_at
@@ -71,6 +73,15 @@ class Program:
         """The replay without the checks of its arguments, for calls with arrays like those of a checked one."""
         return self._compile(checked=False)
 
+    @functools.cached_property
+    def _run_on_gpu(self):
+        """The replay on arrays on the GPU; line by line like the other one."""
+        return _Writer(self, self._saving, on_gpu=True).compile()
+
+    def replays(self):
+        """Return two functions to replay with where this thread computes: for the first call, and for later ones."""
+        return (self._run_on_gpu,) * 2 if local.on_gpu else (self._run, self._run_again)
+
     @property
     def output_specs(self):
         """The result with Specs in place of Tensors."""
@@ -79,7 +90,7 @@ class Program:
     def __call__(self, *arrays, **options):
         """Replay on arrays; return the traced function's result with arrays in place of Tensors."""
         try:
-            return self._run(*arrays, **options)
+            return self._run_on_gpu(*arrays, **options) if local.on_gpu else self._run(*arrays, **options)
         except Exception as error:
             self._explain(error)
             raise
@@ -128,6 +139,8 @@ class Program:
             values[id(leaf)] = OPERATIONS["copy"](variable) if variable in self.trace.assigned else variable
         for node in self.nodes:
             given = [values[id(x)] if isinstance(x, Tensor) else x for x in node.inputs]
+            if local.on_gpu:
+                given = [cuda.to_device(x) if isinstance(x, np.ndarray) else x for x in given]
             results = node.operation(*given, **node.attrs)
             values.update(zip(map(id, node.outputs), (results,) if node.single else results, strict=True))
         return values
@@ -276,8 +289,8 @@ def _describe(spec):
 class _Writer:
     """Writes a program out as the source of one Python function."""
 
-    def __init__(self, program, saving):
-        self.program, self.saving = program, saving
+    def __init__(self, program, saving, on_gpu=False):
+        self.program, self.saving, self.on_gpu = program, saving, on_gpu
         self.names = {}  # id of a Tensor -> its local variable
         self.globals = {
             "_reject": functools.partial(_reject, program.name),
@@ -330,6 +343,8 @@ class _Writer:
             return self.names[id(x)]
         if type(x) in _LITERALS and not (type(x) is float and not math.isfinite(x)):
             return repr(x)
+        if self.on_gpu and isinstance(x, np.ndarray):
+            return f"{self._constant(Constant(x))}()"
         return self._constant(x)
 
     def _arguments(self):
@@ -369,9 +384,8 @@ class _Writer:
                 copy = (
                     ".copy()" if x.variable in self.program.trace.assigned or id(x) in self.program.handed_out else ""
                 )
-                self._line(
-                    f"{self._new(x, 'w')} = {self._constant(x.variable, 'variable')}._view{copy}  # {x.variable.path}"
-                )
+                read = f"{self._constant(x.variable, 'variable')}.{'on_gpu' if self.on_gpu else '_view'}{copy}"
+                self._line(f"{self._new(x, 'w')} = {read}  # {x.variable.path}")
 
     def _last_uses(self):
         """Return node -> ids of the Tensors that nothing needs after it."""

@@ -21,6 +21,7 @@ _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 
 class _Local(threading.local):
     trace = None  # the innermost active trace of this thread
+    on_gpu = False  # whether values of variables are read on the GPU
 
 
 local = _Local()

@@ -7,12 +7,14 @@ drawn once and baked in.
 
 from __future__ import annotations
 
+import functools
 import random as _python_random
 import threading
 
 import numpy as np
 
 from . import ops
+from .arrays import here
 from .backend import auto_name, floatx, standardize_dtype
 from .graph import Op, Spec, is_tracing
 from .serialization import export
@@ -336,15 +338,25 @@ def _infer_factors(like, rate, noise_shape, copies, seed):
     return Spec(_noise_shape(like.shape, noise_shape, copies), dtype)
 
 
+def _placed(draw):
+    """Let what `draw` returns be moved to where this thread computes: the bits are the same on every device."""
+
+    @functools.wraps(draw)
+    def run(*args, **attrs):
+        return here(draw(*args, **attrs))
+
+    return run
+
+
 def _infer_draw(*, shape, dtype, **_):
     return Spec(shape, dtype)
 
 
-_uniform = Op("random_uniform", draw_uniform, _infer_draw, effect=True)
-_normal = Op("random_normal", draw_normal, _infer_draw, effect=True)
-_truncated_normal = Op("random_truncated_normal", draw_truncated_normal, _infer_draw, effect=True)
-_integers = Op("random_integers", _draw_integers, _infer_draw, effect=True)
-_factors = Op("dropout_factors", _draw_factors, _infer_factors, effect=True)
+_uniform = Op("random_uniform", _placed(draw_uniform), _infer_draw, effect=True)
+_normal = Op("random_normal", _placed(draw_normal), _infer_draw, effect=True)
+_truncated_normal = Op("random_truncated_normal", _placed(draw_truncated_normal), _infer_draw, effect=True)
+_integers = Op("random_integers", _placed(_draw_integers), _infer_draw, effect=True)
+_factors = Op("dropout_factors", _placed(_draw_factors), _infer_factors, effect=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------

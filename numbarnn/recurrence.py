@@ -1,7 +1,8 @@
 """A recurrent layer's pass over a batch of sequences: validate, allocate, pack, launch the cell's kernels, and back.
 
-The one place where the device is chosen (the CPU so far).  Layers above turn masks, resets and options into the
-arrays of `numbarnn.cells.contract`; kernels below see nothing else.
+The one place where the device is chosen: what is on a GPU, or is computed where a GPU is the current device, goes to
+`numbarnn.recurrence_cuda`.  Layers above turn masks, resets and options into the arrays of `numbarnn.cells.contract`;
+kernels below see nothing else.
 """
 
 import os
@@ -12,14 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbarnn import gemm
+from numbarnn import cuda, devices, gemm
 from numbarnn.cells.contract import COUNTS, SILENT, check_array
 from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
 from numbarnn.jit import chunks, kernel_array, parallel_for
 from numbarnn.meeting import ALONE
-from numbarnn.simd_math import ACTIVATIONS
+from numbarnn.recurrence_arguments import activation_codes, check_arguments, check_gradients
 from numbarnn.teams import run_members, team_of
 
 __all__ = [
@@ -84,7 +85,7 @@ class PackedWeights:
     ----------
     cell : numbarnn.cells.Cell
     kernel, recurrent_kernel : ndarray of shape (I, G*H), (H, G*H)
-        float32 or float64.
+        float32 or float64; on a GPU device arrays may come, too.
     bias : ndarray of shape ``cell.bias_shape(H)``, optional
         None stands for zeros.
     """
@@ -96,6 +97,7 @@ class PackedWeights:
         self.bias = bias
         self._forward = None
         self._backward = None
+        self._on_gpu = {}
 
     def forward(self):
         """Kernel, recurrent kernel and bias as `forward` takes them."""
@@ -108,6 +110,15 @@ class PackedWeights:
         if self._backward is None:
             self._backward = self.cell.pack_back(self.kernel, self.recurrent_kernel)
         return self._backward
+
+    def on_gpu(self):
+        """The weights on the current GPU, as `numbarnn.recurrence_cuda` takes them."""
+        number = cuda.current_device()
+        if number not in self._on_gpu:
+            from numbarnn.recurrence_cuda import DeviceWeights
+
+            self._on_gpu[number] = DeviceWeights(self.cell, self.kernel, self.recurrent_kernel, self.bias)
+        return self._on_gpu[number]
 
 
 def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backwards=False):
@@ -129,13 +140,17 @@ def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backw
     Returns
     -------
     ndarray of uint8, shape (T, B)
-        In the order of the steps.
+        In the order of the steps; on the GPU if the mask or the resets are.
 
     Raises
     ------
     TypeError, ValueError
         For a mask or resets that are not bool or not of shape (B, T).
     """
+    if cuda.is_device_array(mask) or cuda.is_device_array(reset):
+        from numbarnn.recurrence_cuda import device_step_flags
+
+        return device_step_flags(batch, timesteps, mask, reset, zero_output, backwards)
     for name, given in (("mask", mask), ("reset", reset)):
         if given is None:
             continue
@@ -149,29 +164,6 @@ def step_flags(batch, timesteps, mask=None, reset=None, zero_output=False, backw
         mask, reset = (np.empty((0, 0), bool) if given is None else kernel_array(given) for given in (mask, reset))
         mark_steps(mask, reset, bool(zero_output), bool(backwards), flags)
     return flags
-
-
-def _check_factors(name, factors, gates, shape, dtype):
-    copies = len(factors) if np.ndim(factors) == 3 else -1
-    if copies not in (1, gates):
-        counts = "1" if gates == 1 else f"1 or {gates}"
-        raise ValueError(f"{name} must have shape ({counts}, {shape[0]}, {shape[1]}); got {np.shape(factors)}")
-    return check_array(name, factors, (copies, *shape), dtype)
-
-
-def activation_codes(cell, activation, recurrent_activation):
-    """Run-time codes of the activations: None for the cell's own."""
-    own = cell.default_activation, cell.default_recurrent_activation
-    given = (
-        own[0] if activation is None else activation,
-        own[1] if recurrent_activation is None else recurrent_activation,
-    )
-    for argument, name, default in zip(("activation", "recurrent_activation"), given, own, strict=True):
-        if name not in ACTIVATIONS and not name is default is None:
-            raise ValueError(f"{argument} must be one of {sorted(ACTIVATIONS)}; got {name!r}")
-    if given == own or own[1] is None and given[0] == own[0]:
-        return None, None
-    return tuple(0 if name is None else ACTIVATIONS[name].code for name in given)
 
 
 _WORTH_SORTING = 1 / 16  # part of all steps that must be saved
@@ -265,6 +257,9 @@ def run(
 ):
     """Run a cell over a batch of sequences.
 
+    NumPy arrays are computed with on the current device (`numbarnn.devices`), and give NumPy arrays. What is on a GPU
+    is computed with there, and stays there.
+
     Parameters
     ----------
     cell : numbarnn.cells.Cell
@@ -341,53 +336,47 @@ def _run_abreast(passes):
 
 
 def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, **options):
+    if not isinstance(weights, PackedWeights):
+        raise TypeError(f"weights must be PackedWeights; got {type(weights).__name__}")
+    if weights.cell is not cell:
+        raise ValueError(f"weights must be packed for the cell {cell.name}; got those of {weights.cell.name}")
     if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, (int, np.integer))):
         raise TypeError(f"checkpoint must be a whole number of steps; got {checkpoint!r}")
     if checkpoint is not None and checkpoint < 1:
         raise ValueError(f"checkpoint must be at least 1; got {checkpoint}")
-    if save and checkpoint is not None and np.ndim(x) == 3 and checkpoint < np.shape(x)[1]:
-        return _LongPass(cell, x, weights, initial_states, checkpoint, **options)
+    if not save or np.ndim(x) != 3 or checkpoint is not None and checkpoint >= np.shape(x)[1]:
+        checkpoint = None
+    if cuda.is_device_array(x) or devices.gpu() is not None:
+        from numbarnn.recurrence_cuda import new_pass
+
+        return new_pass(cell, x, weights, initial_states, save=save, checkpoint=checkpoint, **options)
+    if checkpoint is not None:
+        return LongPass(_Pass, cell, x, weights, initial_states, checkpoint, **options)
     return _Pass(cell, x, weights, initial_states, save=save, **options)
 
 
 class _Pass:
     """The arguments of one `run`, checked, and the memory it needs."""
 
+    # What a pass on another device has in the place of these, for what all of them share.
+    xp = staticmethod(lambda: np)  # the module of its arrays
+    check = staticmethod(check_array)
+
+    @staticmethod
+    def packed(weights):
+        """Return weights as the kernels take them, and the input kernel as it was given."""
+        return weights.forward(), weights.kernel
+
     def __init__(
         self, cell, x, weights, initial_states, flags=None, x_factors=None, h_factors=None, backwards=False,
         return_sequences=True, activation=None, recurrent_activation=None, save=False,
     ):  # fmt: skip
-        if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
-            raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
-        if x.ndim != 3:
-            raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
-        if not isinstance(weights, PackedWeights):
-            raise TypeError(f"weights must be PackedWeights; got {type(weights).__name__}")
-        if weights.cell is not cell:
-            raise ValueError(f"weights must be packed for the cell {cell.name}; got those of {weights.cell.name}")
+        self.weights_forward, initial_states, given, self.codes = check_arguments(
+            _Pass, cell, x, weights, initial_states, flags, x_factors, h_factors, activation, recurrent_activation
+        )
         batch, timesteps, inputs = x.shape
-        if timesteps == 0:
-            raise ValueError("x must have at least one timestep; got 0")
-        dtype = x.dtype
-        self.packed = weights.forward()  # refused here where they do not fit each other
-        units = weights.recurrent_kernel.shape[0]
+        dtype, units = x.dtype, weights.recurrent_kernel.shape[0]
         columns = cell.gates * units
-        check_array("kernel", weights.kernel, (inputs, columns), dtype)
-        self.codes = activation_codes(cell, activation, recurrent_activation)
-        if initial_states is not None:
-            if len(initial_states) != cell.states:
-                raise ValueError(f"initial_states must hold {cell.states} arrays; got {len(initial_states)}")
-            initial_states = [
-                check_array(f"initial_states[{n}]", state, (batch, units), dtype)
-                for n, state in enumerate(initial_states)
-            ]
-        given = {}
-        if flags is not None:
-            given["flags"] = check_array("flags", flags, (timesteps, batch), np.dtype(np.uint8))
-        if x_factors is not None:
-            given["x_factors"] = _check_factors("x_factors", x_factors, cell.gates, (batch, inputs), dtype)
-        if h_factors is not None:
-            given["h_factors"] = _check_factors("h_factors", h_factors, cell.gates, (batch, units), dtype)
         self.grain = max(1, _GRAIN // (timesteps * (inputs + units) * columns))
         self.order = None if flags is None else _order(given["flags"], self.grain)
         if self.order is not None:
@@ -406,7 +395,7 @@ class _Pass:
 
     def jobs(self):
         batch, timesteps, _ = self.x.shape
-        args = self.x, *self.packed, *self.work, 0, timesteps, self.backwards, *self.codes
+        args = self.x, *self.weights_forward, *self.work, 0, timesteps, self.backwards, *self.codes
         units = self.work.states.shape[3]
         yield _loop(self.cell, "forward", batch, units, self.grain, (*args, None))
 
@@ -424,6 +413,15 @@ class _Pass:
     def back(self, *gradients, **wanted):
         return _BackwardPass(self, *gradients, **wanted)
 
+    def steps(self, gate_names):
+        """See `Pullback.steps`."""
+        work = self.work
+        states = [self.in_order(np.swapaxes(plane[1:], 0, 1)) for plane in work.states]
+        skipped = self.in_order(work.flags.T & COUNTS == 0)
+        return states, values_of_gates(
+            self.in_order(np.swapaxes(work.tape, 0, 1)), work.states.shape[3], skipped, self.codes, gate_names
+        )
+
     def in_order(self, array):
         """A copy of an array (B, ...) of the kernel with the data's rows."""
         if self.order is None:
@@ -433,11 +431,22 @@ class _Pass:
         return result
 
 
-class _LongPass:
-    """A `_Pass` that saves the states before each segment of its steps, and computes the rest again on the way back."""
+def values_of_gates(kept, units, skipped, codes, gate_names):
+    """Values of the first gates by name, from what the tape kept (B, T, P*H); NaN at the steps (B, T) skipped."""
+    gates = {}
+    for number, name in enumerate(gate_names):
+        gate = kept[:, :, number * units : (number + 1) * units].copy()
+        gate[skipped] = np.nan  # the kernel has not written there
+        gates[name] = value_of(gate, codes[0 if name == "candidate" else 1])
+    return gates
+
+
+class LongPass:
+    """A pass of the class `kind` that saves states before each segment of its steps, and computes the rest again."""
 
     def __init__(
         self,
+        kind,
         cell,
         x,
         weights,
@@ -450,13 +459,15 @@ class _LongPass:
     ):
         batch, timesteps, _ = x.shape
         if flags is not None:
-            flags = check_array("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+            flags = kind.check("flags", flags, (timesteps, batch), np.dtype(np.uint8))
+        self.kind, self.xp, self.check = kind, kind.xp, kind.check
         self.cell, self.x, self.weights, self.flags = cell, x, weights, flags
         self.backwards, self.return_sequences, self.options = bool(backwards), return_sequences, options
         self.bounds = [(s, min(s + checkpoint, timesteps)) for s in range(0, timesteps, checkpoint)]
         self.first = self.segment(0, initial_states)  # which checks the other arguments
         # Before each segment, and after the last.
-        self.states = np.zeros((len(self.bounds) + 1, cell.states, batch, self.first.work.states.shape[3]), x.dtype)
+        units = weights.recurrent_kernel.shape[0]
+        self.states = self.xp().zeros((len(self.bounds) + 1, cell.states, batch, units), x.dtype)
         for n, state in enumerate(initial_states or ()):
             self.states[0, n] = state
         self.out = None
@@ -470,7 +481,7 @@ class _LongPass:
         """A pass over one segment; with `save` nothing is emitted, which has been before."""
         first, last = self.bounds[number]
         flags = None if self.flags is None else self.flags[first:last]
-        return _Pass(
+        return self.kind(
             self.cell, self.x[:, self.times(number)], self.weights, states, flags, backwards=self.backwards,
             return_sequences=self.return_sequences and not save, save=save, **self.options,
         )  # fmt: skip
@@ -479,12 +490,14 @@ class _LongPass:
         for number, (first, last) in enumerate(self.bounds):
             this = self.segment(number, list(self.states[number])) if number else self.first
             yield from this.jobs()
-            out, self.states[number + 1], _ = this.result()
+            out, states, _ = this.result()
+            for n, state in enumerate(states):
+                self.states[number + 1, n] = state
             if not self.return_sequences:
                 self.out = out
                 continue
             if self.out is None:
-                self.out = np.empty((len(out), self.x.shape[1], out.shape[2]), out.dtype)
+                self.out = self.xp().empty((len(out), self.x.shape[1], out.shape[2]), out.dtype)
             self.out[:, first:last] = out
         del self.first
 
@@ -495,18 +508,21 @@ class _LongPass:
     def back(self, *gradients, **wanted):
         return _LongBackwardPass(self, *gradients, **wanted)
 
+    def steps(self, gate_names):
+        raise ValueError("`steps` needs a run that keeps all of them; this one was run with `checkpoint`")
+
 
 class _LongBackwardPass:
-    """The way back through a `_LongPass`, segment by segment."""
+    """The way back through a `LongPass`, segment by segment."""
 
     def __init__(self, forward, d_out, d_states, need_x, need_weights):
         (batch, timesteps, inputs), dtype = forward.x.shape, forward.x.dtype
         units = forward.weights.recurrent_kernel.shape[0]
         if d_out is not None:
             shape = (batch, timesteps, units) if forward.return_sequences else (batch, units)
-            d_out = check_array("d_out", d_out, shape, dtype)
+            d_out = forward.check("d_out", d_out, shape, dtype)
         self.forward, self.d_out, self.need_x, self.need_weights = forward, d_out, need_x, need_weights
-        self.d_x = np.zeros((batch, timesteps, inputs), dtype) if need_x else None
+        self.d_x = forward.xp().zeros((batch, timesteps, inputs), dtype) if need_x else None
         self.d_weights, self.d_states = None, d_states
         self.last = self.segment(len(forward.bounds) - 1)  # which checks the other gradients
 
@@ -523,6 +539,7 @@ class _LongBackwardPass:
         this.return_sequences = forward.return_sequences
         d_x = self.d_x[:, forward.times(number)] if self.need_x else None
         d_x = d_x if d_x is not None and d_x.flags.c_contiguous else None
+        self.in_place = d_x is not None
         return this.back(d_out, self.d_states, self.need_x, self.need_weights, d_weights=self.d_weights, d_x=d_x)
 
     def jobs(self):
@@ -532,7 +549,7 @@ class _LongBackwardPass:
             yield from this.forward.jobs()
             yield from this.jobs()
             d_x, self.d_weights, self.d_states = this.result()
-            if self.need_x and d_x.base is not self.d_x:
+            if self.need_x and not self.in_place:
                 self.d_x[:, self.forward.times(number)] = d_x
             del this, d_x  # before the next segment takes memory
 
@@ -604,18 +621,7 @@ class Pullback:
             Of a run with `checkpoint`, which keeps the states of some steps only.
         """
         for forward in self._forward:
-            if isinstance(forward, _LongPass):
-                raise ValueError("`steps` needs a run that keeps all of them; this one was run with `checkpoint`")
-            work, units = forward.work, forward.work.states.shape[3]
-            states = [forward.in_order(np.swapaxes(plane[1:], 0, 1)) for plane in work.states]
-            skipped = forward.in_order(work.flags.T & COUNTS == 0)
-            kept, gates = forward.in_order(np.swapaxes(work.tape, 0, 1)), {}
-            for number, name in enumerate(gate_names):
-                code = forward.codes[0 if name == "candidate" else 1]
-                gate = kept[:, :, number * units : (number + 1) * units].copy()
-                gate[skipped] = np.nan  # the kernel has not written there
-                gates[name] = value_of(gate, code)
-            return states, gates
+            return forward.steps(gate_names)
         raise RuntimeError(_SPENT)
 
     def _begin(self, d_out=None, d_states=None, need_x=True, need_weights=True):
@@ -662,30 +668,12 @@ class _BackwardPass:
     """The arguments of one call of a pullback, checked, and the memory it needs."""
 
     def __init__(self, forward, d_out, d_states, need_x, need_weights, d_weights=None, d_x=None):
-        cell, x, work = forward.cell, forward.x, forward.work
-        batch, timesteps, inputs = x.shape
-        units, dtype = work.states.shape[3], x.dtype
-        columns = cell.gates * units
-        if d_states is not None and len(d_states) != cell.states:
-            raise ValueError(f"d_states must hold {cell.states} arrays; got {len(d_states)}")
-        d_last = np.zeros((cell.states, batch, units), dtype)
-        for n, gradient in enumerate(() if d_states is None else d_states):
-            if gradient is not None:
-                d_last[n] = check_array(f"d_states[{n}]", gradient, (batch, units), dtype)
-        self.d_out = np.empty((batch, 0, units), dtype)
-        if d_out is not None:
-            if forward.return_sequences:
-                self.d_out = check_array("d_out", d_out, (batch, timesteps, units), dtype)
-            else:
-                heard = slice(None) if forward.silent is None else ~forward.silent
-                d_last[0][heard] += check_array("d_out", d_out, (batch, units), dtype)[heard]
+        batch, timesteps, inputs = forward.x.shape
+        self.d_out, d_last, self.d_weights = check_gradients(forward, d_out, d_states, need_weights, d_weights)
         self.forward, self.need_x, self.need_weights = forward, need_x, need_weights
         self.d_states = d_last if forward.order is None else np.ascontiguousarray(d_last[:, forward.order])
-        self.d_x = np.zeros((batch, timesteps if need_x else 0, inputs), dtype) if d_x is None else d_x
-        self.d_weights = d_weights  # the chains so far
-        if need_weights and d_weights is None:
-            shapes = (inputs, columns), (units, columns), cell.bias_shape(units)
-            self.d_weights = tuple(np.zeros(shape, dtype) for shape in shapes)
+        shape = batch, timesteps if need_x else 0, inputs
+        self.d_x = np.zeros(shape, forward.x.dtype) if d_x is None else d_x
 
     def jobs(self):
         forward, work = self.forward, self.forward.work

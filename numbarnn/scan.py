@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import gemm, graph, ops
+from .arrays import array_module, as_array, zeros
 from .graph import KernelOp, Op, Program, Spec, Tensor
 from .ops.elementwise import _assign_op
 from .ops.linalg import _matmul
@@ -53,7 +54,7 @@ _split = Op(
     doc="(batch * timesteps, ...) -> (batch, timesteps, ...)",
 )
 _count_steps = Op("timesteps", lambda x: np.asarray(x.shape[1]), lambda x: Spec((), np.int64))
-_given = Op("given", lambda x: np.asarray(x), lambda x: x, lambda node, d: d, doc="Make a Tensor of any value.")
+_given = Op("given", as_array, lambda x: x, lambda node, d: d, doc="Make a Tensor of any value.")
 
 
 # -- products with what stays the same ---------------------------------------------------------------------------
@@ -590,11 +591,11 @@ class _Scan(KernelOp):
         if loop.holds:
             batch = arrays[0].shape[0] if carries else moving[-1].shape[1]
             batch = moving[-1].shape[1] if flags else batch
-            carry += [np.zeros((batch, *x.shape[1:]), x.dtype) for x in loop.output_specs]
+            carry += [zeros((batch, *x.shape[1:]), x.dtype) for x in loop.output_specs]
         going = carries + len(loop.output_specs) * loop.holds
         first, last = carries, carries + len(loop.output_specs)
         program = loop.linear[0] if save else loop.program
-        run, again, residuals, shown, extras = program._run, program._run_again, [], None, []
+        (run, again), residuals, shown, extras = program.replays(), [], None, []
         try:
             for t, now in enumerate(zip(*moving, strict=True) if moving else ((),) * steps):
                 result = run(*now, *carry, *fixed)
@@ -606,7 +607,7 @@ class _Scan(KernelOp):
                 if self.return_sequences:
                     emitted = result[first:last]
                     if shown is None:
-                        shown = [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in emitted]
+                        shown = [array_module(x).empty((len(x), steps, *x.shape[1:]), x.dtype) for x in emitted]
                     for whole, x in zip(shown, emitted):  # noqa: B905 - equal by construction, at each step
                         whole[:, t] = x
                 if carried.extras:
@@ -629,17 +630,17 @@ class _Scan(KernelOp):
         d_outputs = list(d_outputs)
         gradients = [None] * len(needs)
 
-        def zeros(i):
+        def zeros_like_result(i):
             """Return zeros like the result `i` of a step."""
             spec = loop.specs[i]
-            return np.zeros([n if n is not None else _rows(d_outputs[:last]) for n in spec.shape], spec.dtype)
+            return zeros([n if n is not None else _rows(d_outputs[:last]) for n in spec.shape], spec.dtype)
 
         # Gradients of the states go from step to step; those of the other results come from outside at each step, and
         # of outputs that are held over masked steps from the step behind as well.
         held_at = {start + carries + j: first + j for j in range(held)}  # argument -> result
         state_heads, other_heads = [i for i in heads if i < first], [i for i in heads if i >= first]
-        going = [zeros(i) if d_outputs[i] is None else d_outputs[i] for i in state_heads]
-        nothing = [zeros(i) for i in other_heads]
+        going = [zeros_like_result(i) if d_outputs[i] is None else d_outputs[i] for i in state_heads]
+        nothing = [zeros_like_result(i) for i in other_heads]
         streams = []
         for i, none in zip(other_heads, nothing, strict=True):
             d = d_outputs[i]
@@ -656,7 +657,7 @@ class _Scan(KernelOp):
         step_cuts, sums = [], None
         n_carry, n_sum, n_cut = len(plan.carries), len(plan.step_sums), len(plan.step_cuts)
         first_piece = n_carry + n_sum + n_cut
-        back, again = plan.back._run, plan.back._run_again
+        back, again = plan.back.replays()
         try:
             for t in range(steps - 1, -1, -1):
                 seeds = [*going, *[stream[t] for stream in streams]]
@@ -677,7 +678,7 @@ class _Scan(KernelOp):
                 if row_seeds:
                     pieces += [seeds[j] for j in row_seeds]
                 if rows is None:
-                    rows = [np.empty((len(x), steps, *x.shape[1:]), x.dtype) for x in pieces]
+                    rows = [array_module(x).empty((len(x), steps, *x.shape[1:]), x.dtype) for x in pieces]
                 for whole, x in zip(rows, pieces):  # noqa: B905 - equal by construction, at each step
                     whole[:, t] = x
         except Exception as error:
@@ -689,8 +690,8 @@ class _Scan(KernelOp):
             d = d_outputs[i]
             if self.return_sequences and d is not None:
                 return d
-            none = zeros(i)
-            whole = np.zeros((len(none), steps, *none.shape[1:]), none.dtype)
+            none = zeros_like_result(i)
+            whole = zeros((len(none), steps, *none.shape[1:]), none.dtype)
             if d is not None:
                 whole[:, -1] = d
             return whole

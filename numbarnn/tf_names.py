@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import ops, tree
-from .backend import device
+from .devices import device
 from .tensor_shape import TensorShape
 
 __all__ = ["TensorShape", "argmax", "device", "einsum", "expand_dims", "keras", "matmul", "nest"]

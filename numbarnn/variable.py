@@ -3,6 +3,11 @@
 A `Variable` is a leaf in a traced function (read at every replay, never baked in) and a read-only array everywhere
 else. It is changed by `assign` alone, which counts `version` up, so that whoever derives something from its value
 (packed weights) sees when that is stale.
+
+A value may be on the GPU as well, or there alone. `version` says which is the newer one: the copy on the GPU knows the
+version that it is of, and is made again when the variable has a later one; what is written on the GPU takes `data` and
+`value` away, and who asks for one of them next gets it with the values brought back. So a value is moved when somebody
+needs it where it is not, and never seen in an older state, whoever changes it wherever.
 """
 
 import itertools
@@ -10,6 +15,7 @@ import weakref
 
 import numpy as np
 
+from . import cuda
 from .protocols import OPERATIONS, ArrayLike, local, user_line
 
 __all__ = ["ParameterBuffer", "Variable", "default_float", "set_default_float"]
@@ -113,6 +119,7 @@ class Variable(ArrayLike):
         self.constraint = constraint
         self.changed_at = 0
         self.version = 0
+        self._on_gpu, self._on_gpu_of = None, -1  # the copy on the GPU, and the version that it is of
         self.shape = array.shape
         self.dtype = array.dtype
         data = _aligned(array.size, array.dtype).reshape(array.shape)
@@ -144,12 +151,67 @@ class Variable(ArrayLike):
     def _bind(self, data, home):
         """Make ``data``, a piece of the memory of ``home``, the storage."""
         if home is not self:
-            _remember(self._view, self)
-        self.data = data
+            _remember(self._kept_view, self)
+        self._kept = self.data = data
         view = data.view()
         view.flags.writeable = False
-        self._view = view
+        self._kept_view = self._view = view
+        self._home = weakref.ref(home)
+        self._on_gpu, self._on_gpu_of = None, -1
         _homes[id(_owner(data))] = home
+
+    # -- on the GPU ---------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name):
+        # `data` and `_view` are there as long as the newest value is.
+        if name in ("data", "_view") and "_kept" in self.__dict__:
+            self._kept[...] = cuda.to_host(self._on_gpu)
+            self.data, self._view = self._kept, self._kept_view
+            return self.__dict__[name]
+        return super().__getattr__(name)
+
+    @property
+    def on_gpu(self):
+        """The value as an array on the GPU; who writes to it calls `wrote_on_gpu`."""
+        if self._on_gpu_of != self.version:
+            if self._on_gpu is None:
+                home = self._home()
+                self._on_gpu = (
+                    home.room_on_gpu(self) if isinstance(home, ParameterBuffer) else cuda.empty(self.shape, self.dtype)
+                )
+            self._on_gpu[...] = cuda.to_device(self.data)
+            self._on_gpu_of = self.version
+        return self._on_gpu
+
+    def wrote_on_gpu(self):
+        """Count the version up, after writing to `on_gpu`."""
+        if self._on_gpu_of != self.version:
+            raise RuntimeError(f"{self!r} was written to on the GPU where another value than its newest one was")
+        self.version += 1
+        self._on_gpu_of = self.version
+        own = self.__dict__
+        if "data" in own:
+            del own["data"], own["_view"]
+            home = self._home()
+            if isinstance(home, ParameterBuffer):
+                home.__dict__.pop("flat", None)
+
+    @property
+    def here(self):
+        """The storage where this thread computes, `data` or `on_gpu`; who writes to it calls `wrote_here`."""
+        return self.on_gpu if local.on_gpu else self.data
+
+    def wrote_here(self):
+        """Count the version up, after writing to `here`."""
+        if local.on_gpu:
+            self.wrote_on_gpu()
+        else:
+            self.version += 1
+
+    @property
+    def newest(self):
+        """The value where it was written last: an ndarray, or an array on the GPU; not to be changed."""
+        return self._view if "data" in self.__dict__ else self._on_gpu
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -160,7 +222,9 @@ class Variable(ArrayLike):
         It shows later assignments until an optimizer takes the variable into its flat storage: do not keep it.
         While a function is traced this is the variable itself: a program reads values when it is replayed.
         """
-        return self._view if local.trace is None else self
+        if local.trace is not None:
+            return self
+        return self.on_gpu if local.on_gpu else self._view
 
     def numpy(self):
         """Return a copy of the value."""
@@ -236,20 +300,25 @@ class Variable(ArrayLike):
         elif isinstance(value, ArrayLike) and value.symbolic:
             raise TypeError(f"{user_line()}: {self!r} cannot be assigned {value!r}, which has no value yet")
         else:
-            self.store(value._view if isinstance(value, Variable) else value)
+            self.store(value.newest if isinstance(value, Variable) else value)
         return self
 
     def store(self, value):
         """Copy an array in at once, whether or not a function is being traced; return it in this variable's dtype."""
-        array = value if type(value) is np.ndarray else np.asarray(value)
+        on_gpu = type(value) is not np.ndarray and cuda.is_device_array(value)
+        array = value if on_gpu or type(value) is np.ndarray else np.asarray(value)
         if array.shape != self.shape:
             raise ValueError(
                 f"Variable {self.path!r} has shape {self.shape}, it cannot be assigned a value of shape {array.shape}"
             )
         if array.dtype != self.dtype:
             array = array.astype(self.dtype)
-        self.data[...] = array
-        self.version += 1
+        if on_gpu:
+            self.on_gpu[...] = array
+            self.wrote_on_gpu()
+        else:
+            self.data[...] = array
+            self.version += 1
         return array
 
     def assign_add(self, value):
@@ -327,10 +396,10 @@ def captured(array):
         return None
     candidates = found.variables if isinstance(found, ParameterBuffer) else (found,)
     for variable in candidates:
-        if variable._view is array:
+        if variable._kept_view is array:
             return variable
     for variable in candidates:
-        if np.may_share_memory(variable.data, array):
+        if np.may_share_memory(variable._kept, array):
             raise TypeError(
                 f"{user_line()}: an array that is a part of {variable!r} (of its .value) is used while a function is "
                 "traced; use the variable itself, for instance variable[:3] instead of variable.value[:3]"
@@ -353,6 +422,8 @@ class ParameterBuffer:
     ----------
     flat : ndarray, shape (sum of the sizes,)
         The storage, 64-byte aligned; who writes to it calls `touch`.
+    on_gpu : device array, shape (sum of the sizes,)
+        The same on the GPU, where who writes to it calls `wrote_on_gpu`.
     slices : list of slice
         The place of each variable in ``flat``.
     """
@@ -372,7 +443,8 @@ class ParameterBuffer:
         for variable, view in zip(self.variables, self.views(self.flat), strict=True):
             view[...] = variable.data
             variable._bind(view, self)
-        self._storages = [v.data for v in self.variables]
+        self._storages = [v._kept for v in self.variables]
+        self._kept, self._on_gpu = self.flat, None
 
     def views(self, flat_like):
         """Return a view of each variable's shape into a flat array of this layout, for instance of gradients."""
@@ -389,11 +461,40 @@ class ParameterBuffer:
         for variable in self.variables:
             variable.version += 1
 
+    def __getattr__(self, name):
+        # `flat` is there as long as all of the newest values are.
+        if name != "flat" or "_kept" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        for variable in self.variables:
+            _ = variable.data  # brought back
+        self.flat = self._kept
+        return self.flat
+
+    def room_on_gpu(self, variable):
+        """Return the place of a variable in `on_gpu`, whose values are to be set."""
+        if self._on_gpu is None:
+            self._on_gpu = cuda.zeros(self._kept.shape, self._kept.dtype)
+        number = next(i for i, v in enumerate(self.variables) if v is variable)
+        return self._on_gpu[self.slices[number]].reshape(variable.shape)
+
+    @property
+    def on_gpu(self):
+        """See the class."""
+        for variable in self.variables:
+            if variable._on_gpu_of != variable.version:
+                _ = variable.on_gpu  # brought there
+        return self._on_gpu
+
+    def wrote_on_gpu(self):
+        """Count every variable's version up, after writing to `on_gpu`."""
+        for variable in self.variables:
+            variable.wrote_on_gpu()
+
     def holds(self, variables):
         """Say whether exactly these variables, in this order, still live here."""
         if len(variables) != len(self.variables):
             return False
         for a, b, storage in zip(variables, self.variables, self._storages):  # noqa: B905 - checked, once a step
-            if a is not b or a.data is not storage:
+            if a is not b or a._kept is not storage:
                 return False
         return True

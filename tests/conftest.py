@@ -11,6 +11,7 @@ from collections import Counter
 os.environ.setdefault("NUMBARNN_NUM_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["NUMBARNN_DEVICE"] = "cpu"  # also where there is a GPU; what is tested there says so
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -25,16 +26,17 @@ TALLIES = pytest.StashKey[dict]()
 
 @pytest.fixture(autouse=True)
 def same_start():
-    """Seed every source of randomness, and put back the number of threads, floatx and names that a test changed."""
-    from numbarnn import backend, jit
+    """Seed every source of randomness, and put back the threads, floatx, device and names that a test changed."""
+    from numbarnn import backend, devices, jit
     from numbarnn.utils import set_random_seed
 
-    threads, floatx = jit.get_num_threads(), backend.floatx()
+    threads, floatx, device = jit.get_num_threads(), backend.floatx(), devices.get_device()
     backend.clear_session()
     set_random_seed(0)
     yield
     jit.set_num_threads(threads)
     backend.set_floatx(floatx)
+    devices.set_device(device)
 
 
 @pytest.fixture

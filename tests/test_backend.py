@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 
-import numbarnn
 from numbarnn import backend, constraints, graph, ops, random, regularizers, serialization
 from numbarnn.graph import Spec
 from numbarnn.random import SeedGenerator
@@ -328,20 +327,3 @@ def test_get(module):
 @pytest.mark.parametrize("name", ["max_norm", "MaxNorm", "non_neg", "unit_norm", "min_max_norm"])
 def test_constraint_names(name):
     assert backend.to_snake_case(type(constraints.get(name)).__name__) == backend.to_snake_case(name)
-
-
-@pytest.mark.parametrize("name", ["cpu", "cpu:0", "/cpu:0", "CPU:0", "/device:CPU:0", "/job:local/task:0/device:cpu:0"])
-def test_device_by_every_name_of_the_cpu(name):
-    with numbarnn.device(name):
-        assert numbarnn.layers.Dense(3)(np.ones((2, 4))).shape == (2, 3)
-
-
-def test_other_devices_are_refused_with_what_is_there():
-    for name in ("gpu:0", "/gpu:1", "cuda", "cpu:1", "/device:TPU:0"):
-        with pytest.raises(ValueError, match=f"no device '{name}'.*\"cpu:0\" alone"), numbarnn.device(name):
-            pass
-    for name in ("disk", "", "cpu:x"):
-        with pytest.raises(ValueError, match="A device is named"), numbarnn.device(name):
-            pass
-    with pytest.raises(TypeError, match="by a string"), numbarnn.device(0):
-        pass

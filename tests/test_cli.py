@@ -48,10 +48,20 @@ def test_info_tells_the_target():
     command = [sys.executable, "-m", "numbarnn", "info"]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     rows = dict(re.findall(r"^([a-z ]+): +(.*)$", printed, re.MULTILINE))
-    assert list(rows) == ["versions", "python", "cpu", "cpu features", "vector width", "threads", "kernel cache"]
+    assert list(rows) == [
+        "versions",
+        "python",
+        "cpu",
+        "cpu features",
+        "vector width",
+        "device",
+        "threads",
+        "kernel cache",
+    ]
     assert f"numpy {np.__version__}" in rows["versions"]
     assert rows["vector width"].startswith(f"{8 * simd.vector_bytes()} bits")
     assert int(rows["threads"]) >= 1
+    assert rows["device"].startswith("cpu:0")
     assert "numbarnn-kernels" in rows["kernel cache"]
 
 

@@ -27,9 +27,11 @@ FLOORS = {
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
+    "devices": 1,
     "tree": 0,
     "loading": 0,
     "protocols": 0,
+    "arrays": 1,
     "cells": 1,
     "kernels": 1,
     "variable": 1,
@@ -39,6 +41,8 @@ FLOORS = {
     "graph": 2,
     "ops": 2,
     "recurrence": 2,
+    "recurrence_arguments": 2,
+    "recurrence_cuda": 2,
     "teams": 2,
     "row_rules": 2,
     "scan": 2,
@@ -73,7 +77,7 @@ FLOORS = {
 HIGHEST_FLOOR_WITH_NUMBA = 1
 LAZY = {
     "scipy", "tqdm", "sklearn", "matplotlib", "keras", "torch", "autograd", "cupy", "pandas", "safetensors",
-    "tensorboardX", "pooch", "h5py", "onnx", "onnxruntime", "jax", "tensorflow",
+    "tensorboardX", "pooch", "h5py", "onnx", "cuda", "onnxruntime", "jax", "tensorflow",
 }  # fmt: skip
 # Made of scikit-learn's classes; nothing else imports it.
 NOT_LIGHT = {"numbarnn.__main__", "numbarnn.sklearn"}
@@ -146,6 +150,20 @@ def test_numba_is_named_on_the_lowest_floors_only(module):
     if floor(module) > HIGHEST_FLOOR_WITH_NUMBA:
         for name, line, _ in imports(module):
             assert name.split(".")[0] not in ("numba", "llvmlite"), f"{module}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_cuda_is_named_in_the_seam_only(module):
+    if module == "numbarnn.ptxops" or f"{module}.".startswith("numbarnn.cuda."):
+        return
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names] if not node.level else []
+        for name in names:
+            assert not f"{name}.".startswith(("numba.cuda.", "cupy.", "cupyx.", "cuda.", "numba_cuda.")), (
+                f"{module}:{node.lineno} imports {name}"
+            )
 
 
 def test_every_kernel_is_in_the_hash_of_the_kernel_sources():

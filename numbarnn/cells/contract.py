@@ -55,15 +55,15 @@ PRODUCT = 1
 OPERAND = 2
 
 
-def check_array(name, array, shape, dtype):
+def check_array(name, array, shape, dtype, kind=np.ndarray):
     """Return an array as kernels take it, or refuse one of another type, dtype or shape."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, kind):
         raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
-    return kernel_array(array)
+    return kernel_array(array) if isinstance(array, np.ndarray) else array
 
 
 class Workspace(NamedTuple):
@@ -143,20 +143,24 @@ class Cell:
         TypeError, ValueError
             For a weight whose type, dtype or shape does not fit the others.
         """
-        dtype, units = self._check_weights(kernel, recurrent_kernel)
+        dtype, units = self.check_weights(kernel, recurrent_kernel)
         if bias is None:
             bias = np.zeros(self.bias_shape(units), dtype)
         check_array("bias", bias, self.bias_shape(units), dtype)
-        if self.apart == PRODUCT:
-            # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
-            joint = (self.gates - 1) * units
-            bias = np.concatenate([bias[0, :joint] + bias[1, :joint], bias[0, joint:], bias[1, joint:]])
-        return gemm.pack_cell(kernel, recurrent_kernel, bias, self.gates, self.shared)
+        return gemm.pack_cell(kernel, recurrent_kernel, self.chain_bias(bias), self.gates, self.shared)
 
-    def _check_weights(self, kernel, recurrent_kernel):
+    def chain_bias(self, bias, xp=np):
+        """Where the gates' chains begin: one row, [N*H], made by the array module `xp` of the bias."""
+        if self.apart != PRODUCT:
+            return bias
+        # The joint chains of the other gates begin with both biases, the last gate's two chains with one each.
+        joint = bias.shape[1] // self.gates * (self.gates - 1)
+        return xp.concatenate([bias[0, :joint] + bias[1, :joint], bias[0, joint:], bias[1, joint:]])
+
+    def check_weights(self, kernel, recurrent_kernel, kind=np.ndarray):
         """Return the dtype of weights that fit each other, and H."""
         for name, matrix in (("kernel", kernel), ("recurrent_kernel", recurrent_kernel)):
-            if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float64):
+            if not isinstance(matrix, kind) or matrix.dtype not in (np.float32, np.float64):
                 came = getattr(matrix, "dtype", type(matrix).__name__)
                 raise TypeError(f"{name} must be a float32 or float64 NumPy array; got {came}")
             if matrix.ndim != 2:
@@ -164,8 +168,8 @@ class Cell:
         dtype, units = kernel.dtype, recurrent_kernel.shape[0]
         if units == 0:
             raise ValueError(f"recurrent_kernel must have at least one row; got shape {recurrent_kernel.shape}")
-        check_array("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype)
-        check_array("kernel", kernel, (kernel.shape[0], self.gates * units), dtype)
+        check_array("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype, kind)
+        check_array("kernel", kernel, (kernel.shape[0], self.gates * units), dtype, kind)
         return dtype, units
 
     def pack_back(self, kernel, recurrent_kernel):
@@ -175,7 +179,7 @@ class Cell:
         -------
         kernel, recurrent : ndarray
         """
-        self._check_weights(kernel, recurrent_kernel)
+        self.check_weights(kernel, recurrent_kernel)
         return gemm.pack_cell_transposed(kernel, recurrent_kernel)
 
     def room(self, rows, inputs, units, dtype):

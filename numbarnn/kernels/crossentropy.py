@@ -10,6 +10,8 @@ clip holds, no gradient passes.
 
 A row whose incoming gradient is zero (masked, weight 0, ignored class) gets an all-zero gradient and its values are
 never looked at: no NaN leaks from it.
+
+Arrays on the GPU go to `expressions`.
 """
 
 import math
@@ -19,6 +21,7 @@ import numpy as np
 from ..jit import njit, parallel_for
 from ..simd import lanes, load, pointer, splat, store, where
 from ..simd_math import exp
+from . import expressions
 
 # About this many elements are worth handing to another thread.
 _GRAIN = 1 << 14
@@ -264,7 +267,7 @@ def check_labels(labels, classes, ignore=NO_CLASS):
     ValueError
         Naming the smallest or largest label found.
     """
-    low, high = _label_range(labels, ignore)
+    low, high = (_label_range if type(labels) is np.ndarray else expressions.label_range)(labels, ignore)
     if low < 0 or high >= classes:
         raise ValueError(
             f"Labels of a sparse cross-entropy must lie in [0, {classes}), the number of classes that the predictions "
@@ -298,6 +301,8 @@ def sparse_forward(predictions, labels, from_logits, ignore, epsilon):
     """
     rows, classes = predictions.shape
     check_labels(labels, classes, ignore)
+    if type(predictions) is not np.ndarray:
+        return expressions.sparse_forward(predictions, labels, from_logits, ignore, epsilon)
     loss = np.empty(rows, predictions.dtype)
     if from_logits:
         norms = np.empty((rows, 2), predictions.dtype)
@@ -311,6 +316,8 @@ def sparse_forward(predictions, labels, from_logits, ignore, epsilon):
 
 def sparse_backward(d_loss, predictions, labels, from_logits, ignore, epsilon, norms):
     """Gradient of the predictions, shape (rows, classes), for `d_loss` of shape (rows,); see `sparse_forward`."""
+    if type(predictions) is not np.ndarray:
+        return expressions.sparse_backward(d_loss, predictions, labels, from_logits, ignore, epsilon, norms)
     rows, classes = predictions.shape
     d_predictions = np.empty_like(predictions)
     if from_logits:
@@ -322,6 +329,8 @@ def sparse_backward(d_loss, predictions, labels, from_logits, ignore, epsilon, n
 
 def dense_forward(predictions, targets, from_logits, epsilon):
     """As `sparse_forward`, for targets of shape (rows, classes) that weigh every class."""
+    if type(predictions) is not np.ndarray:
+        return expressions.dense_forward(predictions, targets, from_logits, epsilon)
     rows, classes = predictions.shape
     loss = np.empty(rows, predictions.dtype)
     if from_logits:
@@ -336,6 +345,8 @@ def dense_forward(predictions, targets, from_logits, epsilon):
 
 def dense_backward(d_loss, predictions, targets, from_logits, epsilon, norms, want_targets):
     """Gradients of predictions and (if wanted, else None) of targets, both of shape (rows, classes)."""
+    if type(predictions) is not np.ndarray:
+        return expressions.dense_backward(d_loss, predictions, targets, from_logits, epsilon, norms, want_targets)
     rows, classes = predictions.shape
     d_predictions = np.empty_like(predictions)
     # Always an array, so that the kernel has one signature.

@@ -10,6 +10,7 @@ threads.
 import numpy as np
 
 from ..jit import njit, parallel_for
+from . import rows_cuda
 
 # About this many elements are worth handing to another thread.
 _GRAIN = 1 << 18
@@ -73,6 +74,8 @@ def scatter_add(ids, d_rows, size):
     -------
     ndarray, shape (size, D)
     """
+    if type(d_rows) is not np.ndarray:
+        return rows_cuda.scatter_add(ids, d_rows, size)
     d_table = np.zeros((size, d_rows.shape[1]), d_rows.dtype)
     # Sixteen columns are a cache line of float32.
     parallel_for(_scatter_add, d_rows.shape[1], max(16, _GRAIN // max(1, ids.size)), ids, d_rows, d_table)

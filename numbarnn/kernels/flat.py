@@ -24,12 +24,16 @@ def launch(kernel, start, stop, arrays, *numbers):
     ----------
     kernel : Dispatcher
     start, stop : int
-    arrays : sequence of ndarray, shape (n,)
+    arrays : sequence of ndarray or of device array, shape (n,)
         Where the range is split, `kernel` gets the slice [start, stop) of each. One may be empty, for a state that an
         optimizer does not keep.
     *numbers : float
     """
-    if stop - start < 2 * GRAIN:
+    if type(arrays[0]) is not np.ndarray:
+        from .flat_cuda import launch as launch_on_gpu  # which imports this module
+
+        launch_on_gpu(kernel, start, stop, arrays, *numbers)
+    elif stop - start < 2 * GRAIN:
         kernel(start, stop, *arrays, *numbers)
     else:
         parallel_for(kernel, stop - start, GRAIN, *(a[start:stop] for a in arrays), *numbers)
@@ -94,7 +98,7 @@ def square_sum(flat, start, stop):
 
     Parameters
     ----------
-    flat : ndarray of float32 or float64, shape (n,)
+    flat : ndarray or device array of float32 or float64, shape (n,)
     start, stop : int
 
     Returns
@@ -103,6 +107,9 @@ def square_sum(flat, start, stop):
     """
     if stop <= start:
         return 0.0
+    if type(flat) is not np.ndarray:
+        part = flat[start:stop].astype(np.float64)
+        return float((part * part).sum())
     blocks = -(-(stop - start) // _BLOCK)
     sums = np.empty(blocks, np.float64)
     parallel_for(_square_sums, blocks, GRAIN // _BLOCK, flat, start, stop, sums)

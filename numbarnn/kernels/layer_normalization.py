@@ -7,12 +7,13 @@ Rows are independent and everything is computed in float64 and rounded once: a m
 costs no digits. The order of a row's sums depends on its length alone (LLVM may reassociate them into vectors); the
 gradients of `gamma` and `beta` are summed over blocks of a fixed number of rows, then over the blocks: the bits are the
 same for any number of threads. A row whose incoming gradient is zero throughout (a masked timestep) is not looked at
-on the way back: no NaN leaks from it.
+on the way back: no NaN leaks from it. Arrays on the GPU go to `expressions`.
 """
 
 import numpy as np
 
 from ..jit import njit, parallel_for
+from . import expressions
 
 BLOCK = 64  # rows; fixed, because it decides the order of the sums
 _GRAIN = 1 << 16  # about this many elements are worth handing to another thread
@@ -85,6 +86,8 @@ def normalize(x, gamma, beta, epsilon):
     mean, inverse : ndarray, shape (N,), float64
         Of each row; `inverse` is ``1 / sqrt(variance + epsilon)``.
     """
+    if type(x) is not np.ndarray:
+        return expressions.layer_normalize(x, gamma, beta, epsilon)
     rows, channels = x.shape
     y, mean, inverse = np.empty_like(x), np.empty(rows), np.empty(rows)
     grain = max(1, _GRAIN // max(1, channels))
@@ -107,6 +110,8 @@ def gradients(x, gamma, mean, inverse, dy):
     dx : ndarray, shape (N, C)
     d_gamma, d_beta : ndarray, shape (C,), float64
     """
+    if type(x) is not np.ndarray:
+        return expressions.layer_gradients(x, gamma, mean, inverse, dy)
     rows, channels = x.shape
     blocks = -(-rows // BLOCK)
     dx, sums = np.empty_like(x), np.empty((blocks, 2, channels))

@@ -6,12 +6,13 @@ variance); everything per channel `(C,)` float64.
 
 Sums run over blocks of a fixed number of rows, in float64, each block in row order and the blocks in theirs: the bits
 are the same for any number of threads. A row that does not count is looked at only where its own result is made: no
-NaN leaks from it.
+NaN leaks from it. Arrays on the GPU go to `expressions`.
 """
 
 import numpy as np
 
 from ..jit import njit, parallel_for
+from . import expressions
 
 BLOCK = 256  # rows; fixed, because it decides the order of the sums
 _GRAIN = 1 << 16  # about this many elements are worth handing to another thread
@@ -109,6 +110,8 @@ def moments(x, counts):
     number : int
         How many rows count.
     """
+    if type(x) is not np.ndarray:
+        return expressions.batch_moments(x, counts)
     blocks = -(-x.shape[0] // BLOCK)
     number = int(np.count_nonzero(counts))
     grain = max(1, _GRAIN // max(1, BLOCK * x.shape[1]))
@@ -132,6 +135,8 @@ def normalize(x, mean, inverse, gamma, beta):
     ndarray, shape (N, C)
         Of the type of `x`.
     """
+    if type(x) is not np.ndarray:
+        return expressions.batch_normalize(x, mean, inverse, gamma, beta)
     y = np.empty_like(x)
     parallel_for(_normalize, x.shape[0], _row_grain(x), x, mean, inverse, gamma, beta, y)
     return y
@@ -156,6 +161,8 @@ def gradients(x, counts, number, mean, inverse, gamma, dy, d_mean, d_variance):
     dx : ndarray, shape (N, C)
     d_gamma, d_beta : ndarray, shape (C,), float64
     """
+    if type(x) is not np.ndarray:
+        return expressions.batch_gradients(x, counts, number, mean, inverse, gamma, dy, d_mean, d_variance)
     blocks = -(-x.shape[0] // BLOCK)
     sums = np.empty((blocks, 2, x.shape[1]))
     grain = max(1, _GRAIN // max(1, BLOCK * x.shape[1]))

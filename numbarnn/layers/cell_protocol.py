@@ -8,6 +8,7 @@ import inspect
 
 import numpy as np
 
+from ..arrays import as_array
 from ..graph import KernelOp, Spec, suspended
 from ..tensor_shape import TensorShape
 from .base import Layer
@@ -319,7 +320,7 @@ class _OwnStep(KernelOp):
         out, new, saved = returned
         out, new = _checked(self.cell, self.sizes, inputs, out, new)
         dtype = self._infer(*map(Spec.of, arrays))[0].dtype
-        results = tuple(np.asarray(x).astype(dtype, copy=False) for x in (*leaves_of(out), *new))
+        results = tuple(as_array(x).astype(dtype, copy=False) for x in (*leaves_of(out), *new))
         return results, (arrays, results, saved)
 
     def _pullback(self, saved, d_outputs, needs):
@@ -363,5 +364,5 @@ class _OwnStep(KernelOp):
                     f"Gradient {number} of those that the `backward` of cell {self.cell} returned must have shape "
                     f"{x.shape}. It has shape {np.shape(g)}"
                 )
-            result.append(np.asarray(g).astype(x.dtype, copy=False) if need else None)
+            result.append(as_array(g).astype(x.dtype, copy=False) if need else None)
         return tuple(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
+from ..arrays import zeros
 from ..graph import KernelOp, Spec
 from ..jit import kernel_array
 from ..kernels import embedding as kernels
@@ -39,7 +40,7 @@ def _pullback(saved, d_outputs, needs, *, layer):
     if not needs[1]:
         return None, None
     if d_outputs[0] is None:
-        return None, np.zeros((size, width), dtype)
+        return None, zeros((size, width), dtype)
     return None, kernels.scatter_add(flat, kernel_array(d_outputs[0]).reshape(-1, width), size)
 
 

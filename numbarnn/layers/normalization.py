@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
+from ..arrays import array_module, zeros
 from ..graph import KernelOp, Spec
 from ..jit import kernel_array
 from ..kernels import layer_normalization as row_kernels
@@ -23,21 +24,20 @@ def _rows(x):
     return kernel_array(x).reshape(-1, x.shape[-1])
 
 
-def _channels(value, default, size):
-    return np.full(size, default) if value is None else value.astype(np.float64)
+def _channels(value, default, rows):
+    return array_module(rows).full(rows.shape[1], default) if value is None else value.astype(np.float64)
 
 
 def _forward(x, mask, gamma, beta, *, save, epsilon):
     rows = _rows(x)
-    channels = rows.shape[1]
     if mask is None:
-        counts = np.ones(len(rows), np.bool_)
+        counts = array_module(rows).ones(len(rows), np.bool_)
     else:  # kernels do not check lengths
         counts = kernel_array(np.broadcast_to(mask, x.shape[:-1]).astype(np.bool_, copy=False)).reshape(-1)
     mean, variance, number = kernels.moments(rows, counts)
     inverse = 1.0 / np.sqrt(variance + epsilon)
-    scale = _channels(gamma, 1.0, channels)
-    y = kernels.normalize(rows, mean, inverse, scale, _channels(beta, 0.0, channels)).reshape(x.shape)
+    scale = _channels(gamma, 1.0, rows)
+    y = kernels.normalize(rows, mean, inverse, scale, _channels(beta, 0.0, rows)).reshape(x.shape)
     saved = (rows, counts, number, mean, inverse, scale) if save else None
     return (y, mean.astype(x.dtype), variance.astype(x.dtype)), saved
 
@@ -288,8 +288,8 @@ def _layer_forward(x, gamma, beta, *, save, axes, epsilon):
     if x.size == 0:
         return np.empty_like(x), (x, None, None, None)
     rows = _flat(x, axes)
-    gamma = np.ones(rows.shape[1], x.dtype) if gamma is None else kernel_array(gamma.reshape(-1))
-    beta = np.zeros(rows.shape[1], x.dtype) if beta is None else kernel_array(beta.reshape(-1))
+    gamma = array_module(x).ones(rows.shape[1], x.dtype) if gamma is None else kernel_array(gamma.reshape(-1))
+    beta = array_module(x).zeros(rows.shape[1], x.dtype) if beta is None else kernel_array(beta.reshape(-1))
     y, mean, inverse = row_kernels.normalize(rows, gamma, beta, epsilon)
     return y.reshape(x.shape), (rows, gamma, mean, inverse) if save else None
 
@@ -299,7 +299,7 @@ def _layer_pullback(saved, d_outputs, needs, *, axes, epsilon):
     (dy,) = d_outputs
     lengths = dy.shape[len(dy.shape) - axes :]
     if dy.size == 0:
-        wanted = np.zeros_like(dy), np.zeros(lengths, dy.dtype), np.zeros(lengths, dy.dtype)
+        wanted = np.zeros_like(dy), zeros(lengths, dy.dtype), zeros(lengths, dy.dtype)
     else:
         dx, *d_weights = row_kernels.gradients(rows, gamma, mean, inverse, _flat(dy, axes))
         wanted = dx.reshape(dy.shape), *(d.astype(dy.dtype).reshape(lengths) for d in d_weights)

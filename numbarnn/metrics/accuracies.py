@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import as_array
 from .arguments import same_rank
 from .reduction import MeanMetricWrapper
 
@@ -51,7 +52,7 @@ def categorical_accuracy(y_true, y_pred):
     -------
     ndarray of float32, shape (batch, ...)
     """
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    y_true, y_pred = as_array(y_true), as_array(y_pred)
     if y_true.shape != y_pred.shape:
         raise ValueError(
             "Targets and predictions must have the same shape. "
@@ -61,7 +62,7 @@ def categorical_accuracy(y_true, y_pred):
 
 
 def _labels(y_true, y_pred):
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    y_true, y_pred = as_array(y_true), as_array(y_pred)
     if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1:
         y_true = y_true[..., 0]
     if y_true.shape != y_pred.shape[:-1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import as_array
 from ..losses import eager_mask, squeeze_or_expand_to_same_rank
 
 
@@ -15,7 +16,7 @@ def same_rank(y_true, y_pred):
     ValueError
         If there is more between them.
     """
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    y_true, y_pred = as_array(y_true), as_array(y_pred)
     if y_true.ndim != y_pred.ndim:
         y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
     if y_true.ndim != y_pred.ndim or any(
@@ -57,10 +58,10 @@ def combine_weight(sample_weight, mask):
     -------
     ndarray of float64
     """
-    mask = np.asarray(mask, dtype=np.float64)
+    mask = as_array(mask).astype(np.float64)
     if sample_weight is None:
         return mask
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = as_array(sample_weight).astype(np.float64, copy=False)
     if weight.ndim == mask.ndim + 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]
     weight = weight.reshape(weight.shape + (1,) * (mask.ndim - weight.ndim))

@@ -43,10 +43,13 @@ class Metric:
 
     # "up" or "down" where more or less is better, as callbacks want to know.
     _direction = None
+    # Whether `update_state` takes arrays on the GPU. Where not, a batch's predictions are moved for it.
+    on_gpu = False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "update_state" in cls.__dict__:
+            cls.on_gpu = cls.__dict__.get("on_gpu", False)
             cls.update_state = _not_traced(cls.update_state)
 
     def __init__(self, name=None, dtype=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import losses
+from ..arrays import as_array
 from .arguments import combine_weight
 from .reduction import MeanMetricWrapper
 
@@ -44,6 +45,7 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
     """
 
     _direction = "down"
+    on_gpu = True
 
     def __init__(
         self, name="sparse_categorical_crossentropy", dtype=None, from_logits=False, ignore_class=None, axis=-1
@@ -61,7 +63,7 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
         """See `MeanMetricWrapper.update_state`."""
         ignore_class, axis = self._fn_kwargs["ignore_class"], self._fn_kwargs["axis"]
         if ignore_class is not None:
-            labels = np.asarray(y_true)
+            labels = as_array(y_true)
             if labels.ndim == np.ndim(y_pred) and labels.shape[axis] == 1:
                 labels = labels.squeeze(axis)
             sample_weight = combine_weight(sample_weight, labels != ignore_class)

@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from .. import backend, serialization
+from ..arrays import as_array
+from ..cuda import is_device_array
 from ..losses import eager_mask
 from .arguments import combine_weight
 from .metric import Metric
@@ -17,7 +19,7 @@ def _weigh(values, weights):
 
     Values with more axes than the weights are averaged over the axes that are too many.
     """
-    weights = np.asarray(weights, dtype=np.float64)
+    weights = as_array(weights).astype(np.float64, copy=False)
     if weights.ndim == values.ndim + 1 and weights.shape[-1] == 1:
         weights = weights[..., 0]
     elif values.ndim == weights.ndim + 1 and values.shape[-1] == 1:
@@ -26,6 +28,8 @@ def _weigh(values, weights):
         values = values.mean(axis=tuple(range(weights.ndim, values.ndim)), dtype=np.float64)
     weights = np.broadcast_to(weights, values.shape)
     # Entries of weight zero are left out, not multiplied: a NaN there does no harm.
+    if type(values) is not np.ndarray and is_device_array(values):
+        return np.where(weights != 0, values * weights, 0.0), weights
     products = np.multiply(values, weights, out=np.zeros(values.shape), where=weights != 0)
     return products, weights
 
@@ -38,6 +42,8 @@ class Sum(Metric):
     name, dtype :
         See `Metric`.
     """
+
+    on_gpu = True
 
     def __init__(self, name="sum", dtype=None):
         super().__init__(name, dtype)
@@ -52,10 +58,10 @@ class Sum(Metric):
         sample_weight : array_like, optional
             Broadcasts to `values` from the left.
         """
-        values = np.asarray(values)
+        values = as_array(values)
         if sample_weight is not None:
             values, _ = _weigh(values, sample_weight)
-        self.total.data[...] += values.sum(dtype=np.float64)
+        self.total.data[...] += values.sum(dtype=np.float64).item()
         self.total.touch()
 
     def result(self):
@@ -81,6 +87,8 @@ class Mean(Metric):
     4.0
     """
 
+    on_gpu = True
+
     def __init__(self, name="mean", dtype=None):
         super().__init__(name, dtype)
         self.total = self.add_variable(name="total")
@@ -96,14 +104,14 @@ class Mean(Metric):
         sample_weight : array_like, optional
             Broadcasts to `values` from the left.
         """
-        values = np.asarray(values)
+        values = as_array(values)
         if sample_weight is None:
             shape = values.shape
             if not shape:
                 self.add(float(values), 1.0)
             elif values.size:
                 if values.dtype.kind == "b":
-                    total = np.count_nonzero(values)
+                    total = int(np.count_nonzero(values))
                 else:
                     total = values.sum(dtype=np.float64).item()
                 self.add(total if len(shape) == 1 else total * shape[0] / values.size, shape[0])
@@ -145,6 +153,8 @@ class MeanMetricWrapper(Mean):
     **kwargs
         Passed to `fn`.
     """
+
+    on_gpu = True
 
     def __init__(self, fn, name=None, dtype=None, **kwargs):
         super().__init__(name if name is not None else _function_name(fn), dtype)

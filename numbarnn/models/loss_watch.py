@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 
 from .. import tree
+from ..arrays import brought_back
 from ..gradients import watching
 from ..nonfinite import (
     describe_inputs,
@@ -99,9 +100,8 @@ class LossWatch:
         for name, nest in zip(("x", "y", "sample_weight"), data, strict=True):
             for path, leaf in tree.flatten_with_paths(nest, is_leaf=lambda x: isinstance(x, Padded)):
                 place = name + "".join(f"[{key!r}]" for key in path)
-                names += (
-                    [] if leaf is None else [place] if isinstance(leaf, np.ndarray) else [place, f"mask of {place}"]
-                )
+                names += [] if leaf is None else [place, f"mask of {place}"] if isinstance(leaf, Padded) else [place]
+        predictions = brought_back(predictions)
         spoilt = [~np.isfinite(p).reshape(len(p), -1).all(axis=1) for p in predictions if p.ndim and p.size]
         rows = np.any(spoilt, axis=0) if len({len(of_one) for of_one in spoilt}) == 1 else None
         self._look_into(step.run, arrays, before, names, rows)
@@ -116,6 +116,7 @@ class LossWatch:
     def _look_into(self, program, arrays, before, names, rows=None):
         if self.found is not None:
             return
+        arrays = brought_back(list(arrays))
         origin = find_origin(program, arrays, before)
         if origin is None:
             self.found = "Where it came from was not found: it did not come again when the step was repeated."

@@ -7,10 +7,12 @@ import warnings
 import numpy as np
 
 from .. import graph, losses, metrics, ops, tree
+from ..arrays import brought_back, here, moved, on_gpu, where_chosen
 from ..gradients import kept, put_back, touched
 from ..graph import Spec
 from ..layers.masks import get_mask, set_mask
 from ..layers.tracking import Settings, structure_clock
+from ..protocols import local
 from .outputs import Outputs, leaves_or_nothing, resolve_losses, resolve_metrics
 from .ragged import arrays_of, cut_padding, has_padded, with_masks
 
@@ -153,14 +155,16 @@ class BatchSteps:
             state.clock, state.version = clock, version
         if state.settings is not None and state.settings.changed():
             self._trace_anew()
-        kind_of_batch = kind, state.on_piece
+        kind_of_batch = kind, state.on_piece, local.on_gpu
         if type(x) is np.ndarray and type(y) is np.ndarray and w is None:
             key = kind_of_batch, x.shape, x.dtype, y.shape, y.dtype
         else:
             key = kind_of_batch, _signature(x), _signature(y), _signature(w), None
         step = state.steps.get(key)
         if step is None or state.run_eagerly:
-            step = self._trace_step(kind, x, y, w)
+            with on_gpu(False):  # weights are made on the CPU
+                step = self._trace_step(kind, x, y, w)
+            step.one = step.one if step.one is None else here(step.one)
             if self._structure() != state.version:  # layers were built on the way
                 state.steps.clear()
             state.clock, state.version = structure_clock(), self._structure()
@@ -273,9 +277,12 @@ class BatchSteps:
             return (x, w) if y is None else (x, y, w)
         return [a for nest in (x, y, w) if nest is not None for a in tree.leaves(nest) if a is not None]
 
+    @where_chosen
     def _train_batch(self, x, y, w):
         """Do one step; return the loss. Whatever raises on the way leaves the model as it was."""
         step = self._step("train", x, y, w)
+        if local.on_gpu:
+            x, y, w = map(moved, (x, y, w))
         state = self._training
         arrays = self._arrays(step, x, y, w)
         before = kept(step.touched)
@@ -303,8 +310,11 @@ class BatchSteps:
             raise
         return self._account(x, loss, parts)
 
+    @where_chosen
     def _test_batch(self, x, y, w):
         step = self._step("test", x, y, w)
+        if local.on_gpu:
+            x, y, w = map(moved, (x, y, w))
         before = kept(step.touched)
         try:
             total, parts, predictions, masks = step.run(*self._arrays(step, x, y, w))
@@ -315,18 +325,21 @@ class BatchSteps:
             raise
         return self._account(x, float(total), parts)
 
+    @where_chosen
     def _predict_batch(self, x):
         ragged = type(x) is not np.ndarray and has_padded(x)
-        if self._training.run_eagerly:
+        if self._training.run_eagerly and not local.on_gpu:
             outputs = self(with_masks(x) if ragged else x, training=False)
             return cut_padding(outputs, [get_mask(y) for y in leaves_or_nothing(outputs)], x) if ragged else outputs
         step = self._step("predict", x, None, None)
         before = kept(step.touched)
         try:
-            outputs = step.run(*self._arrays(step, x, None, None))
+            outputs = step.run(*self._arrays(step, moved(x) if local.on_gpu else x, None, None))
         except BaseException:
             put_back(before)
             raise
+        if local.on_gpu:
+            outputs = brought_back(outputs)
         return cut_padding(*outputs, x) if ragged else outputs
 
     def _account(self, x, loss, parts):
@@ -348,10 +361,16 @@ class BatchSteps:
         outputs = self._training.outputs
         targets = [y] if single and type(y) is np.ndarray else outputs.match(y, "y")
         weights = [w] if single and w is None else outputs.match(w, "sample_weight", share=True)
+        at_home = {}
         for metric, number, weighted in self._training.entries:
             weight = weights[number] if weighted else None
             mask = masks[number]
             target, prediction = targets[number], predictions[number]
+            if local.on_gpu and not metric.on_gpu:
+                if number not in at_home:
+                    at_home[number] = brought_back((target, prediction, weights[number], mask))
+                target, prediction, weight, mask = at_home[number]
+                weight = weight if weighted else None
             if mask is not None:
                 weight = metrics.combine_weight(weight, mask)
                 if ragged and mask.shape == prediction.shape[: mask.ndim] == target.shape[: mask.ndim]:

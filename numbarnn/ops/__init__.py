@@ -9,8 +9,8 @@ operations. See the tables in ``elementwise.py``.
 """
 # ruff: noqa: F403
 
+from ..arrays import array_module
 from . import elementwise, indexing, linalg, nn, numpy_names, reduction, shaping
-from ._inference import array_module
 from .elementwise import *
 from .indexing import *
 from .linalg import *

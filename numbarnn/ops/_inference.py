@@ -1,25 +1,11 @@
-"""Shapes and dtypes of results that do not exist yet, and the one seam where the array module is chosen."""
+"""Shapes and dtypes of results that do not exist yet."""
 
 import operator
-import sys
 
 import numpy as np
 
 from ..protocols import user_line
 from ..symbolic import Spec
-
-
-def array_module(*arrays):
-    """Return the module whose functions make new arrays like these: NumPy, or the one (CuPy) that an array comes from.
-
-    The computations of the ops call NumPy functions, which hand arrays of another module over to it by NumPy's
-    protocols (``__array_ufunc__``, ``__array_function__``). Only where an array is made from nothing, or a NumPy-only
-    kernel is called, must the module be known: there they ask this function.
-    """
-    for x in arrays:
-        if type(x) is not np.ndarray and hasattr(x, "__array_function__") and not isinstance(x, np.generic):
-            return sys.modules[type(x).__module__.partition(".")[0]]
-    return np
 
 
 def has_kernels(x, *others):

@@ -8,6 +8,7 @@ import operator
 
 import numpy as np
 
+from ..arrays import total
 from ..kernels import activation as kernels
 from ..operation import Op
 from ..protocols import local, user_line
@@ -36,7 +37,7 @@ def _sum_to(d, shape):
     """Sum ``d`` over the axes along which a value of ``shape`` was repeated."""
     lead = d.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and d.shape[i + lead] != 1)
-    return np.add.reduce(d, axis=axes, keepdims=True).reshape(shape) if axes else d
+    return total(d, axes, keepdims=True).reshape(shape) if axes else d
 
 
 _sum_to_shape = Op("sum_to", lambda d, *, shape: _sum_to(d, shape), lambda d, *, shape: Spec(shape, d.dtype))

@@ -1,14 +1,18 @@
 """Elements by place: basic and advanced indexing, `take`, `one_hot`, and what scatters their gradients back."""
 
+import math
 import operator
 
 import numpy as np
 
+from .. import arrays
+from ..arrays import array_module
+from ..kernels import rows_cuda
 from ..operation import Op
 from ..protocols import OPERATIONS, ArrayLike, user_line
 from ..symbolic import Spec
 from ..variable import default_float
-from ._inference import array_module, broadcast, one_axis
+from ._inference import broadcast, one_axis
 
 __all__ = [
     "arange", "eye", "full", "full_like", "getitem", "identity", "linspace", "one_hot", "ones", "ones_like",
@@ -97,12 +101,23 @@ def _sliced(n, part):
 
 
 def _scatter(d, indices, key, shape):
-    result = array_module(d).zeros(shape, d.dtype)
     if indices:
-        np.add.at(result, whole_key(key, indices), d)
-    else:
-        result[key] = d
+        return _add_at(d, whole_key(key, indices), shape)
+    result = array_module(d).zeros(shape, d.dtype)
+    result[key] = d
     return result
+
+
+def _add_at(d, key, shape):
+    """Return zeros of a shape to which `d` is added at the places of a key, which may name a place twice."""
+    module = array_module(d)
+    if module is np:
+        result = np.zeros(shape, d.dtype)
+        np.add.at(result, key, d)
+        return result
+    size = math.prod(shape)
+    places = module.broadcast_to(module.arange(size).reshape(shape)[key], d.shape).reshape(-1)
+    return rows_cuda.scatter_add(places, arrays.contiguous(d).reshape(-1, 1), size).reshape(shape)
 
 
 _scatter_into = Op(
@@ -233,15 +248,14 @@ def take(x, indices, axis=None):
 
 
 def _along_places(shape, indices, axis):
-    places = [np.arange(n).reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, n in enumerate(shape)]
+    arange = array_module(indices).arange
+    places = [arange(n).reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, n in enumerate(shape)]
     places[axis] = indices
     return tuple(places)
 
 
 def _put_along(d, x, indices, *, axis):
-    result = array_module(d).zeros(x.shape, d.dtype)
-    np.add.at(result, _along_places(x.shape, indices, axis), d)
-    return result
+    return _add_at(d, _along_places(x.shape, indices, axis), x.shape)
 
 
 _put_along_axis = Op("put_along_axis", _put_along, lambda d, x, indices, *, axis: Spec(x.shape, d.dtype))
@@ -276,7 +290,7 @@ def _sliced_key(shape, start_indices, lengths):
 
 
 def _update(x, updates, *, key):
-    result = np.array(x)
+    result = np.copy(x)
     result[key] = updates
     return result
 
@@ -340,7 +354,7 @@ def _filled(name, module_name):
 _zeros_like, _ones_like = _filled("zeros_like", "zeros"), _filled("ones_like", "ones")
 # An effect, so that every replay makes new ones: whoever gets them may write to them.
 _fresh_zeros = Op(
-    "zeros", lambda *, shape, dtype: np.zeros(shape, dtype), lambda *, shape, dtype: Spec(shape, dtype), effect=True
+    "zeros", lambda *, shape, dtype: arrays.zeros(shape, dtype), lambda *, shape, dtype: Spec(shape, dtype), effect=True
 )
 
 

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from .. import gemm
+from .. import cuda, gemm
+from ..arrays import contiguous
 from ..operation import Op
 from ..protocols import user_line
 from ..symbolic import Spec, Tensor
@@ -20,7 +21,10 @@ __all__ = [
 
 def _product(a, b, *, transpose_a=False, transpose_b=False):
     """Multiply two matrices."""
-    dtype = a.dtype if a.dtype == b.dtype else np.result_type(a, b)
+    dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
+    if type(a) is not np.ndarray and dtype.char in "fd":
+        a, b = (contiguous(x.astype(dtype, copy=False)) for x in (a, b))
+        return cuda.gemm(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     if dtype.kind != "f" or type(a) is not np.ndarray:
         return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b)
     work = np.dtype(np.float32) if dtype == np.float16 else dtype
@@ -32,6 +36,8 @@ def _product(a, b, *, transpose_a=False, transpose_b=False):
 
 def _stacked_product(a, b):
     """Multiply stacks of matrices whose leading axes broadcast."""
+    if type(a) is not np.ndarray:
+        return np.matmul(a, b)
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows, columns = a.shape[-2], b.shape[-1]
     first = np.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(-1, rows, a.shape[-1])

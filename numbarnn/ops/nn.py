@@ -5,10 +5,11 @@ from functools import partial, wraps
 
 import numpy as np
 
-from .. import backend
+from .. import backend, cuda
+from ..arrays import total
 from ..kernels import activation as kernels
 from ..operation import Op
-from ._inference import array_module, floating, has_kernels, inexact, like_first
+from ._inference import floating, has_kernels, inexact, like_first
 from .elementwise import (
     abs,
     cast,
@@ -92,10 +93,9 @@ def _hard_sigmoid(x):
 
 def _erf(x):
     """The error function."""
-    if array_module(x) is not np:
-        from cupyx.scipy import special
-    else:
-        from scipy import special
+    if type(x) is not np.ndarray and cuda.is_device_array(x):
+        return cuda.erf(x)
+    from scipy import special
 
     return special.erf(x)
 
@@ -184,12 +184,12 @@ def log_sigmoid(x):
 
 def _softmax_compute(x, *, axis):
     z = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return z / np.add.reduce(z, axis=axis, keepdims=True)
+    return z / total(z, axis, keepdims=True)
 
 
 def _log_softmax_compute(x, *, axis):
     z = x - np.max(x, axis=axis, keepdims=True)
-    return z - np.log(np.add.reduce(np.exp(z), axis=axis, keepdims=True))
+    return z - np.log(total(np.exp(z), axis, keepdims=True))
 
 
 _softmax = _activation(

@@ -4,6 +4,7 @@ import operator
 
 import numpy as np
 
+from ..arrays import total
 from ..operation import Op
 from ..protocols import user_line
 from ..symbolic import Spec
@@ -47,8 +48,8 @@ def _infer_sum(x, *, axis, keepdims):
 
 def _compute_sum(x, *, axis, keepdims):
     if x.dtype == np.float16:
-        return np.add.reduce(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
-    return np.add.reduce(x, axis=axis, keepdims=keepdims)
+        return total(x, axis, keepdims, np.float32).astype(np.float16)
+    return total(x, axis, keepdims)
 
 
 _sum = Op("sum", _compute_sum, _infer_sum, lambda node, d: spread(d, node.inputs[0], **node.attrs))
@@ -68,7 +69,7 @@ def _mean_gradient(node, d):
 
 _count = Op(
     "count",
-    lambda x, *, axis: np.asarray(product(x.shape[i] for i in axes_of(axis, x.ndim))),
+    lambda x, *, axis: np.int64(product(x.shape[i] for i in axes_of(axis, x.ndim))),
     lambda x, *, axis: Spec((), np.int64),
 )
 
@@ -123,7 +124,7 @@ def _product_of_others(x, *, axis):
     ones = np.ones_like(flat[..., :1])
     before = np.cumprod(np.concatenate([ones, flat[..., :-1]], -1), -1)
     after = np.cumprod(np.concatenate([ones, flat[..., :0:-1]], -1), -1)[..., ::-1]
-    return (before * after).reshape(moved.shape).transpose(np.argsort((*rest, *axes)))
+    return (before * after).reshape(moved.shape).transpose(*np.argsort((*rest, *axes)).tolist())
 
 
 _others = Op("product_of_others", _product_of_others, like_first)
@@ -202,7 +203,7 @@ def _cumprod_back(d, x, *, axis):
     for i in range(x.shape[-1]):
         # products up to each later place, without the factor at place i
         without = np.cumprod(np.concatenate([before, x[..., i + 1 :]], -1), -1)
-        found[..., i] = np.add.reduce(d[..., i:] * without, axis=-1)
+        found[..., i] = total(d[..., i:] * without, -1)
         before = before * x[..., i : i + 1]
     return np.moveaxis(found, -1, axis)
 

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from ..kernels import flat
+from ..kernels import expressions, flat
 from ..kernels import optimizer as kernels
+from ..protocols import local
 from .base import Optimizer, takes_common_arguments
 
 __all__ = ["Adafactor"]
@@ -75,10 +76,13 @@ class Adafactor(Optimizer):
         step = int(self.iterations) + 1
         size = max(1, gradient.size)
         rate = min(learning_rate, 1.0 / math.sqrt(step))
-        rate *= max(self.epsilon_2, math.sqrt(flat.square_sum(variable.data.reshape(-1), 0, gradient.size) / size))
+        rate *= max(self.epsilon_2, math.sqrt(flat.square_sum(variable.here.reshape(-1), 0, gradient.size) / size))
         share = float(step) ** self.beta_2_decay
         rows, columns, velocity = self._moments[self._get_variable_index(variable)]
-        if gradient.ndim < 2:
+        if local.on_gpu:
+            moments = (rows.here, columns.here, velocity.here) if gradient.ndim > 1 else (None, None, velocity.here)
+            expressions.adafactor_direction(gradient, *moments, share, self.epsilon_1)
+        elif gradient.ndim < 2:
             arrays = gradient.reshape(-1), velocity.data.reshape(-1)
             kernels.adafactor_vector(0, gradient.size, *arrays, share, self.epsilon_1)
         else:
@@ -88,12 +92,11 @@ class Adafactor(Optimizer):
             kernels.adafactor_rows(0, r.size, gradient.reshape(-1, matrix[1]), r.reshape(-1), share, self.epsilon_1)
             kernels.adafactor_columns(0, len(c), g, c, share, self.epsilon_1)
             kernels.adafactor_direction(0, len(g), g, v, r, c)
-            rows.touch()
-            columns.touch()
-        velocity.touch()
+        for moment in (rows, columns, velocity) if gradient.ndim > 1 else (velocity,):
+            moment.wrote_here()
         direction = gradient.reshape(-1)
         length = math.sqrt(flat.square_sum(direction, 0, direction.size) / size)
         rate /= np.maximum(1.0, length / self.clip_threshold)  # a NaN stays one
-        arrays = variable.data.reshape(-1), direction
+        arrays = variable.here.reshape(-1), direction
         flat.launch(kernels.sgd, 0, direction.size, arrays, float(rate), 1.0, 1.0, math.inf)
-        variable.touch()
+        variable.wrote_here()

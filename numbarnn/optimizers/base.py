@@ -12,8 +12,10 @@ import warnings
 import numpy as np
 
 from .. import backend, serialization
+from ..arrays import as_array, here, where_chosen
 from ..kernels import flat
 from ..kernels import optimizer as kernels
+from ..protocols import local
 from ..variable import Variable
 from .schedules import LearningRateSchedule
 from .state import OptimizerState
@@ -218,6 +220,7 @@ class Optimizer(OptimizerState):
 
     # ------------------------------------------------------------------------------------------------ steps
 
+    @where_chosen
     def apply(self, grads, trainable_variables=None):
         """Update the variables by their gradients.
 
@@ -264,7 +267,7 @@ class Optimizer(OptimizerState):
         views = self.gradient_views(variables)
         for view, gradient in zip(views, grads, strict=True):
             if gradient is not None:
-                view[...] = gradient
+                view[...] = here(as_array(gradient))
         self.apply_views(present)
 
     def apply_gradients(self, grads_and_vars):
@@ -298,6 +301,10 @@ class Optimizer(OptimizerState):
             plan = [(group, sorted(chosen)) for group, chosen in members.values()]
         for group in self._groups:
             group.rebind()
+            if not local.on_gpu:
+                group.bring_home()
+        if local.on_gpu:
+            plan = [(group.on_gpu, chosen) for group, chosen in plan]
         if self.loss_scale_factor is not None:
             for group, chosen in plan:
                 for start, stop, _ in group.runs(chosen):
@@ -325,7 +332,7 @@ class Optimizer(OptimizerState):
                     flat.mean_of_accumulated(total, group.gradient, start, stop, count)
                 else:
                     flat.accumulate(total, group.gradient, start, stop)
-        for group in self._groups:
+        for group in self._here():
             if last:
                 group.slots["gradient_accumulator"].flat[...] = 0.0
             group.slots["gradient_accumulator"].touch()
@@ -410,12 +417,12 @@ class Optimizer(OptimizerState):
     def _average(self, step):
         """Take the weights into their averages, and put these in their place where that is due."""
         momentum = float(self.ema_momentum) if step else 0.0
-        for group in self._groups:
+        for group in self._here():
             average = group.slots["average"]
             flat.moving_average(average.flat, group.parameters.flat, momentum)
             average.touch()
         if self.ema_overwrite_frequency and (step + 1) % self.ema_overwrite_frequency == 0:
-            for group in self._groups:
+            for group in self._here():
                 group.parameters.flat[...] = group.slots["average"].flat
                 group.parameters.touch()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
+from .. import cuda
 from ..variable import ParameterBuffer, Variable
 
-__all__ = ["Group", "state_variable"]
+__all__ = ["Group", "GroupOnGPU", "state_variable"]
 
 
 class Group:
@@ -39,7 +42,7 @@ class Group:
     """
 
     def __init__(self, variables, slots, kernel_slots, decayed, prefix):
-        self.variables = list(variables)
+        self.variables, self.kernel_slots = list(variables), tuple(kernel_slots)
         self.parameters = ParameterBuffer(self.variables)
         self.slots = {
             name: ParameterBuffer([state_variable(v, name, prefix, value) for v in self.variables])
@@ -59,6 +62,16 @@ class Group:
         if not self.parameters.holds(self.variables):
             self.parameters = ParameterBuffer(self.variables)
             self.arrays = self.parameters.flat, *self.arrays[1:]
+
+    def bring_home(self):
+        """Have the newest values in `arrays`, also where they were written on the GPU."""
+        for buffer in (self.parameters, *self.slots.values()):
+            _ = buffer.flat
+
+    @functools.cached_property
+    def on_gpu(self):
+        """The same arrays on the GPU."""
+        return GroupOnGPU(self)
 
     def touch(self):
         """Count the versions of all variables and slots up, after writing to the flat arrays."""
@@ -91,6 +104,48 @@ class Group:
             else:
                 runs.append((start, stop, factor))
         return runs
+
+
+class GroupOnGPU:
+    """The arrays of a `Group` on the GPU, under the same names."""
+
+    def __init__(self, group):
+        self._group = group
+        self.variables, self.ranges, self.decayed, self.runs = group.variables, group.ranges, group.decayed, group.runs
+        self.gradient = cuda.zeros(group.gradient.shape, group.gradient.dtype)
+        self.views = group.parameters.views(self.gradient)
+        self.slots = {name: _BufferOnGPU(buffer) for name, buffer in group.slots.items()}
+
+    @property
+    def parameters(self):
+        """See `Group`."""
+        return _BufferOnGPU(self._group.parameters)
+
+    @property
+    def arrays(self):
+        """See `Group`."""
+        none = self.gradient[:0]
+        names = self._group.kernel_slots
+        slots = (self.slots[name].flat if name in self.slots else none for name in names)
+        return self.parameters.flat, self.gradient, *slots
+
+    def touch(self):
+        """See `Group`: of the arrays that an update rule writes to."""
+        self._group.parameters.wrote_on_gpu()
+        for name in self._group.kernel_slots:
+            if name in self.slots:
+                self.slots[name].touch()
+
+
+class _BufferOnGPU:
+    """The side of a `ParameterBuffer` on the GPU, under the names of the other."""
+
+    def __init__(self, buffer):
+        self.variables, self.touch, self._buffer = buffer.variables, buffer.wrote_on_gpu, buffer
+
+    @property
+    def flat(self):
+        return self._buffer.on_gpu
 
 
 def state_variable(variable, name, prefix, value=0.0):

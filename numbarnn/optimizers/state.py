@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import backend, initializers
+from ..protocols import local
 from ..variable import Variable
 from .group import Group, state_variable
 
@@ -305,7 +306,12 @@ class OptimizerState:
         Returns
         -------
         list of ndarray
+            Of device arrays, where this thread computes on the GPU.
         """
         self.ensure_built(variables)
-        places = self._places
-        return [places[id(v)][0].views[places[id(v)][1]] for v in variables]
+        found = [self._places[id(v)] for v in variables]
+        return [(group.on_gpu if local.on_gpu else group).views[number] for group, number in found]
+
+    def _here(self):
+        """The groups, with their arrays where this thread computes."""
+        return [group.on_gpu for group in self._groups] if local.on_gpu else self._groups

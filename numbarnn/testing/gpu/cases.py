@@ -1,0 +1,99 @@
+"""What is checked and measured: the cases of a run, and in which order."""
+
+import numpy as np
+
+#: Batch, timesteps and units that the aims name, before the rest of the grid.
+HEADLINES = ((16, 1000, 256), (64, 100, 512), (64, 100, 128))
+#: Where PyTorch has to loop over the steps itself.
+LACKING = (64, 100, 256)
+GRID = {"batch": (1, 16, 64, 256), "units": (64, 128, 256, 512, 1024), "timesteps": (100, 1000)}
+CELLS = ("LSTM", "GRU", "GRU_RESET_BEFORE", "SIMPLE_RNN")
+MASKS = ("none", "none", "right", "scattered", "empty row")
+ACTIVATIONS = (None, None, "relu", "softsign", "gelu", "linear")
+#: Sizes of random passes, at most: batch, timesteps, inputs, units.
+LIMITS = 256, 37, 300, 1030
+#: Models that are trained: entries of `numbarnn.testing.gpu.training.MODELS`.
+MODELS = "classifier", "regression"
+_PRIMES = (1, 2, 3, 5, 7, 13, 31, 61, 127, 251, 509, 1021)
+_WORK = 1 << 31  # multiply-adds of a pass, at most: the CPU has to follow
+
+
+def correctness_cases(seed=0, limits=LIMITS):
+    """Yield one case after the other, without end: a dict each, drawn at random.
+
+    Parameters
+    ----------
+    seed : int
+    limits : (int, int, int, int)
+        Batch, timesteps, inputs and units, at most.
+    """
+    rng = np.random.default_rng(seed)
+    number = 0
+    while True:
+        batch, timesteps, inputs, units = (_size(rng, limit) for limit in limits)
+        if batch * timesteps * units * (units + inputs) > _WORK:
+            continue
+        cell = CELLS[number % len(CELLS)]
+        yield {
+            "kind": "correctness",
+            "cell": cell,
+            "dtype": ("float32", "float64")[number // len(CELLS) % 2],
+            "batch": batch,
+            "timesteps": timesteps,
+            "inputs": inputs,
+            "units": units,
+            "mask": str(rng.choice(MASKS)),
+            "reset": bool(rng.random() < 0.2),
+            "zero_output": bool(rng.random() < 0.3),
+            "backwards": bool(rng.random() < 0.3),
+            "return_sequences": bool(rng.random() < 0.8),
+            "initial": bool(rng.random() < 0.5),
+            "dropout": str(rng.choice(("none", "none", "shared", "gates"))),
+            "activation": rng.choice(ACTIVATIONS),
+            "seed": number,
+        }
+        number += 1
+
+
+def _size(rng, limit):
+    """Draw a size, small ones as often as large ones, a third of them primes."""
+    if rng.random() < 1 / 3:
+        return int(rng.choice([prime for prime in _PRIMES if prime <= limit]))
+    return int(round(np.exp(rng.uniform(0, np.log(limit)))))
+
+
+def speed_cases(cells=("LSTM",), grid=GRID, headlines=HEADLINES, lacking=LACKING):
+    """Return the cases that are measured: the headlines, what cuDNN cannot do, then the grid from small to large.
+
+    Returns
+    -------
+    list of dict
+    """
+    points = [
+        (batch, timesteps, units)
+        for batch in grid["batch"]
+        for units in grid["units"]
+        for timesteps in grid["timesteps"]
+    ]
+    points.sort(key=lambda point: point[0] * point[1] * point[2] ** 2)
+    first = [point for point in headlines if point in points]
+    cases = []
+    for cell in cells:
+        ordered = [*first, *(point for point in points if point not in first)]
+        cases += [_speed(cell, point, "cudnn") for point in ordered]
+    loops = [_speed("LSTM", lacking, extra) for extra in ("mask", "recurrent dropout", "relu")]
+    return cases[: len(first)] + loops + cases[len(first) :]
+
+
+def _speed(cell, point, against):
+    batch, timesteps, units = point
+    return {
+        "kind": "speed", "cell": cell, "batch": batch, "timesteps": timesteps, "units": units, "against": against,
+    }  # fmt: skip
+
+
+def is_fatal(error):
+    """Say whether the GPU answers everything with an error from now on, as it does after a fault in a kernel."""
+    text = f"{type(error).__name__}: {error}"
+    refused = any(word in text.lower() for word in ("out of memory", "memoryallocation", "invalidvalue", "too_large"))
+    return not refused and any(word in text for word in ("CUDA_ERROR", "cudaError", "CUDARuntimeError", "CUDA error"))

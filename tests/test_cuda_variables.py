@@ -1,0 +1,173 @@
+"""Where the newest value of a variable is: read and written on both sides, on a stand-in for CuPy that counts moves."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from gpu import fake_cupy
+
+from numbarnn import Variable, arrays, cuda, ops
+from numbarnn.variable import ParameterBuffer, captured
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    """Let the stand-in be the GPU; return the list of its moves, empty at the start."""
+    with cuda.use_array_module(fake_cupy):
+        fake_cupy.moves.clear()
+        yield fake_cupy.moves
+
+
+def write(variable, number):
+    """Set all elements on the GPU, as a kernel does."""
+    variable.on_gpu[...] = number
+    variable.wrote_on_gpu()
+
+
+READS = {
+    "value": lambda v: v.value,
+    "numpy": lambda v: v.numpy(),
+    "data": lambda v: v.data,
+    "asarray": lambda v: np.asarray(v),
+    "array of float32": lambda v: np.asarray(v, "float32"),
+    "an operation": lambda v: ops.multiply(v, 1),
+    "a NumPy function": lambda v: np.maximum(v, -100),
+    "an operator": lambda v: v + 0,
+    "a copy": lambda v: copy.deepcopy(v).value,
+    "a pickle": lambda v: pickle.loads(pickle.dumps(v)).value,
+    "another variable": lambda v: Variable(v).value,
+    "assigned to another": lambda v: Variable(np.zeros(3)).assign(v).value,
+    "format": lambda v: np.array(format(v, "").count("Variable") * [float(v[0])] * 3),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("in_buffer", [False, True])
+def test_what_was_written_on_the_gpu_is_read_everywhere(read, in_buffer):
+    variable = Variable(np.zeros(3))
+    kept = in_buffer and ParameterBuffer([Variable(np.ones(2)), variable])
+    version = variable.version
+    write(variable, 7.0)
+    assert variable.version > version
+    np.testing.assert_array_equal(READS[read](variable), [7.0] * 3)
+    write(variable, 8.0)
+    np.testing.assert_array_equal(READS[read](variable), [8.0] * 3)
+    if kept:
+        np.testing.assert_array_equal(kept.flat, [1, 1, 8, 8, 8])
+
+
+WRITES = {
+    "assign": lambda v: v.assign(np.full(3, 5.0)),
+    "assign_add": lambda v: v.assign_add(5.0 - v),
+    "assign of a device array": lambda v: v.assign(cuda.to_device(np.full(3, 5.0))),
+    "assign of float32": lambda v: v.assign(cuda.to_device(np.full(3, 5.0, "float32"))),
+    "assign of a variable": lambda v: v.assign(Variable(np.full(3, 5.0))),
+    "data and touch": lambda v: (v.data.fill(5.0), v.touch()),
+    "on the GPU": lambda v: write(v, 5.0),
+}
+
+
+@pytest.mark.parametrize("write_it", WRITES)
+def test_what_is_written_is_seen_on_both_sides(write_it):
+    variable = Variable(np.zeros(3))
+    write(variable, 1.0)
+    WRITES[write_it](variable)
+    np.testing.assert_array_equal(variable.on_gpu.get(), [5.0] * 3)
+    np.testing.assert_array_equal(variable.numpy(), [5.0] * 3)
+    WRITES[write_it](variable)
+    np.testing.assert_array_equal(variable.numpy(), [5.0] * 3)
+    np.testing.assert_array_equal(variable.on_gpu.get(), [5.0] * 3)
+
+
+def test_a_buffer_is_one_array_on_the_gpu_and_moves_what_is_stale(gpu):
+    first, second = Variable(np.ones((2, 2))), Variable(np.zeros(3))
+    buffer = ParameterBuffer([first, second])
+    flat = buffer.on_gpu
+    assert [move.shape for move in gpu] == [(2, 2), (3,)]
+    flat[...] = 4.0
+    buffer.wrote_on_gpu()
+    np.testing.assert_array_equal(first.numpy(), np.full((2, 2), 4.0))
+    second.assign(np.full(3, -1.0))
+    gpu.clear()
+    np.testing.assert_array_equal(buffer.on_gpu._a, [4, 4, 4, 4, -1, -1, -1])
+    assert [move.shape for move in gpu] == [(3,)]
+    assert buffer.on_gpu is flat
+    np.testing.assert_array_equal(buffer.flat, [4, 4, 4, 4, -1, -1, -1])
+
+
+def test_a_buffer_that_was_written_on_the_gpu_goes_on_on_the_cpu():
+    variables = [Variable(np.ones(2)), Variable(np.ones(3))]
+    buffer = ParameterBuffer(variables)
+    buffer.on_gpu[...] = 2.0
+    buffer.wrote_on_gpu()
+    assert buffer.holds(variables)
+    buffer.flat[...] += 1.0
+    buffer.touch()
+    np.testing.assert_array_equal(variables[1].on_gpu.get(), [3.0] * 3)
+
+
+def test_a_variable_takes_its_value_along_when_it_moves():
+    variable = Variable(np.ones(2))
+    ParameterBuffer([variable])
+    write(variable, 6.0)
+    other = ParameterBuffer([variable, Variable(np.zeros(1))])
+    np.testing.assert_array_equal(other.flat, [6, 6, 0])
+    np.testing.assert_array_equal(other.on_gpu.get(), [6, 6, 0])
+
+
+def test_nothing_moves_while_nothing_changes(gpu):
+    variable = Variable(np.ones(3))
+    write(variable, 2.0)
+    gpu.clear()
+    for _ in range(3):
+        write(variable, 3.0)
+        assert variable.newest.shape == (3,)
+    assert gpu == []
+    for _ in range(3):
+        assert variable.value[0] == 3.0
+        assert variable.on_gpu.shape == (3,)
+    assert [move.way for move in gpu] == ["out"]
+
+
+def test_scalars_move_too():
+    rate = Variable(0.5)
+    assert float(rate.on_gpu) == 0.5
+    rate.assign(0.25)
+    assert rate.on_gpu.shape == ()
+    assert float(rate.on_gpu) == 0.25
+
+
+def test_values_are_read_where_the_thread_computes():
+    variable = Variable(np.ones(3))
+    with arrays.on_gpu():
+        assert isinstance(variable.value, fake_cupy.ndarray)
+        assert isinstance(0.5 * variable, fake_cupy.ndarray)
+    assert type(variable.value) is np.ndarray
+    assert type(0.5 * variable) is np.ndarray
+
+
+def test_writing_over_a_newer_value_is_an_error():
+    variable = Variable(np.ones(3))
+    variable.on_gpu[...] = 2.0
+    variable.assign(np.zeros(3))
+    with pytest.raises(RuntimeError, match="where another value than its newest one was"):
+        variable.wrote_on_gpu()
+
+
+def test_views_handed_out_before_are_known_as_the_variables():
+    variable = Variable(np.ones(3))
+    view = variable.value
+    write(variable, 2.0)
+    assert captured(view) is variable
+    assert variable.value is view
+    np.testing.assert_array_equal(view, [2.0] * 3)
+
+
+def test_an_array_of_a_wrong_shape_is_refused():
+    variable = Variable(np.ones(3))
+    with pytest.raises(ValueError, match=r"has shape \(3,\)"):
+        variable.assign(cuda.to_device(np.ones(4)))
+    assert variable.version == 0
