@@ -9,8 +9,8 @@ CPU: such a place asks ``type(x) is np.ndarray`` and has an expression, or a ker
 **Where a step runs.** A step on the GPU is run ``with on_gpu()``: on this thread, programs then replay a second text of
 theirs that reads variables on the GPU, and takes the arrays that the traced function had captured as `Constant`, which
 moves them there once, and again if they have changed. Of a batch the arrays go in, `float(loss)` and the sums of
-metrics come out; parameters, gradients and the state of the optimizer stay. What cannot be done there raises
-`NotOnGPU`; nothing goes on on the CPU unasked.
+metrics come out; parameters, gradients and the state of the optimizer stay. What cannot be done there raises;
+nothing goes on on the CPU unasked, but for metrics that count (`Metric.on_gpu`), which get the predictions of a batch.
 
 **Where a value is.** A variable knows where its newest value is (`numbarnn.variable`) and moves it when it is asked for
 on the other side. Nobody copies weights about: predicting on the CPU what was trained on the GPU, saving in the middle
@@ -34,13 +34,9 @@ from .devices import gpu
 from .protocols import local
 
 __all__ = [
-    "Constant", "NotOnGPU", "array_module", "as_array", "brought_back", "contiguous", "here", "moved", "on_gpu",
+    "Constant", "array_module", "as_array", "brought_back", "contiguous", "here", "moved", "on_gpu",
     "total", "where_chosen", "zeros",
 ]  # fmt: skip
-
-
-class NotOnGPU(NotImplementedError):
-    """Something was asked of a GPU that numbarnn does on the CPU alone."""
 
 
 def array_module(*arrays):

@@ -48,6 +48,7 @@ RINGS = {
         {},
         [
             "test_cuda_compile.py",
+            "test_cuda_flat_code.py",
             "test_cuda_cells_code.py",
             "test_cuda_resident_code.py",
         ],

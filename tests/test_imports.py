@@ -27,6 +27,7 @@ FLOORS = {
     "cuda": 0,
     "ptxops": 0,
     "tensor_shape": 0,
+    "arrays": 1,
     "devices": 1,
     "tree": 0,
     "loading": 0,

@@ -8,12 +8,16 @@ zero: no NaN leaks from them.
 import numpy as np
 
 from .. import cuda
-from ..arrays import total
 
 __all__ = [
     "adafactor_direction", "batch_gradients", "batch_moments", "batch_normalize", "dense_backward", "dense_forward",
     "label_range", "layer_gradients", "layer_normalize", "sparse_backward", "sparse_forward",
 ]  # fmt: skip
+
+
+def total(x, axis=None, keepdims=False, dtype=None):
+    """Sum over `axis`."""
+    return x.sum(axis=axis, keepdims=keepdims, dtype=dtype)
 
 
 # -- cross-entropies ---------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ the same gradients has the same bits.
 import numpy as np
 
 from .. import cuda
-from ..arrays import NotOnGPU
 from .flat import _accumulate, _average, _mean, _scale
 from .optimizer import (
     adadelta,
@@ -221,11 +220,13 @@ def launch(kernel, start, stop, arrays, *numbers):
 
     Raises
     ------
-    NotOnGPU
+    NotImplementedError
         For a kernel of somebody else.
     """
     if kernel not in _TWINS:
-        raise NotOnGPU(f"the update rule {kernel.__name__} has no twin for the GPU; write an `update_step` instead")
+        raise NotImplementedError(
+            f"the update rule {kernel.__name__} has no twin for the GPU; write an `update_step` instead"
+        )
     if stop > start:
         blocks = -(-(stop - start) // _THREADS)
         numbers = [x if isinstance(x, bool) else np.float64(x) for x in numbers]
