@@ -32,7 +32,6 @@ FLOORS = {
     "tree": 0,
     "loading": 0,
     "protocols": 0,
-    "arrays": 1,
     "cells": 1,
     "kernels": 1,
     "variable": 1,
