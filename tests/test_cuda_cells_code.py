@@ -34,4 +34,5 @@ def test_machine_code(capability, dtype, rows, cell):
         # The products of a thread's rows, which the loop over them reads.
         local = 4 * rows * np.dtype(dtype).itemsize
         wide = dtype == "float64"
-        check(kernel, of_types(dtype, back), capability, registers=224, local=local, float64=wide, grid_barrier=True)
+        # All that a thread can have: with 128 threads two blocks still share a multiprocessor, as they do with 200.
+        check(kernel, of_types(dtype, back), capability, registers=255, local=local, float64=wide, grid_barrier=True)
