@@ -15,7 +15,8 @@ from .peers.clock import timed
 
 __all__ = ["Local", "Row", "Unable", "geometric_mean", "scaled", "summary", "take_turns"]
 
-TURN = 0.02  # seconds, or a few calls where these take longer
+TURN = 0.05  # seconds, or a few calls where these take longer
+REST = 0.25  # seconds: OpenMP's threads spin for 0.2 after their last task, and would take half of the next one's cores
 LEAST_TURNS = 3
 
 
@@ -160,5 +161,5 @@ def take_turns(participants, seconds):
                 times.pop(one.name, None)
                 running.remove(one)
             if not isinstance(one, Local):
-                time.sleep(TURN)  # its threads may still spin
+                time.sleep(REST)
     return {name: summary(values) for name, values in times.items()}, unable
