@@ -652,7 +652,7 @@ class RightOperand:
         start : ndarray, optional
             Like the result: what its chains of additions start from, instead of zeros.
         """
-        if type(a) is not np.ndarray:  # on the GPU
+        if not isinstance(a, np.ndarray):  # on the GPU
             out = None if start is None else start.copy(order="C")
             operands = kernel_array(a), kernel_array(self.array)
             return cuda.gemm(*operands, transpose_b=transpose, out=out, accumulate=out is not None)

@@ -138,10 +138,10 @@ def kernel_array(array):
         C-contiguous and writeable: `array` itself, a copy, or a writeable view of read-only memory.
     """
     flags = array.flags
+    if not isinstance(array, np.ndarray):  # on the GPU
+        return array if flags.c_contiguous else array.copy(order="C")
     if not flags.c_contiguous:
-        return np.ascontiguousarray(array) if type(array) is np.ndarray else array.copy(order="C")
-    if type(array) is not np.ndarray:
-        return array
+        return np.ascontiguousarray(array)
     return array if flags.writeable else np.asarray(_Alias(array))
 
 

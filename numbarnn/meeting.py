@@ -4,8 +4,9 @@ Where a batch has too few rows to go round, the members of a team each compute a
 needs what all members have computed in the one before, so they meet in compiled code: that takes some 0.2 us, where a
 hand-off between Python threads takes 20.
 
-`meeting` is an array [members, 8] of int64, zeros at the start of a kernel, a cache line for each member: how many
-meetings it has come to, and whether it is there; the first member's line also says how the team has been decided.
+`meeting` is an array [members, 16] of int64, zeros at the start of a kernel, two cache lines for each member: how many
+meetings it has come to, whether it is there, how often it has rested; the first member's row also says how the team has
+been decided.
 Nobody waits for a thread that may never come: the first member works alone when the others are late.
 """
 

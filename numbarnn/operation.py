@@ -30,21 +30,21 @@ class _Operation:
     def __call__(self, *inputs, **attrs):
         if attrs and self.parameters:
             inputs, attrs = self._by_name(inputs, attrs), {}
-        arrays = lists = False
+        arrays = others = False
         for x in inputs:
             kind = type(x)
             if kind is np.ndarray:
                 arrays = True
             elif isinstance(x, ArrayLike):
                 return self._symbolic(inputs, attrs)
-            elif kind is list or kind is tuple:
-                lists = True
+            elif kind is list or kind is tuple or isinstance(x, np.ndarray):
+                others = True
         trace = local.trace
         if trace is not None and (
             self.effect or any(type(x) is np.ndarray and captured(x) is not None for x in inputs)
         ):
             return trace.record(self, inputs, attrs).result
-        if lists or not arrays:
+        if others or not arrays:
             inputs = _arrays(inputs)
         return self.compute(*inputs, **attrs)
 
@@ -89,8 +89,8 @@ class _Operation:
 
 
 def _arrays(inputs):
-    """Return lists as arrays, and Python numbers too where nothing else decides about the dtype."""
-    inputs = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs]
+    """Return lists and subclasses of ndarray as arrays, and numbers too where nothing else decides about the dtype."""
+    inputs = [np.asarray(x) if isinstance(x, (list, tuple, np.ndarray)) else x for x in inputs]
     if any(hasattr(x, "dtype") for x in inputs):
         return inputs
     return [x if x is None else np.asarray(x) for x in inputs]

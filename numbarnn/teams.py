@@ -3,6 +3,7 @@
 See `numbarnn.meeting` for how the members of a team work together.
 """
 
+import os
 import threading
 import time
 
@@ -48,8 +49,14 @@ class _Trust:
             self._penalty = min(64, 2 * self._penalty or 1) if disappointed else 0
             self._skip = self._penalty
 
+    def renew_lock(self):
+        """After a fork another thread of the parent may hold it."""
+        self._lock = threading.Lock()
+
 
 _trust = _Trust()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_trust.renew_lock)
 
 
 def team_of(cell, rows, units, itemsize):

@@ -643,6 +643,7 @@ def test_default_number_of_threads(monkeypatch):
 
 FORK = """
 import os, signal, sys, threading, time
+from numbarnn import teams
 from numbarnn.jit import parallel_for, set_num_threads
 set_num_threads(3)
 
@@ -655,10 +656,12 @@ leave = threading.Event()
 busy = threading.Thread(target=parallel_for, args=(lambda start, stop: leave.wait(20), 3, 1))
 busy.start()          # the child is forked while the pool is at work
 time.sleep(0.05)
-child = os.fork()
+with teams._trust._lock:  # as if another thread held it
+    child = os.fork()
 if child == 0:
     signal.alarm(30)
     together()
+    assert teams._trust.ask()
     together()
     os._exit(7)
 leave.set()

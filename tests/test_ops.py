@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from numbarnn import cuda, ops
+from numbarnn import cuda, gemm, ops
 from numbarnn.graph import Spec, abstract, evaluate, trace
+from numbarnn.jit import kernel_array
 from numbarnn.protocols import TracedValueError
 from numbarnn.symbolic import Tensor
 from numbarnn.variable import Variable
@@ -894,3 +895,13 @@ def test_the_slope_of_a_power_of_zero_is_finite(exponent):
         _, residuals = forward(x)
         (d,) = backward(residuals, np.ones(3))
     np.testing.assert_array_equal(d, [0, 0, -2 if exponent == "array" else 0])
+
+
+def test_subclasses_of_ndarray_are_arrays(tmp_path):
+    """Not what is on the GPU, as all arrays are whose type is another."""
+    A.tofile(tmp_path / "a")
+    mapped = np.memmap(tmp_path / "a", A.dtype, "r", shape=A.shape)
+    assert type(kernel_array(mapped)) is np.ndarray and kernel_array(mapped).flags.writeable
+    for found in (ops.matmul(mapped, B.T), gemm.RightOperand(B.T).times(mapped)):
+        np.testing.assert_array_equal(found, gemm.matmul(A, B.T))
+    np.testing.assert_array_equal(ops.matmul(mapped[None], B.T[None])[0], gemm.matmul(A, B.T))
