@@ -47,6 +47,21 @@ def array_module(*arrays):
     return np
 
 
+_the_gpu = None  # on which this process keeps variables
+
+
+def _keep_to_one(number):
+    """Refuse to compute programs on a second GPU: variables, gradients and the optimizer's state stay on the first."""
+    global _the_gpu
+    if _the_gpu is None:
+        _the_gpu = number
+    if number != _the_gpu:
+        raise RuntimeError(
+            f"models are computed on one GPU in a process, here on cuda:{_the_gpu}, where their weights are; to use "
+            f"cuda:{number}, start another process, with NUMBARNN_DEVICE=cuda:{number}"
+        )
+
+
 @contextlib.contextmanager
 def on_gpu(there=True):
     """Within the block, on this thread, programs run on the GPU and variables are read there; or else on the CPU."""
@@ -62,8 +77,9 @@ def where_chosen(function):
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        if local.on_gpu or gpu() is None:
+        if local.on_gpu or (number := gpu()) is None:
             return function(*args, **kwargs)
+        _keep_to_one(number)
         with on_gpu():
             return function(*args, **kwargs)
 

@@ -165,9 +165,13 @@ class Variable(ArrayLike):
     def __getattr__(self, name):
         # `data` and `_view` are there as long as the newest value is.
         if name in ("data", "_view") and "_kept" in self.__dict__:
-            self._kept[...] = cuda.to_host(self._on_gpu)
-            self.data, self._view = self._kept, self._kept_view
-            return self.__dict__[name]
+            version = None
+            while version != self.version:  # another thread may go on writing on the GPU meanwhile
+                self._leave_home()
+                version = self.version
+                self._kept[...] = cuda.to_host(self._on_gpu)
+                self.data, self._view = self._kept, self._kept_view
+            return self._kept if name == "data" else self._kept_view
         return super().__getattr__(name)
 
     @property
@@ -189,12 +193,16 @@ class Variable(ArrayLike):
             raise RuntimeError(f"{self!r} was written to on the GPU where another value than its newest one was")
         self.version += 1
         self._on_gpu_of = self.version
-        own = self.__dict__
-        if "data" in own:
-            del own["data"], own["_view"]
-            home = self._home()
-            if isinstance(home, ParameterBuffer):
-                home.__dict__.pop("flat", None)
+        if "data" in self.__dict__:
+            self._leave_home()
+
+    def _leave_home(self):
+        """Take away what shows an older value than the one on the GPU."""
+        for name in ("data", "_view"):
+            self.__dict__.pop(name, None)
+        home = self._home()
+        if isinstance(home, ParameterBuffer):
+            home.__dict__.pop("flat", None)
 
     @property
     def here(self):

@@ -200,3 +200,26 @@ def test_an_error_names_the_users_line():
     ):
         program(np.ones(3))  # an array of the CPU
     assert "test_cuda_ops.py" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("bad", [3, -4])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, places: x[places],
+        lambda x, places: x[None, 1:, ..., places],
+        lambda x, places: x[np.eye(3, dtype=bool), places],
+        lambda x, places: ops.take(x, places, axis=-2),
+        lambda x, places: ops.take_along_axis(x, places[:, None, None], axis=0),
+    ],
+)
+def test_an_index_outside_of_its_axis_is_refused(function, bad):
+    """CuPy takes another element, and tells nobody."""
+    x, inside, outside = np.arange(27.0).reshape(3, 3, 3), np.array([0, -1, 1]), np.array([0, bad, 1])
+    program = graph.trace(function, [Spec(x.shape, x.dtype), Spec((3,), "int64")])
+    expected = program(x, inside)
+    with cuda.use_array_module(fake_cupy), arrays.on_gpu():
+        there = cuda.to_device(x)
+        np.testing.assert_array_equal(cuda.to_host(program(there, cuda.to_device(inside))), expected)
+        with pytest.raises(IndexError, match=f"index {bad} is out of bounds for axis [012] with size 3"):
+            program(there, cuda.to_device(outside))

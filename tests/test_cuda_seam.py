@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import threading
 import types
 
 import numpy as np
 import pytest
 
 from numbarnn import cuda
-from numbarnn.cuda import arrays, machine
+from numbarnn.cuda import arrays, kernels, machine
 
 
 class Status:
@@ -100,6 +101,37 @@ def test_a_stand_in_is_asked_for_arrays():
     with pytest.raises(ZeroDivisionError), cuda.use_array_module(stand_in):
         _ = 1 / 0
     assert arrays._swapped is None
+
+
+def test_what_a_launch_needs_of_its_thread_and_arrays(monkeypatch):
+    """Each thread tells the driver which GPU it is for, once; a pointer into another GPU's memory is refused."""
+    bound = []
+    core = types.ModuleType("cuda.core")
+    core.Device = lambda number: types.SimpleNamespace(set_current=lambda: bound.append(number))
+    package = types.ModuleType("cuda")
+    package.core = core
+    monkeypatch.setitem(sys.modules, "cuda", package)
+    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    monkeypatch.setattr(kernels, "current_device", lambda: 1)
+    monkeypatch.setattr(kernels, "_bound", threading.local())
+
+    def array(number):
+        x = np.zeros((2, 3), np.float32)
+        return types.SimpleNamespace(
+            flags=x.flags, dtype=x.dtype, ndim=2, size=6, shape=x.shape, strides=x.strides,
+            data=types.SimpleNamespace(ptr=64, device_id=number),
+        )  # fmt: skip
+
+    kernel = cuda.kernel(lambda a, n: None)
+    kernel._loaded[(("float32", 2), ("int64", -1)), 1] = "loaded"
+    expected = [0, 0, 6, 4, 64, 2, 3, 12, 4, 7], "loaded"
+    assert kernel._prepare((array(1), 7)) == kernel._prepare((array(1), 7)) == expected and bound == [1]
+    thread = threading.Thread(target=kernel._prepare, args=((array(1), 7),))
+    thread.start()
+    thread.join()
+    assert bound == [1, 1]
+    with pytest.raises(ValueError, match=r"run on, cuda:1; got one of shape \(2, 3\) on cuda:0"):
+        kernel._prepare((array(0), 7))
 
 
 def test_kernels_are_declared_without_cuda():

@@ -171,3 +171,20 @@ def test_an_array_of_a_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"has shape \(3,\)"):
         variable.assign(cuda.to_device(np.ones(4)))
     assert variable.version == 0
+
+
+def test_a_value_written_while_it_is_brought_back_is_not_missed(monkeypatch):
+    """As one thread reads the weights while another one trains."""
+    variable = Variable(np.zeros(3))
+    write(variable, 1.0)
+    to_host = cuda.to_host
+
+    def slow(array):
+        values = to_host(array)
+        monkeypatch.setattr(cuda, "to_host", to_host)
+        write(variable, 2.0)  # the other thread
+        return values
+
+    monkeypatch.setattr(cuda, "to_host", slow)
+    assert variable.data.tolist() == [2.0, 2.0, 2.0]
+    assert variable.numpy().tolist() == [2.0, 2.0, 2.0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import numbarnn
-from numbarnn import cuda, devices
+from numbarnn import arrays, cuda, devices
 from numbarnn.cuda import machine
 
 
@@ -162,6 +162,19 @@ def test_a_block_is_that_of_its_thread_and_task(two_gpus):
     thread.start()
     thread.join()
     assert seen == {"cuda:0": "cuda:0", "cuda:1": "cuda:1", "thread": "cpu:0", "process": "cuda:1"}
+
+
+def test_models_keep_to_one_gpu(two_gpus, monkeypatch):
+    """Their weights are on the first; kernels that get pointers into another GPU fail, or worse."""
+    monkeypatch.setattr(arrays, "_the_gpu", None)
+    where = arrays.where_chosen(numbarnn.get_device)
+    for _ in range(2):
+        with numbarnn.device("cuda:1"):
+            assert where() == "cuda:1"
+    with numbarnn.device("cpu"):
+        assert where() == "cpu:0"
+    with numbarnn.device("cuda:0"), pytest.raises(RuntimeError, match="one GPU in a process, here on cuda:1"):
+        where()
 
 
 def test_importing_and_computing_on_the_cpu_loads_nothing_of_cuda():

@@ -48,7 +48,7 @@ class Kernel:
         TypeError
             For an argument that kernels do not take.
         ValueError
-            For an array that is not C-contiguous.
+            For an array that is not C-contiguous, or on another GPU.
         """
         if simulated():
             return self._simulate(grid, block, args, shared)
@@ -147,7 +147,15 @@ class Kernel:
     def _prepare(self, args):
         """Return the arguments as the machine code takes them, and the loaded kernel."""
         kinds = tuple(map(type_of, args))
-        key = kinds, current_device()
+        number = current_device()
+        for arg, (_, ndim) in zip(args, kinds, strict=True):
+            if ndim >= 0 and arg.data.device_id != number:
+                raise ValueError(
+                    f"kernels take arrays on the GPU that they run on, cuda:{number}; got one of shape {arg.shape} on "
+                    f"cuda:{arg.data.device_id}"
+                )
+        _bind_thread(number)
+        key = kinds, number
         loaded = self._loaded.get(key)
         if loaded is None:
             with self._lock:
@@ -162,7 +170,6 @@ class Kernel:
     def _load(self, kinds):
         from cuda import core
 
-        core.Device(current_device()).set_current()
         compiled = self._cache.load(kinds, capability())
         if compiled is None:
             compiled = assembled(self, kinds, capability())
@@ -209,6 +216,18 @@ def flattened(arg, kind):
             return (0,)
         return (arg,) if name in ("bool", "int64") else (np.dtype(name).type(arg),)
     return (0, 0, arg.size, arg.dtype.itemsize, arg.data.ptr, *arg.shape, *arg.strides)
+
+
+_bound = threading.local()
+
+
+def _bind_thread(number):
+    """Have this thread launch on a GPU: the driver asks each thread for that; CuPy sees to it where it computes."""
+    if getattr(_bound, "number", None) != number:
+        from cuda import core
+
+        core.Device(number).set_current()
+        _bound.number = number
 
 
 @functools.cache

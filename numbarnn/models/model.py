@@ -186,7 +186,8 @@ class Model(Trainer, Layer):
     def stepper(self, batch_size=1):
         """Return the model as something that takes one timestep at a time and keeps its states.
 
-        For control loops and streams. The outputs have the bits that `predict` gives for the sequence so far.
+        For control loops and streams. The outputs have the bits that `predict` gives on the CPU for the sequence so
+        far; steps are taken there, whatever the device is.
 
         Parameters
         ----------

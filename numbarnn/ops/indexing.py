@@ -199,7 +199,34 @@ def _getitem_gradient(node, d):
     return _scatter_into(d, *indices, key=key, shape=x.shape), *none
 
 
-_getitem = Op("getitem", lambda x, *indices, key: x[whole_key(key, indices)], _infer_getitem, _getitem_gradient)
+def _get(x, *indices, key):
+    if indices and array_module(x) is not np:
+        _refuse_outside(x.shape, key, indices)
+    return x[whole_key(key, indices)]
+
+
+def _refuse_outside(shape, key, indices):
+    """Raise IndexError where NumPy does: on the GPU, an index outside of its axis silently names another element."""
+    given, axis = iter(indices), 0
+    behind = len(shape) - sum(spec.ndim if spec.dtype == bool else 1 for spec in indices)
+    for part in key:
+        if part is Ellipsis:
+            axis += behind - sum(isinstance(other, (int, slice)) for other in key)
+        elif part is _PLACE:
+            index = next(given)
+            if index.dtype != bool:
+                _refuse_places(index, shape[axis], axis)
+            axis += index.ndim if index.dtype == bool else 1
+        elif part is not None:
+            axis += 1
+
+
+def _refuse_places(places, n, axis):
+    if places.size and not (-n <= (low := int(places.min())) and (high := int(places.max())) < n):
+        raise IndexError(f"index {low if low < -n else high} is out of bounds for axis {axis} with size {n}")
+
+
+_getitem = Op("getitem", _get, _infer_getitem, _getitem_gradient)
 
 
 def getitem(x, key):
@@ -258,10 +285,16 @@ def _put_along(d, x, indices, *, axis):
     return _add_at(d, _along_places(x.shape, indices, axis), x.shape)
 
 
+def _take_along(x, indices, *, axis):
+    if array_module(x) is not np:
+        _refuse_places(indices, x.shape[axis], axis)
+    return np.take_along_axis(x, indices, axis)
+
+
 _put_along_axis = Op("put_along_axis", _put_along, lambda d, x, indices, *, axis: Spec(x.shape, d.dtype))
 _take_along_axis = Op(
     "take_along_axis",
-    lambda x, indices, *, axis: np.take_along_axis(x, indices, axis),
+    _take_along,
     lambda x, indices, *, axis: Spec(
         broadcast(indices.shape, [1 if i == axis else n for i, n in enumerate(x.shape)]), x.dtype
     ),

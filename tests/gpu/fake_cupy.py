@@ -6,6 +6,7 @@ Use it with ``numbarnn.cuda.use_array_module(fake_cupy)``. It is stricter than c
 - it does not mix with NumPy's arrays, but with numbers;
 - there are only the functions, ufuncs and methods that CuPy has and that are named below; where CuPy is installed,
   every call must fit the signature of CuPy's function: what only NumPy takes is refused;
+- an index array may point outside: it wraps around, and nobody is told;
 - what is not initialised holds NaN, or a number that is no sensible index;
 - `moves` counts what goes in and comes out.
 """
@@ -52,6 +53,20 @@ def _unwrap(x):
     if isinstance(x, (list, tuple)):
         return type(x)(map(_unwrap, x))
     return x
+
+
+def _wrapped(key, shape):
+    """Return a key whose index arrays point inside."""
+    of_each = [part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else part is not None for part in key]
+    result, axis = [], 0
+    for part, axes in zip(key, of_each, strict=True):
+        if part is Ellipsis:
+            axes = len(shape) - (builtins.sum(of_each) - 1)
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "iu":
+            part = part % (shape[axis] or 1)
+        result.append(part)
+        axis += axes
+    return tuple(result)
 
 
 def _wrap(x):
@@ -135,7 +150,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         key = _unwrap(key) if isinstance(key, tuple) else (_unwrap(key),)
         if not builtins.any(part is Ellipsis for part in key):
             key = (*key, Ellipsis)  # an element is an array without axes, and a view
-        return ndarray(self._a[key])
+        return ndarray(self._a[_wrapped(key, self.shape)])
 
     def __setitem__(self, key, value):
         value = _unwrap(value)
@@ -257,6 +272,12 @@ def _function(name):
 
 for _name in _UFUNCS | _FUNCTIONS:
     globals()[_name] = _function(_name)
+
+
+def take_along_axis(a, indices, axis):
+    """Wrap around."""
+    return ndarray(np.take_along_axis(_unwrap(a), _unwrap(indices) % a.shape[axis], axis))
+
 
 # -- arrays made from nothing, and brought in ------------------------------------------------------------------------
 
