@@ -344,7 +344,7 @@ def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, 
         raise TypeError(f"checkpoint must be a whole number of steps; got {checkpoint!r}")
     if checkpoint is not None and checkpoint < 1:
         raise ValueError(f"checkpoint must be at least 1; got {checkpoint}")
-    if not save or np.ndim(x) != 3 or checkpoint is not None and checkpoint >= np.shape(x)[1]:
+    if not save or getattr(x, "ndim", 0) != 3 or checkpoint is not None and checkpoint >= np.shape(x)[1]:
         checkpoint = None
     if cuda.is_device_array(x) or devices.gpu() is not None:
         from numbarnn.recurrence_cuda import new_pass

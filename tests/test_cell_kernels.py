@@ -938,6 +938,7 @@ def weights(**changes):
     ("changes", "error", "message"),
     [
         ({"x": P.x.tolist()}, TypeError, "x must be a float32 or float64 NumPy array; got list"),
+        ({"x": P.x.tolist(), "checkpoint": 1}, TypeError, "x must be .* got list"),
         ({"x": P.x.astype(int)}, TypeError, "x must be .* got int64"),
         ({"x": P.x.astype("float16")}, TypeError, "x must be .* got float16"),
         ({"x": P.x[0]}, ValueError, r"x must have shape \(batch, timesteps, inputs\); got \(4, 5\)"),
