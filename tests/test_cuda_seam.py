@@ -1,5 +1,6 @@
 """The seam to NVIDIA GPUs where there is none: what it says, what it leaves alone, the hook for stand-ins."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,11 @@ def driver(monkeypatch):
     made_up = types.SimpleNamespace(CUresult=types.SimpleNamespace(**results), start="CUDA_SUCCESS", count=1)
     made_up.cuInit = lambda flags: (results[made_up.start],)
     made_up.cuDeviceGetCount = lambda: (results["CUDA_SUCCESS"], made_up.count)
+    made_up.capability = {"MAJOR": 9, "MINOR": 0}
+    names = {f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}": part for part in made_up.capability}
+    made_up.CUdevice_attribute = types.SimpleNamespace(**names)
+    made_up.cuDeviceGet = lambda number: (results["CUDA_SUCCESS"], number)
+    made_up.cuDeviceGetAttribute = lambda part, device: (results["CUDA_SUCCESS"], made_up.capability[part])
     bindings = types.ModuleType("cuda.bindings")
     bindings.driver = made_up
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
@@ -52,6 +58,14 @@ def test_what_the_driver_says_is_said(driver):
         machine._driver_fault.cache_clear()
         with pytest.raises(RuntimeError, match=message):
             cuda.require()
+
+
+def test_a_gpu_older_than_the_compilers_know_is_refused(driver):
+    driver.capability = {"MAJOR": 7, "MINOR": 0}
+    assert re.search(r"compute capability 7\.0, 7\.5 or later is needed", cuda.why_not())
+    driver.capability["MINOR"] = 5
+    machine._driver_fault.cache_clear()
+    assert cuda.why_not() is None
 
 
 def test_a_driver_that_is_not_there_is_no_error(driver):

@@ -27,7 +27,7 @@ def require():
     ImportError
         If packages are missing.
     RuntimeError
-        If there is no driver, or no GPU is visible.
+        If there is no driver, no GPU is visible, or the first one is too old.
     """
     if stands_in():
         return
@@ -37,6 +37,7 @@ def require():
         raise RuntimeError(f"There is no GPU to compute on: {_driver_fault()}")
 
 
+OLDEST = (7, 5)  # compute capability that CUDA's compilers still know
 _PACKAGES = {"numba-cuda": "numba_cuda", "CuPy": "cupy", "cuda-core": "cuda.core"}
 
 
@@ -68,7 +69,20 @@ def _driver_fault():
         return "no NVIDIA GPU is visible. See what nvidia-smi lists, and CUDA_VISIBLE_DEVICES"
     if status != driver.CUresult.CUDA_SUCCESS:
         return f"the NVIDIA driver does not start ({status.name}). See what nvidia-smi says"
+    found = _capability(driver, 0)
+    if found < OLDEST:
+        return (
+            f"the first visible GPU has compute capability {found[0]}.{found[1]}, {OLDEST[0]}.{OLDEST[1]} or later is "
+            "needed. If there is another GPU, choose it by CUDA_VISIBLE_DEVICES"
+        )
     return None
+
+
+def _capability(driver, number):
+    _, device = driver.cuDeviceGet(number)
+    names = driver.CUdevice_attribute
+    parts = (names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+    return tuple(driver.cuDeviceGetAttribute(part, device)[1] for part in parts)
 
 
 def device_count():
