@@ -19,7 +19,7 @@ _library = SimpleNamespace(layers=layers, losses=losses, models=models)
 
 def _call(stack, x, mask):
     for layer in stack:
-        x = layer(x, mask=mask)
+        x = layer(x) if mask is None else layer(x, mask=mask)
     return x
 
 
