@@ -23,8 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-# For each ring: the environment, and its files.
+# For each ring: the environment, and its files; the longest first, for the others fit beside it.
 RINGS = {
+    "assembler": (
+        {},
+        [
+            "test_cuda_compile.py",
+            "test_cuda_flat_code.py",
+            "test_cuda_cells_code.py",
+            "test_cuda_resident_code.py",
+        ],
+    ),
     "simulator": (
         {"NUMBA_ENABLE_CUDASIM": "1"},
         [
@@ -42,15 +51,6 @@ RINGS = {
             "test_emulator.py",
             "test_cuda_cells.py",
             "test_cuda_resident.py",
-        ],
-    ),
-    "assembler": (
-        {},
-        [
-            "test_cuda_compile.py",
-            "test_cuda_flat_code.py",
-            "test_cuda_cells_code.py",
-            "test_cuda_resident_code.py",
         ],
     ),
 }
