@@ -31,9 +31,9 @@ RINGS = {
             "test_cuda_compile.py",
             "test_cuda_flat_code.py",
             "test_cuda_cells_code.py",
-            "test_cuda_resident_code.py",
         ],
     ),
+    "assembler, resident kernels": ({}, ["test_cuda_resident_code.py"]),
     "simulator": (
         {"NUMBA_ENABLE_CUDASIM": "1"},
         [

@@ -22,8 +22,8 @@ def of_types(dtype, back):
 @pytest.mark.parametrize(
     ("rows", "dtype", "capability"),
     [
-        *((bands_cuda.ROWS, "float32", capability) for capability in CAPABILITIES),
-        (1, "float32", (9, 0)), (bands_cuda.ROWS, "float64", (7, 5)), (1, "float64", (9, 0)),
+        *((bands_cuda.rows_of_a_thread(capability), "float32", capability) for capability in CAPABILITIES),
+        (1, "float32", (9, 0)), (4, "float64", (7, 5)), (1, "float64", (9, 0)),
     ],
     ids=str,
 )  # fmt: skip

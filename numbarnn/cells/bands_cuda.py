@@ -13,14 +13,14 @@ import numpy as np
 from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, resident, simple_rnn_cuda
 from numbarnn.cells.contract import Cell
 
-__all__ = ["BANDS", "Band", "Problem", "choose_band"]
+__all__ = ["BANDS", "Band", "Problem", "choose_band", "rows_of_a_thread"]
 
 #: Threads of a block in band G, at most: all, and along units and groups of rows.
 THREADS = 128
 BLOCK = 32, 4
-#: Rows that a thread of band G computes, and the elements of a state from which on it does: below, the GPU needs all
-#: threads that it can get to hide how long memory takes.
-ROWS, MANY = 4, 1 << 16
+#: Elements of a state from which on a thread of band G computes several rows: below, the GPU needs all threads that it
+#: can get to hide how long memory takes.
+MANY = 1 << 16
 
 _LOOPS = {
     "LSTM": lstm_cuda,
@@ -86,10 +86,18 @@ class Band(NamedTuple):
     launch: Callable
 
 
+def rows_of_a_thread(capability):
+    """Return how many rows a thread of band G computes where there are many: four do not fit the newest registers.
+
+    The assembler unrolls the loop over them further for compute capability 10 and later, and spills.
+    """
+    return 4 if capability < (10, 0) else 2
+
+
 def _launch_grid(problem, *args):
     """Launch band G: as many blocks as there is work for and as the GPU runs at the same time."""
     loops = _LOOPS[problem.cell.name]
-    rows = ROWS if problem.batch * problem.units >= MANY else 1
+    rows = rows_of_a_thread(problem.capability) if problem.batch * problem.units >= MANY else 1
     kernel = (loops.backward if problem.back else loops.forward).with_constants(max_threads=THREADS, ROWS=rows)
     groups = -(-problem.batch // rows)
     block = min(BLOCK[0], problem.units), min(BLOCK[1], groups)
