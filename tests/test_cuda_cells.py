@@ -56,7 +56,7 @@ def emulated(monkeypatch):
 
     monkeypatch.setattr(bands_cuda, "BLOCK", (2, 2))
     monkeypatch.setattr(bands_cuda, "MANY", 0)
-    monkeypatch.setattr(bands_cuda, "ROWS", 1)
+    monkeypatch.setattr(bands_cuda, "rows_of_a_thread", lambda capability: 1)
     monkeypatch.setattr(cuda.Kernel, "launch", launch)
     monkeypatch.setattr(cuda.Kernel, "resident_blocks", lambda kernel, block, *args: state.resident)
     with cuda.use_array_module(fake_cupy), devices.device("cuda:0"):
@@ -77,7 +77,7 @@ def test_blocks_of_any_number_in_any_order_give_the_bits_of_one(cell, emulated, 
     for emulated.resident, emulated.seed in ((2, 1), (6, 2), (132, 3)):
         assert_same_bits(answer(p), one)
     assert emulated.grids == {(1, 1), (2, 1), (3, 2), (3, 3)}
-    monkeypatch.setattr(bands_cuda, "ROWS", 2)
+    monkeypatch.setattr(bands_cuda, "rows_of_a_thread", lambda capability: 2)
     assert_same_bits(answer(p), one)
 
 

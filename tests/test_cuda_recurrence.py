@@ -65,7 +65,7 @@ def simulator(monkeypatch):
         yield
         return
     monkeypatch.setattr(bands_cuda, "BLOCK", (4, 2))
-    monkeypatch.setattr(bands_cuda, "ROWS", 2)
+    monkeypatch.setattr(bands_cuda, "rows_of_a_thread", lambda capability: 2)
     monkeypatch.setattr(bands_cuda, "MANY", 12)  # so that there are problems on either side
     with cuda.use_array_module(fake_cupy):
         yield
@@ -118,7 +118,7 @@ def test_any_block_gives_the_same_bits_again_and_again(options, cell, monkeypatc
     monkeypatch.setattr(bands_cuda, "MANY", 0)
     for block, rows in (((1, 1), 1), ((2, 3), 2), ((7, 1), 4)):
         monkeypatch.setattr(bands_cuda, "BLOCK", block)
-        monkeypatch.setattr(bands_cuda, "ROWS", rows)
+        monkeypatch.setattr(bands_cuda, "rows_of_a_thread", lambda capability, rows=rows: rows)
         assert_same_bits(on_gpu(answer, p), first)
 
 
