@@ -13,9 +13,14 @@ from numbarnn.bench.cases import GROUPS, parse_cases
 from numbarnn.bench.cases import SIZES as ALL
 
 PROFILE = os.environ.get("NUMBARNN_BENCHMARK_PROFILE", "small")
-if PROFILE not in ("small", "large"):
-    raise ValueError(f'environment variable NUMBARNN_BENCHMARK_PROFILE must be "small" or "large", got {PROFILE!r}')
-NAMES = ["rows_of_digits", "short_series", "one_at_a_time"] if PROFILE == "small" else GROUPS["grid"]
+PROFILES = {  # tiny: to see that all of it runs
+    "tiny": ["rows_of_digits"],
+    "small": ["rows_of_digits", "short_series", "one_at_a_time"],
+    "large": GROUPS["grid"],
+}
+if PROFILE not in PROFILES:
+    raise ValueError(f"environment variable NUMBARNN_BENCHMARK_PROFILE must be in {list(PROFILES)}, got {PROFILE!r}")
+NAMES = PROFILES[PROFILE]
 SIZES = {name: ALL[name] for name in NAMES}
 
 
