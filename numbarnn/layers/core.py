@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 
 from .. import activations, backend, constraints, initializers, ops, random, regularizers
+from ..checks import checked, flag, fraction
 from ..graph import Spec, Tensor
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import InputSpec, Layer
@@ -217,6 +218,7 @@ class Dense(Layer):
     bias : Variable, shape (units,), or None
     """
 
+    @checked(use_bias=flag)
     def __init__(
         self,
         units,
@@ -369,12 +371,7 @@ class Dropout(Layer):
 
     def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 <= rate <= 1:
-            raise ValueError(
-                "Invalid value received for argument `rate`. Expected a float value between 0 and 1. "
-                f"Received: rate={rate}"
-            )
-        self.rate = float(rate)
+        self.rate = fraction("rate", rate)
         self.seed = seed
         self.noise_shape = self._check_noise_shape(noise_shape)
         self.seed_generator = random.SeedGenerator(seed) if rate > 0 else None
@@ -500,6 +497,8 @@ class Lambda(Layer):
         super().__init__(**kwargs)
         if not callable(function):
             raise ValueError(f"Argument `function` must be callable. Received: function={function}")
+        if arguments is not None and not isinstance(arguments, dict):
+            raise TypeError(f"`arguments` must be a dict of keyword arguments. Received: arguments={arguments!r}")
         self.function = function
         self.arguments = arguments or {}
         self.mask = mask

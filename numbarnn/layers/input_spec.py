@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import backend
+from ..checks import checked, flag, integer, refuse
 from ..serialization import export
 
 __all__ = ["InputSpec"]
@@ -27,6 +30,13 @@ class InputSpec:
         Whether None may be passed.
     """
 
+    @checked(
+        ndim=partial(integer, least=0, optional=True),
+        max_ndim=partial(integer, least=0, optional=True),
+        min_ndim=partial(integer, least=0, optional=True),
+        allow_last_axis_squeeze=flag,
+        optional=flag,
+    )
     def __init__(
         self,
         dtype=None,
@@ -40,6 +50,8 @@ class InputSpec:
         optional=False,
     ):
         self.dtype = None if dtype is None else backend.standardize_dtype(dtype)
+        if shape is not None and not isinstance(shape, (list, tuple)):
+            refuse("shape", "a tuple of integers and None", shape)
         self.shape = None if shape is None else tuple(shape)
         self.ndim = len(self.shape) if shape is not None else ndim
         self.max_ndim = max_ndim

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops
+from ..checks import flag
 from ..loading import allow
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
@@ -130,13 +131,13 @@ class RNN(Layer):
             )
         super().__init__(**kwargs)
         self.cell = cell
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
-        self.stateful = bool(stateful)
-        self.unroll = bool(unroll)
-        self.zero_output_for_mask = bool(zero_output_for_mask)
-        self.time_major = bool(time_major)
+        self.return_sequences = flag("return_sequences", return_sequences)
+        self.return_state = flag("return_state", return_state)
+        self.go_backwards = flag("go_backwards", go_backwards)
+        self.stateful = flag("stateful", stateful)
+        self.unroll = flag("unroll", unroll)
+        self.zero_output_for_mask = flag("zero_output_for_mask", zero_output_for_mask)
+        self.time_major = flag("time_major", time_major)
         self.checkpoint = None if checkpoint is None else int(checkpoint)
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.

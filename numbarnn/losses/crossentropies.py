@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 
 from .. import backend, ops
+from ..checks import checked, flag, fraction, integer
 from ..kernels.crossentropy import NO_CLASS
 from .arguments import array_of, class_axis_last, match, prediction_of, smoothed
 from .fused import dense_crossentropy, sparse_crossentropy
@@ -161,6 +163,7 @@ def sparse_arguments(y_true, y_pred, axis):
 class BinaryCrossentropy(LossFunctionWrapper):
     """Cross-entropy of yes/no answers; see `Loss` and `binary_crossentropy`."""
 
+    @checked(from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(
         self,
         from_logits=False,
@@ -184,6 +187,7 @@ class BinaryCrossentropy(LossFunctionWrapper):
 class CategoricalCrossentropy(LossFunctionWrapper):
     """Cross-entropy of one-hot targets; see `Loss` and `categorical_crossentropy`."""
 
+    @checked(from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(
         self,
         from_logits=False,
@@ -216,6 +220,7 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
     1.3863
     """
 
+    @checked(from_logits=flag, ignore_class=partial(integer, optional=True), axis=integer)
     def __init__(
         self,
         from_logits=False,
