@@ -75,12 +75,12 @@ def binary_focal_crossentropy(
     return ops.mean(value, axis=axis)
 
 
-@hides(rows)
 def _weights(name, value):
     """Return a weight for all classes, or those of each."""
     return real_numbers(name, value) if isinstance(value, (list, tuple, np.ndarray)) else number(name, value, least=0)
 
 
+@hides(rows)
 def categorical_focal_crossentropy(
     y_true, y_pred, alpha=0.25, gamma=2.0, from_logits=False, label_smoothing=0.0, axis=-1
 ):
