@@ -207,4 +207,4 @@ def get(identifier):
     """
     if identifier is None:
         return None
-    return interpret(identifier, "constraint", deserialize)
+    return interpret(identifier, "constraint", deserialize, _NAMES)

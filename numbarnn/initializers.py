@@ -503,7 +503,7 @@ def get(identifier):
         return None
     if isinstance(identifier, (np.ndarray, np.generic)):
         return _FixedValues(identifier)
-    return interpret(identifier, "initializer", deserialize)
+    return interpret(identifier, "initializer", deserialize, _NAMES)
 
 
 class _FixedValues(Initializer):

@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from numbarnn import callbacks, checks, constraints, initializers, layers, losses, metrics, optimizers, regularizers
+from numbarnn import (
+    callbacks,
+    checks,
+    constraints,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+)
 from numbarnn.optimizers import schedules
 
 ROOMS = layers, optimizers, schedules, losses, metrics, callbacks, initializers, regularizers, constraints
@@ -152,3 +163,46 @@ def test_checked_keeps_the_signature_and_refuses_names_that_are_not_there():
         Kept(1, 0, 3, 4)
     with pytest.raises(TypeError, match=r"has no arguments \['d'\]"):
         checks.checked(d=checks.flag)(Kept.__init__)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((4, 5, 3), "float32")
+
+
+def classifier(loss):
+    model = models.Sequential([layers.Input((5, 3)), layers.GRU(2), layers.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: layers.LSTM(2, activation="tahn"), "activation function identifier: tahn. Did you mean 'tanh'?"),
+        (lambda: layers.LSTM(2, kernel_initializer="glorot"), "Did you mean 'glorot_"),
+        (lambda: losses.get("mean_square_error"), "mean_square_error. Did you mean 'mean_squared_error'?"),
+        (lambda: metrics.get("acuracy"), "metric identifier: acuracy. Did you mean 'accuracy'?"),
+        (lambda: optimizers.get("adm"), "optimizer identifier: adm. Did you mean 'adam'?"),
+        (lambda: layers.LSTM(2, return_sequence=True), "{'return_sequence': True}. Did you mean 'return_sequences'?"),
+        (lambda: layers.LSTM(2, name="a", xyz=1), "passed to LSTM: {'xyz': 1}"),
+        (
+            lambda: models.Sequential([layers.Input((5, 3)), layers.LSTM(2), layers.LSTM(2)]),
+            "Full shape received: (None, 2). Sequences are of shape (batch, timesteps, features)",
+        ),
+        (lambda: layers.LSTM(2)(np.array([[[None]]], object)), "must hold numbers or booleans. Received: an array of"),
+        (lambda: layers.Dense(2)(np.array([["a"]])), "must hold numbers or booleans. Received: an array of dtype <U1"),
+        (
+            lambda: classifier("categorical_crossentropy").fit(X, np.zeros(4, int), verbose=0),
+            "output.shape=(4, 3). Labels that are numbers of classes are for `sparse_categorical_crossentropy`",
+        ),
+        (
+            lambda: classifier("sparse_categorical_crossentropy").fit(X, np.eye(4, 3), verbose=0),
+            "output.shape=(4, 3). Labels that are one-hot vectors are for `categorical_crossentropy`",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_of_beginners_are_told_with_the_way_out(make, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert message in str(caught.value)
+    assert ("Did you mean" in message) == ("Did you mean" in str(caught.value))

@@ -86,7 +86,7 @@ def test_weights_that_the_last_step_has_spoiled(data, before):
     text = warning_of(model, x, y, batch_size=24)
     assert "were finite, but not all weights are after its last step, batch 0 of epoch 1: 'first/kernel'" in text
     assert "(learning rate 0.01)." in text and ("'first/bias'" in text) == (not before)
-    model.set_weights([np.ones_like(w) for w in model.get_weights()])
+    model.set_weights([np.full_like(w, 10 * (w.ndim == 1)) for w in model.get_weights()])
     assert warning_of(model, x, y, batch_size=24) == ""
 
 

@@ -49,6 +49,7 @@ class InputSpec:
         name=None,
         optional=False,
     ):
+        self.hint = ""  # what a layer has to say besides where the number of axes is wrong
         self.dtype = None if dtype is None else backend.standardize_dtype(dtype)
         if shape is not None and not isinstance(shape, (list, tuple)):
             refuse("shape", "a tuple of integers and None", shape)
@@ -107,7 +108,7 @@ class InputSpec:
         ndim = len(shape)
         full = "Full shape received:"
         if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
-            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}"
+            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}{self.hint}"
         if self.max_ndim is not None and ndim > self.max_ndim:
             return f"expected max_ndim={self.max_ndim}, found ndim={ndim}"
         if self.min_ndim is not None and ndim < self.min_ndim:

@@ -35,6 +35,10 @@ from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
 
+_AXES = (
+    ". Sequences are of shape (batch, timesteps, features); a recurrent layer in front of this one gives them with "
+    "`return_sequences=True`"
+)
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
     "state. \n- Expected batch size: {}\n- Received batch size: {}\n"
@@ -142,6 +146,7 @@ class RNN(Layer):
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.
         self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
+        self.input_spec.hint = _AXES
         self._set_untracked("_num_constants", None)
         # Of a stateful layer: its states, flat, and for each row whether it is at its start, where a given
         # `initial_state` counts.

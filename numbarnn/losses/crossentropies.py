@@ -73,6 +73,10 @@ def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=
     return dense_crossentropy(y_pred, y_true, from_logits=bool(from_logits), epsilon=backend.epsilon())
 
 
+_SPARSE = ". Labels that are numbers of classes are for `sparse_categorical_crossentropy`, or `utils.to_categorical`"
+_DENSE = ". Labels that are one-hot vectors are for `categorical_crossentropy`"
+
+
 def dense_arguments(name, y_true, y_pred, label_smoothing, axis):
     """Check targets that weigh every class; return them smoothed, and predictions, with the classes last.
 
@@ -90,6 +94,7 @@ def dense_arguments(name, y_true, y_pred, label_smoothing, axis):
         raise ValueError(
             "Arguments `target` and `output` must have the same shape. "
             f"Received: target.shape={shapes[0]}, output.shape={shapes[1]}"
+            + (_SPARSE if name.startswith("categorical") and len(shapes[0]) == len(shapes[1]) - 1 else "")
         )
     if not shapes[1]:
         raise ValueError("Arguments `target` and `output` must be at least rank 1. Received: scalars")
@@ -153,7 +158,7 @@ def sparse_arguments(y_true, y_pred, axis):
     if len(left) != len(right) or any(a != b for a, b in zip(left, right, strict=True) if None not in (a, b)):
         raise ValueError(
             "Arguments `target` and `output` must have the same shape up until the last dimension: "
-            f"target.shape={left}, output.shape={tuple(y_pred.shape)}"
+            f"target.shape={left}, output.shape={tuple(y_pred.shape)}" + (_DENSE if left == tuple(y_pred.shape) else "")
         )
     if np.dtype(y_true.dtype) != np.int64:
         y_true = ops.cast(y_true, "int64")
