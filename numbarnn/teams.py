@@ -18,7 +18,7 @@ __all__ = ["run_members", "team_of"]
 # a step that are worth a meeting.
 _ROWS_AND_BYTES = (6, 1 << 19), (17, 1 << 21)
 _UNITS = 64
-_STEP = 1 << 14
+_STEP = 1 << 16
 
 _REST = 4e-8  # seconds, or more
 _PATIENCE = 500  # rests at a meeting: 20 us
