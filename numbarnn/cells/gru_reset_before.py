@@ -95,9 +95,10 @@ def forward(
     block = min(rows_together(rows), rows)
     step_room = rows * 3 * panels * width
     z_room = memory_ahead(block, 2 * width, step_room, last - first, x, room)
-    most = steps_ahead(z_room, step_room, last - first, None)
-    x_copy_room = most * rows * inputs  # of each of up to three copies
-    x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
+    copies = 3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1))
+    most = steps_ahead(z_room, step_room, copies * rows * inputs, last - first, x, None)
+    x_copy_room = most * rows * inputs  # of each of the copies
+    x_room = copies * x_copy_room
     h_room = rows * units
     scratch = working_memory(2 * block * units + z_room + x_room + 3 * h_room, x, room)
     z = aligned_pointer(scratch)
