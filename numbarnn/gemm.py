@@ -35,6 +35,7 @@ from numbarnn.simd import (
     register_count,
     splat_ir,
     store,
+    transpose,
     vector_address,
     vector_bytes,
 )
@@ -369,15 +370,17 @@ def _pack_panels(start, stop, matrix, gates, shared, packed):
 def _pack_panels_transposed(start, stop, matrix, packed):
     """Fill panels start..stop with the columns of ``matrix.T``."""
     columns, depth = matrix.shape
-    width = packed.shape[2]
+    width, side = packed.shape[2], lanes(packed)
     for panel in range(start, stop):
         n = min(width, columns - panel * width)
         source = advance(pointer(matrix), panel * width * depth)
         target = advance(pointer(packed), panel * depth * width)
-        # In blocks of k that keep both the lines read and the lines written in the first-level cache.
-        for first in range(0, depth, 16):
-            last = min(first + 16, depth)
-            for j in range(n):
+        for first in range(0, depth, side):
+            last = min(first + side, depth)
+            in_squares = n // side * side if last - first == side else 0
+            for j in range(0, in_squares, side):
+                transpose(source, j * depth + first, depth, target, first * width + j, width)
+            for j in range(in_squares, n):
                 for k in range(first, last):
                     put(target, k * width + j, source[j * depth + k])
             if n < width:
@@ -417,7 +420,7 @@ def _pack_cell_transposed(start, stop, kernel, recurrent, to_kernel, to_recurren
         first, last, matrix, packed = max(start, panels) - panels, max(stop, panels) - panels, recurrent, to_recurrent
 
 
-_PACK_GRAIN = 1 << 15  # elements: below this a hand-off to another thread costs more than it saves
+_PACK_GRAIN = 1 << 17  # elements: below this a hand-off to another thread costs more than it saves
 
 
 def _panel_grain(*packed):

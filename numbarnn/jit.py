@@ -142,7 +142,14 @@ def kernel_array(array):
         return array if flags.c_contiguous else array.copy(order="C")
     if not flags.c_contiguous:
         return np.ascontiguousarray(array)
-    return array if flags.writeable else np.asarray(_Alias(array))
+    if flags.writeable:
+        return array
+    alias = array.view(np.ndarray)
+    try:
+        alias.setflags(write=True)  # a view of what may be written to elsewhere, as the value of a Variable is
+    except ValueError:
+        return np.asarray(_Alias(array))
+    return alias
 
 
 def set_num_threads(n):

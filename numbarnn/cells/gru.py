@@ -30,6 +30,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import rows_product, two_gates_product
@@ -172,7 +173,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here, hc_here = advance(h_rows, (row - start) * h_row), advance(hc_rows, (row - start) * hc_row)
-                for panel in range(first_panel, last_panel):
+                for turn in range(first_panel, last_panel):
+                    panel = to_and_fro(turn, first_panel, last_panel, s)
                     first_unit = panel * width
                     columns = min(width, padded - first_unit)
                     zr_first, zr_last = 2 * panel, min(2 * panel + 2, zr_panels)

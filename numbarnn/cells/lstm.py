@@ -29,6 +29,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import four_gates_product, rows_product
@@ -130,7 +131,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here = advance(h_rows, (row - start) * h_row)
-                for unit_block in range(first_block, last_block):
+                for turn in range(first_block, last_block):
+                    unit_block = to_and_fro(turn, first_block, last_block, s)
                     panel = unit_block * block_panels
                     z_here = advance(
                         z, (panel - first_block * block_panels) * z_panel + (past * tall + row - start) * width

@@ -121,6 +121,15 @@ def steps_ahead(z_room, step_room, copied, steps, like, meeting):
 
 
 @device
+def to_and_fro(turn, first, last, s):
+    """Which of the panels first..last of the weights has its turn at step s: at every second step the last is first.
+
+    What a cache still holds of weights that do not fit is what was used last.
+    """
+    return first + last - 1 - turn if s & 1 else turn
+
+
+@device
 def row_of(order, r):
     """The data's row for row r of the kernel."""
     return order[r] if order.shape[0] else r

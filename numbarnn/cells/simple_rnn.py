@@ -27,6 +27,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import rows_product
@@ -103,7 +104,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here = advance(h_rows, (row - start) * h_row)
-                for panel in range(first_panel, last_panel):
+                for turn in range(first_panel, last_panel):
+                    panel = to_and_fro(turn, first_panel, last_panel, s)
                     first_unit = panel * width
                     columns = min(width, -(-(units - first_unit) // vector) * vector)
                     r_here = advance(pointer(recurrent), panel * units * width)

@@ -29,8 +29,10 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .pieces import PieceStates
+from .plain_call import PlainCall
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
+from .tracking import structure_clock
 from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
@@ -153,6 +155,7 @@ class RNN(Layer):
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
         self._set_untracked("_step_programs", StepPrograms())
+        self._set_untracked("_plain_call", PlainCall())
         # While `fit` cuts batches into pieces: a `PieceStates`; whether this call is on a piece; what it goes on from.
         self._set_untracked("_pieces", None)
         self._set_untracked("_on_piece", False)
@@ -219,8 +222,19 @@ class RNN(Layer):
 
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
+        if type(sequences) is np.ndarray and not args and not kwargs and "_plain_call" in self.__dict__:
+            return self._call_plainly(sequences)
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         return super().__call__(sequences, **kwargs)
+
+    def _call_plainly(self, sequences):
+        plain = self._plain_call
+        if plain.fits(sequences):
+            return plain(sequences)
+        outputs = super().__call__(sequences)
+        if plain.clock != structure_clock():
+            self._set_untracked("_plain_call", PlainCall(self, sequences))
+        return outputs
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
