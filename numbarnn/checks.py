@@ -135,11 +135,10 @@ def real_numbers(name, value, optional=False):
     return value
 
 
-def whole_numbers(name, value, least=None):
-    """Return a list or tuple of whole numbers, each at least `least`, as a list of int."""
-    listed = isinstance(value, (list, tuple, range, np.ndarray))
-    if not listed or not all(_is_integer(each) and (least is None or each >= least) for each in value):
-        refuse(name, "a list of integers" + ("" if least is None else f" >= {least}"), value)
+def whole_numbers(name, value):
+    """Return a list or tuple of whole numbers as a list of int."""
+    if not isinstance(value, (list, tuple, range, np.ndarray)) or not all(map(_is_integer, value)):
+        refuse(name, "a list of integers", value)
     return [int(each) for each in value]
 
 
@@ -176,8 +175,9 @@ def number(name, value, least=-math.inf, above=-math.inf, most=math.inf, below=m
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     within = is_number and least <= value <= most and (math.isfinite(value) or not finite)
     if not within or (above > -math.inf and value <= above) or (below < math.inf and value >= below):
-        expected = _interval(least, above, most, below) or ("a finite number" if finite else "a number")
-        refuse(name, expected + (" or None" if optional else ""), value)
+        bounds = _interval(least, above, most, below)
+        what = "a finite number" if finite and (not bounds or (is_number and math.isinf(value))) else "a number"
+        refuse(name, what + bounds + (" or None" if optional else ""), value)
     return _plain(value)
 
 
@@ -186,8 +186,8 @@ def _interval(least, above, most, below):
     high = "" if min(most, below) == math.inf else f"< {below}" if below <= most else f"<= {most}"
     if low and high:
         ends = "[" if low.startswith(">=") else "(", "]" if high.startswith("<=") else ")"
-        return f"a number in {ends[0]}{max(least, above)}, {min(most, below)}{ends[1]}"
-    return f"a number {low}{high}" if low or high else ""
+        return f" in {ends[0]}{max(least, above)}, {min(most, below)}{ends[1]}"
+    return f" {low}{high}" if low or high else ""
 
 
 def fraction(name, value, *, below=False):

@@ -130,6 +130,8 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
     assert type(layer.return_sequences) is bool and type(layer.cell.use_bias) is bool
     assert type(checks.number("a", np.float64(0.5))) is float and type(checks.integer("a", np.int32(2))) is int
     assert checks.number("a", math.inf, finite=False) == math.inf and checks.number("a", None, optional=True) is None
+    with pytest.raises(ValueError, match="`a` must be a finite number >= 0 or None. Received: a=inf"):
+        checks.number("a", math.inf, least=0, optional=True)
     assert checks.axes("a", [0, np.int64(1)]) == [0, 1] and checks.level("a", True) == 1
     assert callbacks.EarlyStopping(baseline=-np.inf).baseline == -math.inf
 

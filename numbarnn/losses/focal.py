@@ -110,7 +110,7 @@ def categorical_focal_crossentropy(
         If the shapes differ, or `axis`, `gamma` or `label_smoothing` is out of range.
     """
     y_true, y_pred = dense_arguments("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis)
-    weight = np.asarray(_weights("alpha", alpha), np.dtype(y_pred.dtype))
+    weight = np.asarray(alpha, np.dtype(y_pred.dtype))
     if weight.ndim and weight.shape != (y_pred.shape[-1],):
         raise ValueError(
             f"`alpha` must be a number or have one weight for each of {y_pred.shape[-1]} classes. Received: {alpha}"
