@@ -410,7 +410,6 @@ def test_the_cells_arguments_are_the_layers_attributes():
     for name in (*ARGUMENTS, "units", "implementation"):
         assert getattr(layer, name) is getattr(layer.cell, name)
     assert layer.units == U and layer.dropout == 0.25 and layer.implementation == 1
-    assert layers.LSTM(U, dropout=7, recurrent_dropout=-1).get_config()["dropout"] == 1.0
 
 
 # ------------------------------------------------------------------------------------------------------------- types
