@@ -136,16 +136,17 @@ def real_numbers(name, value, optional=False):
 
 
 def whole_numbers(name, value):
-    """Return a list or tuple of whole numbers as a list of int."""
+    """Return several whole numbers as a list of int; a tuple stays one."""
     if not isinstance(value, (list, tuple, range, np.ndarray)) or not all(map(_is_integer, value)):
         refuse(name, "a list of integers", value)
-    return [int(each) for each in value]
+    found = [int(each) for each in value]
+    return tuple(found) if isinstance(value, tuple) else found
 
 
 def axes(name, value, optional=False):
     """Return an axis, or a list of some; None too if it is `optional`."""
     if isinstance(value, (list, tuple)):
-        return type(value)(whole_numbers(name, value))
+        return whole_numbers(name, value)
     if not _is_integer(value) and not (optional and value is None):
         refuse(name, "an integer, or a list of integers" + (", or None" if optional else ""), value)
     return _plain(value)

@@ -260,7 +260,7 @@ def test_dropout_state():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, "a", None, True])
 def test_dropout_refuses_rates(rate):
-    with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\]. Received: rate="):
+    with pytest.raises(ValueError, match="Invalid value received for argument `rate`. Expected a float value between"):
         layers.Dropout(rate)
 
 

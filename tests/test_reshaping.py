@@ -170,7 +170,7 @@ def test_spatial_dropout():
     assert layers.SpatialDropout1D.from_config(config).get_config() == config
     with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
         layer(x[0])
-    with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\]"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         layers.SpatialDropout1D(1.5)
 
     program = graph.trace(lambda x: layer(x, training=True), (Spec((40, 7, 10)),))

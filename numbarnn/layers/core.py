@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 
 from .. import activations, backend, constraints, initializers, ops, random, regularizers
-from ..checks import checked, flag, fraction
+from ..checks import checked, flag
 from ..graph import Spec, Tensor
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import InputSpec, Layer
@@ -371,7 +371,12 @@ class Dropout(Layer):
 
     def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.rate = fraction("rate", rate)
+        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 <= rate <= 1:
+            raise ValueError(
+                "Invalid value received for argument `rate`. Expected a float value between 0 and 1. "
+                f"Received: rate={rate}"
+            )
+        self.rate = float(rate)
         self.seed = seed
         self.noise_shape = self._check_noise_shape(noise_shape)
         self.seed_generator = random.SeedGenerator(seed) if rate > 0 else None
