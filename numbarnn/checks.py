@@ -136,8 +136,10 @@ def real_numbers(name, value, optional=False):
 
 
 def whole_numbers(name, value):
-    """Return several whole numbers as a list of int; a tuple stays one."""
-    if not isinstance(value, (list, tuple, range, np.ndarray)) or not all(map(_is_integer, value)):
+    """Return several whole numbers as a list of int; a tuple stays one, and a range, however long, is one."""
+    if isinstance(value, range):
+        return value
+    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(_is_integer, value)):
         refuse(name, "a list of integers", value)
     found = [int(each) for each in value]
     return tuple(found) if isinstance(value, tuple) else found
