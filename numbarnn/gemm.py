@@ -320,8 +320,7 @@ def aligned_empty(shape, dtype):
     if size < 1 << 10:  # alignment costs more than it saves
         return np.empty(shape, dtype)
     memory = np.empty(size + 63, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % 64)
 
 
 @functools.cache
