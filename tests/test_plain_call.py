@@ -222,3 +222,9 @@ def test_penalties_are_collected_at_each_call(x):
     layer(x)
     layer(x)
     assert len(layer.losses) == 1
+    layer = layers.LSTM(5)
+    layer(x)
+    layer.add_loss(np.float32(1))
+    assert len(layer.losses) == 1
+    layer(x)
+    assert not layer.losses

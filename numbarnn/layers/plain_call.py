@@ -7,7 +7,7 @@ any layer changes (`structure_clock`): the next call asks only for what may diff
 
 from .. import devices, recurrence
 from ..graph import is_tracing
-from . import base
+from .input_spec import InputSpec
 from .masks import get_mask
 from .tracking import calls, structure_clock
 from .watching import observer
@@ -57,6 +57,7 @@ class PlainCall:
         if all(run.possible for run in self._runs):
             self._dtype, self._features = sequences.dtype, sequences.shape[2]
             self._end = layer._plain_end
+            self._losses = [one._losses for one in layer._flatten_layers()]
 
     def __reduce__(self):
         return PlainCall, ()  # a copy of the layer makes its own
@@ -74,7 +75,7 @@ class PlainCall:
             and not is_tracing()
             and observer() is None
             and devices.gpu() is None
-            and not base._losses_added
+            and not any(self._losses)  # what a call clears
             and get_mask(sequences) is None
         )
 
@@ -115,7 +116,7 @@ def _is_plain(layer):
         _is_our_own(layer)
         and layer._activity_regularizer is None
         and layer._result_dtype is None
-        and isinstance(spec, base.InputSpec)
+        and isinstance(spec, InputSpec)
         and spec.shape is not None
         and tuple(spec.shape[:2]) == (None, None)
         and not (spec.axes or spec.dtype)
