@@ -86,7 +86,7 @@ def panel_width(dtype):
     return panel_vectors() * vector_bytes() // np.dtype(dtype).itemsize
 
 
-_TILE_ROWS = (6, 2, 1)
+_TILE_ROWS = (6, 4, 2, 1)
 _GATED_ROWS = (4, 1)
 
 
