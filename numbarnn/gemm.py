@@ -86,7 +86,7 @@ def panel_width(dtype):
     return panel_vectors() * vector_bytes() // np.dtype(dtype).itemsize
 
 
-_TILE_ROWS = (6, 2, 1)
+_TILE_ROWS = (6, 4, 2, 1)
 _GATED_ROWS = (4, 1)
 
 
@@ -320,8 +320,7 @@ def aligned_empty(shape, dtype):
     if size < 1 << 10:  # alignment costs more than it saves
         return np.empty(shape, dtype)
     memory = np.empty(size + 63, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % 64)
 
 
 @functools.cache

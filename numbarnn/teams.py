@@ -12,10 +12,10 @@ from numbarnn.meeting import assembly, rests
 
 __all__ = ["run_members", "team_of"]
 
-# A team forms where there are fewer rows than threads, or so few for each of them and recurrent weights of so many bytes
-# that each thread is better off with a part of them: fewer rows than a tile of the products has, or a few tiles where
-# the weights do not fit in a second-level cache. Each member takes as many units as make a panel, and multiply-adds of
-# a step that are worth a meeting.
+# A team forms where there are fewer rows than threads, or so few for each of them and recurrent weights of so many
+# bytes that each thread is better off with a part of them: fewer rows than a tile of the products has, or a few tiles
+# where the weights do not fit in a second-level cache. Each member takes as many units as make a panel, and
+# multiply-adds of a step that are worth a meeting.
 _ROWS_AND_BYTES = (6, 1 << 19), (17, 1 << 21)
 _UNITS = 64
 _STEP = 1 << 16

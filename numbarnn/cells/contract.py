@@ -229,10 +229,12 @@ class Cell:
         """
         states = empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
         states[:, 0] = 0
+        flags = np.empty((timesteps, batch), np.uint8)
+        flags.fill(COUNTS)
         return Workspace(
             states=states,
             out=np.empty((batch, timesteps if return_sequences else 0, units), dtype),
-            flags=np.full((timesteps, batch), COUNTS, np.uint8),
+            flags=flags,
             order=np.empty(0, np.int64),
             x_factors=np.empty((0, batch, inputs), dtype),
             h_factors=np.empty((0, batch, units), dtype),

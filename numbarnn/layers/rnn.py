@@ -29,10 +29,9 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .pieces import PieceStates
-from .plain_call import PlainCall
+from .plain_call import PlainCall, call_plainly
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
-from .tracking import structure_clock
 from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
@@ -223,18 +222,17 @@ class RNN(Layer):
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
         if type(sequences) is np.ndarray and not args and not kwargs and "_plain_call" in self.__dict__:
-            return self._call_plainly(sequences)
+            return call_plainly(self, sequences, super().__call__)
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         return super().__call__(sequences, **kwargs)
 
-    def _call_plainly(self, sequences):
-        plain = self._plain_call
-        if plain.fits(sequences):
-            return plain(sequences)
-        outputs = super().__call__(sequences)
-        if plain.clock != structure_clock():
-            self._set_untracked("_plain_call", PlainCall(self, sequences))
-        return outputs
+    def _plain_parts(self):
+        """See `PlainCall`."""
+        return [self]
+
+    def _plain_end(self, results):
+        ((out, states),) = results
+        return [out, *states] if self.return_state else out
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
@@ -451,7 +449,8 @@ class RNN(Layer):
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
         cells = self._fused_cells
-        if cells is None or type(self).get_initial_state is not RNN.get_initial_state:
+        own = type(self).get_initial_state is not RNN.get_initial_state or "get_initial_state" in vars(self)
+        if cells is None or own:
             return False
         return all(
             type(cell).get_initial_state is KernelCell.get_initial_state and "get_initial_state" not in vars(cell)
