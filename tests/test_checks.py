@@ -92,8 +92,8 @@ def test_no_constructor_takes_what_makes_no_sense():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: layers.LSTM(2, dropout=1.5), r"`dropout` must be a number in \[0, 1\]. Received: dropout=1.5"),
-        (lambda: layers.GRU(2, recurrent_dropout=-0.1), "`recurrent_dropout` must be a number in"),
+        (lambda: layers.LSTM(2, dropout="half"), "`dropout` must be a finite number. Received: dropout='half'"),
+        (lambda: layers.GRU(2, recurrent_dropout=np.nan), "`recurrent_dropout` must be a finite number"),
         (lambda: layers.LSTM(2, return_sequences="False"), "`return_sequences` must be True or False. Received: .*="),
         (lambda: setattr(layers.Dense(2), "trainable", "no"), "`trainable` must be True or False"),
         (lambda: layers.Reshape((2.5,)), "`target_shape` must be an integer or None. Received: target_shape=2.5"),

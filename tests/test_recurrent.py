@@ -410,6 +410,7 @@ def test_the_cells_arguments_are_the_layers_attributes():
     for name in (*ARGUMENTS, "units", "implementation"):
         assert getattr(layer, name) is getattr(layer.cell, name)
     assert layer.units == U and layer.dropout == 0.25 and layer.implementation == 1
+    assert layers.LSTM(U, dropout=7, recurrent_dropout=-1).get_config()["dropout"] == 1.0
 
 
 # ------------------------------------------------------------------------------------------------------------- types
@@ -679,7 +680,7 @@ class NoStates:
         (lambda: lstm(use_cudnn=True), ValueError, "use_cudnn=True was specified, but cuDNN is not supported"),
         (lambda: lstm(use_cudnn="no"), ValueError, "Invalid valid received for argument `use_cudnn`"),
         (lambda: lstm(implementation=3), ValueError, "Argument `implementation` must be 0, 1 or 2"),
-        (lambda: lstm(dropout=None), ValueError, "`dropout` must be a number in .* Received: dropout=None"),
+        (lambda: lstm(dropout=None), ValueError, "`dropout` must be a finite number. Received: dropout=None"),
         (lambda: lstm(dropout=np.nan), ValueError, "`dropout` must be a number in .* Received: dropout=nan"),
         (lambda: lstm(recurrent_dropout="a"), ValueError, "`recurrent_dropout` must be a number .*='a'"),
         (lambda: lstm(activation="foo"), ValueError, "Could not interpret activation function identifier: foo"),

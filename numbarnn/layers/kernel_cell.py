@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
-from ..checks import flag, fraction
+from ..checks import flag, number
 from ..protocols import local
 from ..recurrence import activation_codes
 from ..simd_math import ACTIVATIONS
@@ -151,8 +151,9 @@ class KernelCell(Layer):
         for name, value in own.items():
             kind = argument_kind(name)
             setattr(self, name, flag(name, value) if kind is None else kind.get(value))
-        self.dropout = fraction("dropout", dropout)
-        self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
+        # As in Keras, what lies outside of [0, 1] becomes its nearer end.
+        self.dropout = min(1.0, max(0.0, float(number("dropout", dropout))))
+        self.recurrent_dropout = min(1.0, max(0.0, float(number("recurrent_dropout", recurrent_dropout))))
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed)
         # With dropout of h, Keras computes gate by gate; that is where each gate gets factors of its own.
