@@ -682,7 +682,7 @@ class NoStates:
         (lambda: lstm(implementation=3), ValueError, "Argument `implementation` must be 0, 1 or 2"),
         (lambda: lstm(dropout=None), ValueError, "`dropout` must be a finite number. Received: dropout=None"),
         (lambda: lstm(dropout=np.nan), ValueError, "`dropout` must be a finite number. Received: dropout=nan"),
-        (lambda: lstm(recurrent_dropout="a"), ValueError, "`recurrent_dropout` must be a number .*='a'"),
+        (lambda: lstm(recurrent_dropout="a"), ValueError, "`recurrent_dropout` must be a finite number.*='a'"),
         (lambda: lstm(activation="foo"), ValueError, "Could not interpret activation function identifier: foo"),
         (lambda: lstm(recurrent_initializer="foo"), ValueError, "foo"),
         (lambda: lstm(unknown=1), (TypeError, ValueError), "unknown"),
