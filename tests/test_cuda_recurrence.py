@@ -4,6 +4,7 @@ They run on Numba's simulator (``NUMBA_ENABLE_CUDASIM=1``) with a stand-in for C
 is NaN until it is set; or on a GPU if there is one.
 """
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -375,6 +376,32 @@ def test_from_arrays_on_the_gpu_to_arrays_on_the_gpu(checkpoint, options, cell):
     assert len(fake_cupy.moves) == before
     assert all(cuda.is_device_array(value) for value in found.values())
     assert_agrees({name: cuda.to_host(value) for name, value in found.items()}, answer(p), "float64")
+
+
+def test_a_pass_runs_in_the_one_order_from_the_first_move_to_the_last(monkeypatch):
+    inside, launched = [], []
+
+    @contextlib.contextmanager
+    def in_order():
+        inside.append(None)
+        yield
+        inside.pop()
+
+    def launch(problem, *args, band=bands_cuda.BANDS[-1]):
+        assert inside
+        launched.append(problem.back)
+        band.launch(problem, *args)
+
+    def to_host(array, right=cuda.to_host):
+        assert inside
+        return right(array)
+
+    monkeypatch.setattr(cuda, "in_order", in_order)
+    monkeypatch.setattr(cuda, "to_host", to_host)
+    monkeypatch.setattr(bands_cuda, "BANDS", [bands_cuda.BANDS[-1]._replace(launch=launch)])
+    p = problem("LSTM", (2, 3, 4, 5))
+    on_gpu(answer, p)
+    assert launched == [False, True] and not inside
 
 
 @pytest.mark.parametrize("mask", ["none", "right", "left", "scattered", "empty_row"])
