@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from numbarnn import cuda
+from numbarnn.cells import gru_cuda, lstm_cuda, simple_rnn_cuda
 from numbarnn.cuda import arrays, kernels, machine, probe, products
 
 
@@ -322,11 +323,24 @@ def test_products_are_refused_where_an_operand_is_on_another_gpu(monkeypatch):
             cuda.gemm(a, b.values)
 
 
+def test_no_machine_code_is_taken_for_that_of_other_constants():
+    """On disk, where kernels of one function lie side by side: constants of constants count, and what they call."""
+    made = [
+        kernel.with_constants(max_threads=128, ROWS=rows)
+        for cell in (lstm_cuda, gru_cuda, simple_rnn_cuda)
+        for kernel in (cell.forward, cell.backward)
+        for rows in (1, 2)
+    ]
+    assert len({kernel._cache._of_function() for kernel in made}) == len(made) == 12
+    assert lstm_cuda.forward.with_constants(max_threads=128, ROWS=2) is made[1]
+
+
 def test_kernels_are_declared_without_cuda():
     code = """
 import sys
 import numpy as np
 from numbarnn import cuda
+from numbarnn.cells import gru_cuda, lstm_cuda, simple_rnn_cuda
 
 @cuda.device_function
 def twice(x):
