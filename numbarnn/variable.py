@@ -475,10 +475,14 @@ class ParameterBuffer:
         # `flat` is there as long as all of the newest values are.
         if name != "flat" or "_kept" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        for variable in self.variables:
-            _ = variable.data  # brought back
-        self.flat = self._kept
-        return self.flat
+        versions = None
+        while versions != (now := [v.version for v in self.variables]):  # another thread may go on writing on the GPU
+            versions = now
+            self.__dict__.pop("flat", None)
+            for variable in self.variables:
+                _ = variable.data  # brought back
+            self.flat = self._kept
+        return self._kept
 
     def room_on_gpu(self, variable):
         """Return the place of a variable in `on_gpu`, whose values are to be set."""

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -232,3 +233,45 @@ def test_what_is_kept_on_the_gpu_is_moved_in_the_one_order(monkeypatch):
         model.predict(np.ones((2, 4), "float32"), verbose=0)
     model.get_weights()
     assert {"gemm", "zeros", "to_host"} <= set(moved)
+
+
+def test_a_buffer_shows_no_value_older_than_one_written_while_others_are_brought_back(monkeypatch):
+    first, second = Variable(np.zeros(2)), Variable(np.zeros(3))
+    buffer = ParameterBuffer([first, second])
+    write(first, 1.0)
+    write(second, 1.0)
+    to_host = cuda.to_host
+
+    def slow(array):
+        if array.shape == second.shape:
+            monkeypatch.setattr(cuda, "to_host", to_host)
+            write(first, 2.0)  # the other thread, after the first one has been brought back
+        return to_host(array)
+
+    monkeypatch.setattr(cuda, "to_host", slow)
+    assert buffer.flat.tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
+    assert buffer.flat.tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex128", "int8"])
+def test_an_array_that_a_program_has_captured_moves_again_when_a_bit_of_it_changes(gpu, dtype):
+    kept = np.zeros((4, 6), dtype)
+    array = kept[::2, ::-2]
+    constant = arrays.Constant(array)
+    changes = [0, 1, 3] if dtype == "int8" else [0.0, -0.0, np.nan, 1.0]
+    for change in changes:
+        array[1, 1] = change
+        for _ in range(2):
+            assert constant().get().tobytes() == array.tobytes()
+    assert [move.way for move in gpu] == (["in", "out", "out"] * len(changes))
+
+
+def test_to_see_that_a_captured_array_has_not_changed_takes_no_copy_of_it():
+    constant = arrays.Constant(np.zeros(1 << 17))
+    constant()
+    tracemalloc.start()
+    try:
+        constant()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18  # a byte for a number
+    finally:
+        tracemalloc.stop()

@@ -638,7 +638,7 @@ class Layer(Tracked):
         """Run a `call` that a user wrote on arrays that it cannot write to."""
         guard = ReadOnly()
         args = [map_nest(guard.view, x) for x in args]
-        kwargs = {key: x if key == "mask" else map_nest(guard.view, x) for key, x in kwargs.items()}
+        kwargs = {key: map_nest(guard.view, x) for key, x in kwargs.items()}
         try:
             outputs = self.call(*args, **kwargs)
         except ValueError as error:

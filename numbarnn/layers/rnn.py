@@ -28,6 +28,7 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .pieces import PieceStates
+from .plain_call import PlainCall, call_plainly
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
 from .watching import observer, trace_of
@@ -147,6 +148,7 @@ class RNN(Layer):
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
         self._set_untracked("_step_programs", StepPrograms())
+        self._set_untracked("_plain_call", PlainCall())
         # While `fit` cuts batches into pieces: a `PieceStates`; whether this call is on a piece; what it goes on from.
         self._set_untracked("_pieces", None)
         self._set_untracked("_on_piece", False)
@@ -213,8 +215,18 @@ class RNN(Layer):
 
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
+        if type(sequences) is np.ndarray and not args and not kwargs and "_plain_call" in self.__dict__:
+            return call_plainly(self, sequences, super().__call__)
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         return super().__call__(sequences, **kwargs)
+
+    def _plain_parts(self):
+        """See `PlainCall`."""
+        return [self]
+
+    def _plain_end(self, results):
+        ((out, states),) = results
+        return [out, *states] if self.return_state else out
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
@@ -431,7 +443,8 @@ class RNN(Layer):
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
         cells = self._fused_cells
-        if cells is None or type(self).get_initial_state is not RNN.get_initial_state:
+        own = type(self).get_initial_state is not RNN.get_initial_state or "get_initial_state" in vars(self)
+        if cells is None or own:
             return False
         return all(
             type(cell).get_initial_state is KernelCell.get_initial_state and "get_initial_state" not in vars(cell)
