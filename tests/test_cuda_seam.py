@@ -267,11 +267,8 @@ def streams(monkeypatch):
         def wait_event(self, event):
             done.append(f"{self.name} waits for {event}")
 
-        def __enter__(self):
-            self.before, streams.current = streams.current, self
-
-        def __exit__(self, *error):
-            streams.current = self.before
+        def use(self):
+            streams.current = self
 
     null = Stream("default", 0)
     streams = types.SimpleNamespace(

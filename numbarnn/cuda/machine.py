@@ -197,10 +197,11 @@ def in_order():
         yield
         return
     ours.wait_event(caller.record())
+    ours.use()  # not `with`, behind which a stream that the caller has chosen by `use` would be forgotten
     try:
-        with ours:
-            yield
+        yield
     finally:
+        caller.use()
         caller.wait_event(ours.record())
 
 
