@@ -104,12 +104,21 @@ class KernelCache(NullCache):
         found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
         if found is None and is_ours(self._function):
             self._begun = progress.begin()
+            if self._function in elsewhere:
+                elsewhere[self._function]()
+                found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
+                if found is not None:
+                    self._note_end()
+                    progress.kept += 1
         return found
+
+    def _note_end(self):
+        progress.end(self._begun, f"{self._function.__module__}.{self._function.__qualname__}")
 
     def save_overload(self, signature, result):
         """Store a compile result in the first folder that can be written."""
         if self._begun is not None:
-            progress.end(self._begun, f"{self._function.__module__}.{self._function.__qualname__}")
+            self._note_end()
         if result.library.has_dynamic_globals:
             _warn_once(f"{self._name} holds addresses of this process and is compiled anew in each")
             return
@@ -223,6 +232,7 @@ class _Progress:
 
 
 progress = _Progress()  #: of this process
+elsewhere = {}  #: for Python functions that another process is compiling, what waits until it has (or has failed)
 
 
 def _sources():
@@ -250,6 +260,15 @@ def _folders():
         with suppress(OSError):  # absent or read-only: nothing will prune it
             os.utime(folder)  # in use, see _prune
     return folders
+
+
+def can_be_filled(kernels):
+    """Say whether the cache can keep kernels, dispatchers of ours, and holds no variant of them yet."""
+    names = [kernel._cache._name for kernel in kernels if isinstance(kernel._cache, KernelCache)]
+    if any(True for folder in _folders() for name in names for _ in folder.glob(f"{name}.*.nbc")):
+        return False
+    there = [next(path for path in (folder, *folder.parents) if path.exists()) for folder in _folders()]
+    return any(path.is_dir() and os.access(path, os.W_OK) for path in there)
 
 
 def _user_cache():

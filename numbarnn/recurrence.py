@@ -22,6 +22,7 @@ from numbarnn.jit import chunks, kernel_array, parallel_for, run_chunks
 from numbarnn.meeting import ALONE
 from numbarnn.recurrence_arguments import activation_codes, check_arguments, check_gradients
 from numbarnn.teams import run_members, team_of
+from numbarnn.way_back import compile_meanwhile
 
 __all__ = [
     "PackedWeights", "Pullback", "activation_codes", "kernel_calls", "pull_together", "run", "run_together",
@@ -353,6 +354,9 @@ def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, 
         from numbarnn.recurrence_cuda import new_pass
 
         return new_pass(cell, x, weights, initial_states, save=save, checkpoint=checkpoint, **options)
+    if save:
+        activations = (options.get(name) for name in ("activation", "recurrent_activation"))
+        compile_meanwhile(cell, getattr(x, "dtype", None), *activations)
     if checkpoint is not None:
         return LongPass(_Pass, cell, x, weights, initial_states, checkpoint, **options)
     return _Pass(cell, x, weights, initial_states, save=save, **options)

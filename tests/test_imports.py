@@ -44,6 +44,7 @@ FLOORS = {
     "recurrence_arguments": 2,
     "recurrence_cuda": 2,
     "teams": 2,
+    "way_back": 2,
     "row_rules": 2,
     "scan": 2,
     "backend": 2,
