@@ -81,7 +81,7 @@ def _wait(process):
 
 
 class _Unpacked:
-    """Weights of a cell with one input and one unit, as `numbarnn.recurrence.PackedWeights` that take no kernel to pack."""
+    """Weights of one input and one unit, as `numbarnn.recurrence.PackedWeights` without the kernels that pack."""
 
     def __init__(self, cell, dtype):
         self.kernel = self.recurrent_kernel = np.zeros((1, cell.gates), dtype)
@@ -97,6 +97,7 @@ class _Unpacked:
 
 def compile_here(module, dtype, activation, recurrent_activation):
     """Compile the way back of the cell of a module into the cache: go it for one row, step and unit."""
+    sys.modules.setdefault("scipy", None)  # Numba imports it in passing, in a tenth of a second, for BLAS
     from numbarnn import recurrence  # which imports this module
 
     cell = importlib.import_module(module).CELL

@@ -1,13 +1,23 @@
 """Products that the cells share: of the inputs, gradients through a weight matrix, and of it."""
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT
 from numbarnn.cells.rows import row_of, to_and_fro, working_memory
 from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import share
-from numbarnn.simd import advance, aligned_pointer, clear, hold, lanes, load_n, pointer, prefetch, store, store_n
+from numbarnn.simd import (
+    advance,
+    aligned_pointer,
+    clear,
+    empty,
+    hold,
+    lanes,
+    load_n,
+    pointer,
+    prefetch,
+    store,
+    store_n,
+)
 
 # A weight gradient is computed in blocks whose operands stay in the second-level cache: links of the chains (steps of
 # a row of the batch) between two rests in memory, and rows of the result. A band of rows is one product, during which
@@ -294,7 +304,7 @@ def weight_gradients(
     right = aligned_pointer(scratch)
     left = advance(right, DEPTH_BLOCK * width)
     # Of each link of the chains: where its rows of x, of h (-1: zeros) and of the tape begin, and its kernel row.
-    places = np.empty(4 * DEPTH_BLOCK + batch, np.int64)
+    places = empty(4 * DEPTH_BLOCK + batch, order)
     x_places = pointer(places)
     h_places, tape_places, rows = (
         advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)

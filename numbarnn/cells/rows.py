@@ -1,10 +1,8 @@
 """Rows of a batch: which of their steps count, and how they come in and out of the kernels' working memory."""
 
-import numpy as np
-
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
 from numbarnn.jit import device, njit
-from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, splat, store_n
+from numbarnn.simd import advance, clear, copy, empty, lanes, load_n, pointer, put, splat, store_n
 
 ROW_BLOCK = 72  # rows whose gates' inputs stay in the first-level cache between product and step
 _AHEAD = 1 << 18  # bytes of gates' inputs that the second-level cache holds beside the recurrent weights
@@ -68,7 +66,7 @@ def working_memory(size, like, room=None):
     """
     size += 64 // like.itemsize
     if room is None:
-        return np.empty(size, like.dtype)
+        return empty(size, like)
     if room.size < size:
         raise ValueError("room must have as many elements as `Cell.room` says")
     return room
