@@ -108,12 +108,12 @@ class KernelCache(NullCache):
                 elsewhere[self._function]()
                 found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
                 if found is not None:
-                    self._note_end()
+                    self._note_end("had %s compiled by another process in %.1f s")
                     progress.kept += 1
         return found
 
-    def _note_end(self):
-        progress.end(self._begun, f"{self._function.__module__}.{self._function.__qualname__}")
+    def _note_end(self, told="compiled %s in %.1f s"):
+        progress.end(self._begun, f"{self._function.__module__}.{self._function.__qualname__}", told)
 
     def save_overload(self, signature, result):
         """Store a compile result in the first folder that can be written."""
@@ -223,12 +223,12 @@ class _Progress:
                 print("numbarnn: compiling kernels, which takes some seconds the first time ...", file=sys.stderr)
         return time.perf_counter(), self.seconds
 
-    def end(self, begun, name):
+    def end(self, begun, name, told="compiled %s in %.1f s"):
         """Note that a kernel has been compiled, in what is left without the kernels that were compiled within it."""
         start, before = begun
         seconds = time.perf_counter() - start - (self.seconds - before)
         self.seconds, self.kernels = self.seconds + seconds, self.kernels + 1
-        _logger.info("compiled %s in %.1f s", name, seconds)
+        _logger.info(told, name, seconds)
 
 
 progress = _Progress()  #: of this process
@@ -264,8 +264,8 @@ def _folders():
 
 def can_be_filled(kernels):
     """Say whether the cache can keep kernels, dispatchers of ours, and holds no variant of them yet."""
-    names = [kernel._cache._name for kernel in kernels if isinstance(kernel._cache, KernelCache)]
-    if any(True for folder in _folders() for name in names for _ in folder.glob(f"{name}.*.nbc")):
+    names = [kernel._cache._name for kernel in kernels if isinstance(getattr(kernel, "_cache", None), KernelCache)]
+    if len(names) < len(kernels) or any(any(folder.glob(f"{name}.*.nbc")) for folder in _folders() for name in names):
         return False
     there = [next(path for path in (folder, *folder.parents) if path.exists()) for folder in _folders()]
     return any(path.is_dir() and os.access(path, os.W_OK) for path in there)

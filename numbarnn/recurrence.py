@@ -355,8 +355,8 @@ def _new_pass(cell, x, weights, initial_states, *, save=False, checkpoint=None, 
 
         return new_pass(cell, x, weights, initial_states, save=save, checkpoint=checkpoint, **options)
     if save:
-        activations = (options.get(name) for name in ("activation", "recurrent_activation"))
-        compile_meanwhile(cell, getattr(x, "dtype", None), *activations)
+        dtype = getattr(x, "dtype", None)
+        compile_meanwhile(cell, dtype, options.get("activation"), options.get("recurrent_activation"))
     if checkpoint is not None:
         return LongPass(_Pass, cell, x, weights, initial_states, checkpoint, **options)
     return _Pass(cell, x, weights, initial_states, save=save, **options)

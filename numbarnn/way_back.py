@@ -4,8 +4,8 @@ Half of what the first training step of a process waits for is Python at work, i
 So a Python of its own compiles the kernels of the gradients, into the same cache (`numbarnn.kernel_cache`). When this
 process comes to need them, it waits for the other one and reads what that has stored.
 
-That is an offer, not a condition: where there is no second processor or no cache to write, where no process can be
-started, or where it fails, this process compiles everything itself.
+That is an offer, not a condition: with one thread (``NUMBARNN_NUM_THREADS=1``) or no cache to write, where no process
+can be started, or where it fails, this process compiles everything itself.
 """
 
 import functools
@@ -44,14 +44,15 @@ def compile_meanwhile(cell, dtype, activation=None, recurrent_activation=None):
     activation, recurrent_activation : str, optional
         As `numbarnn.recurrence.run` takes them.
     """
-    job = cell.name, str(dtype), activation, recurrent_activation
+    job = cell.name, dtype, activation, recurrent_activation
     if job in _begun:
         return
     _begun.add(job)
     kernels = cell.forward, cell.backward
     if get_num_threads() > 1 and _is_python() and kernel_cache.can_be_filled(kernels):
         module = cell.forward.py_func.__module__
-        process = _start(json.dumps([sys.path, module, *job[1:]]))
+        paths = [str(path) for path in sys.path]
+        process = _start(json.dumps([paths, module, str(dtype), activation, recurrent_activation]))
         if process is not None:
             for kernel in (cell.backward, weight_gradients):
                 kernel_cache.elsewhere[kernel.py_func] = functools.partial(_wait, process)
