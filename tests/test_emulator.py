@@ -162,7 +162,7 @@ def product(a, weights, out):
     cuda.syncthreads()
     piece, unit = thread // 4, thread % 4
     held = hold(weights, unit, piece * 4, 16, 8, unit, 4, 4, 4, 4, 2, 2, 1, 2)
-    multiply(held, memory, piece * 4, 16, 0, 32 + piece * 16 + unit, 8, 4, 2, 2, 2, 1, 2)
+    multiply(held, memory, piece * 4, 16, 0, memory, 32 + piece * 16 + unit, 8, 4, 2, 2, 2, 1, 2)
     cuda.syncthreads()
     for i in range(thread, 16, 8):
         out[i // 8, i % 8] = total(memory, 32 + i, 16, 2)

@@ -38,14 +38,10 @@ import numpy as np
 
 from numbarnn import cuda
 from numbarnn.cells import resident_cuda
+from numbarnn.cells.steps_cuda import STEPS
 
 __all__ = ["Layout", "choose", "launch", "serves_block", "serves_cluster"]
 
-_STEPS = {
-    "LSTM": (resident_cuda.lstm_step, resident_cuda.lstm_step_back),
-    "GRU": (resident_cuda.gru_step, resident_cuda.gru_step_back),
-    "SimpleRNN": (resident_cuda.simple_rnn_step, resident_cuda.simple_rnn_step_back),
-}
 _WARP = 32
 _ROWS = (4, 2, 1)
 _SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
@@ -110,7 +106,7 @@ class Layout:
         slots = sums + pieces * self.rows * sums_row
         slots_size = self.rows * self.units if self.cluster > 1 and self.backward else 0
         barriers = slots + 2 * slots_size
-        step, step_back = _STEPS[self.cell.name]
+        step, step_back = STEPS[self.cell.name]
         threads = max(groups * pieces, self.rows * block_units)
         return {
             "CELL_STEP": step,
