@@ -19,10 +19,10 @@ pytestmark = pytest.mark.gpu
 
 def plan_of(p, most_groups, rows):
     """Return how a small problem lies on few threads; the names are those of `bands_cuda.Problem`."""
-    block_units = {1: 8, 3: 4, 4: 4}[p.cell.gates]
+    block_units, threads = (8, 32) if p.cell.gates == 1 else (4, 16)
     unit_groups = -(-p.units // block_units)
     return persistent.plan(
-        p.cell, p.back, p.units, p.batch, p.h_copies, unit_groups * most_groups, rows, block_units, threads=16
+        p.cell, p.back, p.units, p.batch, p.h_copies, unit_groups * most_groups, rows, block_units, threads
     )
 
 
@@ -52,7 +52,7 @@ def emulated(monkeypatch):
 
 
 OPTIONS = {
-    "size": [(1, 1, 1, 1), (3, 4, 2, 7), (5, 3, 3, 8), (7, 2, 2, 10), (2, 5, 4, 13)],
+    "size": [(1, 1, 1, 1), (3, 4, 2, 7), (5, 3, 3, 8), (7, 2, 2, 18), (2, 5, 4, 13)],
     "mask": ["none", "right", "left", "scattered", "empty_row"],
     "reset": [False, True],
     "zero_output": [False, True],
@@ -62,7 +62,7 @@ OPTIONS = {
     "use_bias": [True, False],
     "initial_states": [True, False],
     "activations": [(None, None), (None, None), ("relu", "hard_sigmoid"), ("gelu", "softsign")],
-    "layout": [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1)],  # groups of blocks, rows of a tile
+    "layout": [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 4)],  # groups of blocks, rows of a tile
 }
 CASES = list(covering(OPTIONS))
 
@@ -85,3 +85,71 @@ def test_values_and_gradients(index, cell, emulated):
     out, states, _ = on_gpu(run, p, save=False)
     unsaved = named(out, states)
     assert_same_bits(unsaved, found, unsaved)
+
+
+@EACH
+def test_the_same_bits_in_any_order_of_threads_for_any_rows_and_blocks(cell, emulated):
+    p = problem(cell, (7, 3, 2, 18), "float32", mask="scattered", reset=True, h_copies=1)
+    emulated(1, 1)
+    first = on_gpu(answer, p)
+    for seed, (most_groups, some_rows) in enumerate(((1, 1), (2, 1), (7, 1), (1, 2), (2, 2), (1, 4), (2, 4)), 1):
+        plans = emulated(most_groups, some_rows, seed)
+        assert_same_bits(on_gpu(answer, p), first)
+        assert {(plan.batch_groups, plan.layout.rows) for plan in plans} == {(min(most_groups, 7), some_rows)}
+    one = on_gpu(answer, rows(p, slice(1, 2)))
+    np.testing.assert_array_equal(one["out"], first["out"][1:2])
+
+
+@EACH
+def test_a_sequence_in_two_parts(cell, emulated):
+    p = problem(cell, (4, 5, 3, 9), "float32", mask="scattered", h_copies=1, zero_output=True)
+    emulated()
+    whole = on_gpu(answer, p)
+    first, second = steps(p, 0, 2), steps(p, 2, 5)
+    out_1, states, _ = on_gpu(run, first, save=True)
+    out_2, last, _ = on_gpu(run, second, save=True, initial_states=states)
+    assert_same_bits(named(np.hstack([out_1, out_2]), last), whole, ("out", "h"))
+
+
+@EACH
+def test_nothing_leaks_out_of_masked_steps(cell, emulated):
+    """Neither NaN of what goes in there, nor of weights that are infinite."""
+    p = problem(cell, (3, 4, 2, 10), "float32", mask="empty_row", reset=True, zero_output=True)
+    empty = ~p.mask.any(axis=1)
+    p.x[empty] = np.nan
+    p.recurrent[0, 0] = np.inf
+    for some_rows in (1, 2):
+        emulated(1, some_rows)
+        found = on_gpu(answer, p)
+        assert np.isfinite(found["out"][empty]).all() and np.isfinite(found["h"][empty]).all()
+        assert np.isfinite(found["d_h"][empty]).all() and (found["d_x"][empty] == 0).all()
+
+
+# ----------------------------------------------------------------------------------------------- what barriers are for
+
+BARRIERS = [
+    *(("forward", 4, "cuda.syncthreads()", number) for number in (0, 1, 2, 3)),
+    *(("forward", 1, "cuda.syncthreads()", number) for number in (1, 2, 3, 4)),
+    ("forward", 4, "await_arrivals(", 0), ("forward", 1, "await_arrivals(", 1),
+    *(("forward", 1, "arrive(", number) for number in (0, 1)),
+    *(("backward", 4, "cuda.syncthreads()", number) for number in (0, 2)),
+    *(("backward", 1, "cuda.syncthreads()", number) for number in (0, 1, 2)),
+    ("backward", 4, "await_arrivals(", 0), ("backward", 1, "await_arrivals(", 1), ("backward", 1, "arrive(", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, batch, call, number", BARRIERS)
+def test_each_barrier_is_needed_and_missed(name, batch, call, number, emulated):
+    """Without any one of them some order of the threads gives something else, or ends nowhere: one tile, and four."""
+    p = problem("LSTM", (batch, 4, 2, 7), "float32")
+    emulated()
+    whole = on_gpu(answer, p)
+    for seed in range(60):
+        emulated(1, 1, seed, lambda kernel: without(kernel, call, number) if kernel.__name__ == name else kernel)
+        try:
+            found = on_gpu(answer, p)
+        except Fault:
+            return
+        if any((found[part] != whole[part]).any() for part in whole):
+            return
+    pytest.fail("nobody misses this barrier")

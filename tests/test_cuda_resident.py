@@ -181,6 +181,7 @@ def asked(cell, units, batch=64, dtype="float32", capability=(9, 0), **options):
     """Return what a band is chosen by."""
     values = {
         "back": False, "timesteps": 10, "codes": (0, 0), "own_activations": True, "h_copies": 0, "saving": True,
+        "multiprocessors": 1,  # too few for band L
     }  # fmt: skip
     return bands_cuda.Problem(
         cell=cell, batch=batch, units=units, dtype=np.dtype(dtype), capability=capability, **{**values, **options}

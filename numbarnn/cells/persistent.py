@@ -107,8 +107,8 @@ class Layout:
     def _back(self):
         gates, rows, units = self.cell.gates, self.rows, self.block_units
         apart = self.copies > 1  # products of each gate
-        quads, stage, part_quads = units // 4, rows * gates * units, rows * units // 4
-        parts = min(self.threads // part_quads, _PARTS)
+        quads, stage = units // 4, rows * gates * units
+        parts = min(self.threads // units, _PARTS)  # whatever the rows are, for the same bits
         senders = -(-self.most_units // units)
         return {
             "THREAD_UNITS": self.most_units // self.threads,
@@ -122,7 +122,7 @@ class Layout:
             "SUMS": stage,
             "SUMS_PIECE": rows * units,
             "PARTS": parts,
-            "PART_QUADS": part_quads,
+            "PART_QUADS": rows * units // 4,
             "AHEAD": 4 * -(-senders // parts),
             "SHARED": stage + parts * rows * units,
         }
@@ -175,8 +175,15 @@ class Plan(NamedTuple):
     @property
     def cost(self):
         """Clock cycles of a step, as estimated."""
-        row = 2 * self.layout.weights + _ROW
-        return self.tiles * (self.layout.rows * row + _TILE) + (_WAIT if self.tiles < 3 else 0)
+        return self.tiles * (self.layout.rows * self._row + _TILE) + (_WAIT if self.tiles < 3 else 0)
+
+    @property
+    def _row(self):
+        return 2 * self.layout.weights + _ROW
+
+    def cost_of_a_row(self, multiprocessors):
+        """Clock cycles of a step of a row, as estimated, where there are many rows."""
+        return self._row / (multiprocessors // self.unit_groups)
 
     def working_memory(self):
         """Return the arrays `exchange` and `counters` for one launch."""
@@ -212,8 +219,8 @@ def plan(cell, backward, units, batch, copies, multiprocessors, rows, block_unit
 def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     """Return how a layer's pass lies on a GPU; None where its weights do not fit the multiprocessors' registers.
 
-    What is chosen does not change the bits of a result but by the number of units of a block, which is the same for
-    all batches where weights fill the GPU.
+    The units of a block are those that take the shortest time for many rows, whatever the batch is: all else that is
+    chosen does not change the bits of the results.
 
     Parameters
     ----------
@@ -234,11 +241,15 @@ def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     if capability < _SINCE:
         return None
     plans = [
-        plan(cell, backward, units, batch, copies, multiprocessors, rows, block_units)
+        found
         for block_units in _BLOCK_UNITS.get(cell.name, ())
         for rows in _ROWS
+        if (found := plan(cell, backward, units, batch, copies, multiprocessors, rows, block_units))
     ]
-    return min((found for found in plans if found), key=lambda found: found.cost, default=None)
+    if not plans:
+        return None
+    fastest = min(plans, key=lambda found: found.cost_of_a_row(multiprocessors)).layout.block_units
+    return min((found for found in plans if found.layout.block_units == fastest), key=lambda found: found.cost)
 
 
 def _plan_of(problem):
