@@ -1,5 +1,7 @@
 """Band L, recurrent weights in the registers of a grid, on an emulator: against naive loops, for many orders of threads."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ pytest.importorskip("greenlet", reason="needs pip install '.[gpu-test]'")
 from emulator import Emulator, Fault  # noqa: E402
 from gpu import fake_cupy  # noqa: E402
 from test_cell_kernels import answer, assert_same_bits, covering, expected, named, problem, rows, run, steps  # noqa: E402
-from test_cuda_resident import CELLS, EACH, TOLERANCE, asked, on_gpu, without  # noqa: E402
+from test_cuda_resident import EACH, TOLERANCE, asked, on_gpu, without  # noqa: E402
 
 from numbarnn import cells, cuda  # noqa: E402
 from numbarnn.cells import bands_cuda, persistent, persistent_cuda  # noqa: E402
@@ -153,3 +155,97 @@ def test_each_barrier_is_needed_and_missed(name, batch, call, number, emulated):
         if any((found[part] != whole[part]).any() for part in whole):
             return
     pytest.fail("nobody misses this barrier")
+
+
+# ------------------------------------------------------------------------------------------------------ which layers
+
+
+@pytest.mark.parametrize(
+    "cell, units, capability, multiprocessors, band",
+    [
+        (cells.LSTM, 96, (7, 5), 40, "S"), (cells.LSTM, 97, (7, 5), 40, "L"), (cells.LSTM, 512, (7, 5), 40, "L"),
+        (cells.LSTM, 700, (7, 5), 40, "G"), (cells.LSTM, 256, (8, 9), 128, "L"), (cells.LSTM, 256, (9, 0), 132, "M"),
+        (cells.LSTM, 257, (9, 0), 132, "L"), (cells.LSTM, 1021, (9, 0), 132, "L"), (cells.LSTM, 1024, (12, 0), 170, "L"),
+        (cells.LSTM, 1100, (9, 0), 132, "G"), (cells.LSTM, 864, (8, 0), 108, "L"), (cells.LSTM, 872, (8, 0), 108, "G"),
+        (cells.LSTM, 512, (7, 0), 80, "G"), (cells.GRU, 257, (9, 0), 132, "L"), (cells.GRU, 1024, (8, 0), 108, "L"),
+        (cells.SIMPLE_RNN, 193, (8, 0), 108, "L"), (cells.SIMPLE_RNN, 512, (9, 0), 132, "M"),
+        (cells.SIMPLE_RNN, 1024, (7, 5), 40, "L"), (cells.GRU_RESET_BEFORE, 512, (9, 0), 132, "G"),
+    ],
+)  # fmt: skip
+def test_which_band_serves_what(cell, units, capability, multiprocessors, band):
+    sizes = {"units": units, "capability": capability, "multiprocessors": multiprocessors}
+    for back in (False, True):
+        for copies in (0, 1, cell.gates):
+            for batch in (1, 300):
+                p = asked(cell, batch=batch, back=back, h_copies=copies, **sizes)
+                if (cell, units, copies) != (cells.LSTM, 96, 4):  # no room for factors of each gate in a block
+                    assert bands_cuda.choose_band(p).name == band
+    assert bands_cuda.choose_band(asked(cell, dtype="float64", **sizes)).name == "G"
+    assert bands_cuda.choose_band(asked(cell, timesteps=0, **sizes)).name == "G"
+    assert bands_cuda.choose_band(asked(cell, batch=0, **sizes)).name == "G"
+
+
+@EACH
+def test_plans_fill_the_gpu_and_fit_it(cell):
+    cell = getattr(cells, cell)
+    served = 0
+    for back in (False, True):
+        for multiprocessors, units in itertools.product((40, 82, 132), (1, 100, 257, 512, 640, 777, 1021, 1024)):
+            for copies in (0, 1, cell.gates):
+                found = [
+                    persistent.choose(cell, back, units, batch, copies, (9, 0), multiprocessors)
+                    for batch in (1, 3, 16, 64, 257, 1000)
+                ]
+                if None in found:
+                    assert set(found) == {None} and 4 * 1.3 * cell.gates * units**2 > multiprocessors * 128 * 1024
+                    continue
+                served += 1
+                assert len({plan.layout.block_units for plan in found}) == 1  # so that bits are the same for any batch
+                for batch, plan in zip((1, 3, 16, 64, 257, 1000), found, strict=True):
+                    check_plan(plan, units, batch, multiprocessors)
+    assert served > 60
+
+
+def check_plan(plan, units, batch, multiprocessors):
+    """Assert that a plan covers the units and the batch, without idle blocks, and what kernels take for granted."""
+    layout, rows_of_a_block = plan.layout, plan.tiles * plan.layout.rows
+    assert layout.fits and layout.most_units >= units
+    assert 0 <= plan.unit_groups * layout.block_units - units < layout.block_units
+    assert plan.batch_groups * rows_of_a_block >= batch > (plan.batch_groups - 1) * rows_of_a_block
+    assert plan.unit_groups * plan.batch_groups <= multiprocessors
+    assert batch < 1000 or plan.unit_groups * plan.batch_groups > 0.6 * multiprocessors
+    n = layout.constants
+    assert set(n) <= set(vars(persistent_cuda))
+    assert n["ROWS"] * n["BLOCK_UNITS"] <= n["THREADS"] and n["BLOCK_UNITS"] % 4 == n["SUMS"] % 4 == 0
+    if layout.backward:
+        assert n["THREAD_UNITS"] * n["THREADS"] == layout.most_units and 4 * n["QUADS"] == n["BLOCK_UNITS"]
+        assert n["PARTS"] * n["PART_QUADS"] <= n["THREADS"]
+        assert n["AHEAD"] // 4 * n["PARTS"] >= plan.unit_groups
+    else:
+        assert n["GROUPS"] * n["THREAD_UNITS"] == n["BLOCK_UNITS"] and n["GROUPS"] * n["PIECES"] <= n["THREADS"]
+        assert 4 * n["QUADS"] * n["PIECES"] == layout.most_units == n["STAGE_ROW"]
+        assert n["SUMS_PIECE"] >= n["ROWS"] * n["SUMS_ROW"] and (n["SUMS_PIECE"] - n["GROUPS"]) % 32 == 0
+        assert n["AHEAD"] * n["THREADS"] >= n["STAGE"] == n["STAGE_COPY"] * n["COPIES"]
+
+
+def test_a_launch_takes_all_that_the_kernels_take(monkeypatch):
+    """All blocks at once, working memory of the plan, and the cell's own activations as constants."""
+    launched = []
+    monkeypatch.setattr(
+        cuda.Kernel, "launch", lambda kernel, *args, **options: launched.append((kernel, args, options))
+    )
+    with cuda.use_array_module(fake_cupy):
+        for back in (False, True):
+            p = asked(cells.LSTM, 520, back=back, multiprocessors=132)
+            plan = persistent.choose(cells.LSTM, back, 520, 64, 0, (9, 0), 132)
+            bands_cuda.choose_band(p).launch(p, "arrays")
+            kernel, (blocks, threads, first, exchange, counters, tiles, *codes), options = launched[-1]
+            assert kernel is plan.layout.kernel and (blocks, threads) == (plan.blocks, plan.layout.threads)
+            assert (
+                first == "arrays" and tiles == plan.tiles and codes == [None, None] and options == {"cooperative": True}
+            )
+            assert counters.shape == (plan.batch_groups * tiles,) and counters.dtype == np.int32
+            of_a_tile = plan.unit_groups**2 * plan.layout.rows * plan.layout.block_units if back else None
+            assert exchange.size == 2 * counters.size * (of_a_tile or plan.layout.constants["STAGE"])
+        bands_cuda.choose_band(p).launch(p._replace(own_activations=False, codes=(3, 1)), "arrays")
+        assert launched[-1][1][-2:] == (3, 1)

@@ -21,9 +21,9 @@ __all__ = ["Layout", "Plan", "choose", "launch", "serves"]
 
 THREADS = 256  # of a block: with 128 weights each, they leave a thread the registers that a step needs
 SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
-MOST_WEIGHTS = 160  # that a thread holds
+MOST_WEIGHTS = 160, 144  # that a thread holds, forward and backward
 _ROWS = 4, 2, 1
-_GATED, _PLAIN = (8, 12, 16, 24, 32), (32, 48, 64)
+_GATED, _PLAIN = (8, 12, 16, 32), (32, 48, 64)
 _BLOCK_UNITS = {"LSTM": _GATED, "GRU": _GATED, "SimpleRNN": _PLAIN}
 _THREAD_UNITS = {"LSTM": 1, "GRU": 1, "SimpleRNN": 4}  # whose weights a thread has, forward
 _PARTS = 32  # of a sum, at most: numbers that a thread adds up
@@ -141,7 +141,11 @@ class Layout:
     @property
     def fits(self):
         """Whether registers and shared memory of every GPU suffice for a block."""
-        return self.weights <= MOST_WEIGHTS and self.shared <= SHARED and self.rows * self.block_units <= self.threads
+        return (
+            self.weights <= MOST_WEIGHTS[self.backward]
+            and self.shared <= SHARED
+            and self.rows * self.block_units <= self.threads
+        )
 
     @cached_property
     def kernel(self):

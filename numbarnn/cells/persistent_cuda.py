@@ -166,6 +166,10 @@ def forward(
                 CELL_STEP(z, sums, state, kept, activation, recurrent_activation)
             place = ((s + 1) % 2 * all_tiles + tile) * STAGE + r * STAGE_ROW + unit
             post_h(exchange, place, STAGE_COPY, state[0], h_factors, row, unit)
+        cuda.syncthreads()
+        if computing and thread == 0:
+            arrive(counters, tile)
+        if steps:  # what no block waits for
             slot = s + 1 if keeps_all else (s + 1) % 2
             for p in range(STATES):
                 put(states, ((p * slots + slot) * batch + row) * units + unit, state[p])
@@ -176,9 +180,6 @@ def forward(
                     put(apart, (s * batch + row) * units + unit, kept[PLANES - 1])
             if emitted:
                 put(out, (row * emitted + s) * units + unit, zero if flag & SILENT else state[0])
-        cuda.syncthreads()
-        if computing and thread == 0:
-            arrive(counters, tile)
         if fetching and not early:
             await_arrivals(counters, next_tile, awaited)
             fetch_stage(ahead, exchange, source, STAGE // 4, THREADS, thread)
@@ -193,10 +194,10 @@ def forward(
 @cuda.device_function
 def fetch_parts(ahead, exchange, source, senders, part, parts, quad, part_quads):
     """Read four neighbouring gradients from every `parts`-th sender, from number `part` on."""
+    zero = float32(0)
     for i in range(ahead.shape[0] // 4):
         sender = i * parts + part
-        for e in range(4):
-            ahead[4 * i + e] = float32(0)
+        ahead[4 * i], ahead[4 * i + 1], ahead[4 * i + 2], ahead[4 * i + 3] = zero, zero, zero, zero
         if part < parts and sender < senders:
             ahead[4 * i], ahead[4 * i + 1], ahead[4 * i + 2], ahead[4 * i + 3] = fetch(
                 exchange, source + 4 * (sender * part_quads + quad)
@@ -207,8 +208,10 @@ def fetch_parts(ahead, exchange, source, senders, part, parts, quad, part_quads)
 def put_parts(memory, ahead, place, part, parts, quad, part_quads):
     """Put the sums of what `fetch_parts` has read in shared memory."""
     for i in range(1, ahead.shape[0] // 4):
-        for e in range(4):
-            ahead[e] += ahead[4 * i + e]
+        ahead[0] += ahead[4 * i]
+        ahead[1] += ahead[4 * i + 1]
+        ahead[2] += ahead[4 * i + 2]
+        ahead[3] += ahead[4 * i + 3]
     if part < parts:
         put_four(memory, place + 4 * (part * part_quads + quad), ahead[0], ahead[1], ahead[2], ahead[3])
 
@@ -263,13 +266,6 @@ def backward(
             kept[p] = zero
         for p in range(STATES):
             d_state[p], before[p], after[p] = zero, zero, zero
-        if here:
-            for p in range(STATES):
-                d_state[p] = get(d_states, (p * batch + row) * units + unit)
-            if receiving:
-                flag_behind = get(flags, (s + 1) * batch + row)
-                if COPIES == 1 and h_factors.shape[0]:
-                    factor = get(h_factors, row * units + unit)
         if steps:
             flag = get(flags, s * batch + row)
             for p in range(STATES):
@@ -316,6 +312,12 @@ def backward(
             cuda.syncthreads()
 
         if here:
+            for p in range(STATES):
+                d_state[p] = get(d_states, (p * batch + row) * units + unit)
+            if receiving:
+                flag_behind = get(flags, (s + 1) * batch + row)
+                if COPIES == 1 and h_factors.shape[0]:
+                    factor = get(h_factors, row * units + unit)
             if flag_behind & COUNTS:
                 product = total(memory, SUMS + r * BLOCK_UNITS + own, SUMS_PIECE, PARTS)
                 d_state[0] = fma(product, factor, d_state[0])

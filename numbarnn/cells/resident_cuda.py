@@ -38,7 +38,6 @@ from numbarnn.ptxops import (
 )
 from numbarnn.simd import fma
 
-
 # What the kernels have to know in numbers; `Layout.constants` says what they mean, and sets them.
 CELL_STEP, CELL_STEP_BACK = lstm_step, lstm_step_back
 GATES, STATES, PLANES, ROWS, UNITS, CLUSTER, BLOCK_UNITS, COPIES = 4, 2, 4, 1, 16, 1, 16, 1
