@@ -1,6 +1,7 @@
-"""Band L, recurrent weights in the registers of a grid, on an emulator: against naive loops, for many orders of threads."""
+"""Band L, weights in the registers of a grid, on an emulator: against naive loops, for many orders of threads."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -165,7 +166,8 @@ def test_each_barrier_is_needed_and_missed(name, batch, call, number, emulated):
     [
         (cells.LSTM, 96, (7, 5), 40, "S"), (cells.LSTM, 97, (7, 5), 40, "L"), (cells.LSTM, 512, (7, 5), 40, "L"),
         (cells.LSTM, 700, (7, 5), 40, "G"), (cells.LSTM, 256, (8, 9), 128, "L"), (cells.LSTM, 256, (9, 0), 132, "M"),
-        (cells.LSTM, 257, (9, 0), 132, "L"), (cells.LSTM, 1021, (9, 0), 132, "L"), (cells.LSTM, 1024, (12, 0), 170, "L"),
+        (cells.LSTM, 257, (9, 0), 132, "L"), (cells.LSTM, 1021, (9, 0), 132, "L"),
+        (cells.LSTM, 1024, (12, 0), 170, "L"),
         (cells.LSTM, 1100, (9, 0), 132, "G"), (cells.LSTM, 864, (8, 0), 108, "L"), (cells.LSTM, 872, (8, 0), 108, "G"),
         (cells.LSTM, 512, (7, 0), 80, "G"), (cells.GRU, 257, (9, 0), 132, "L"), (cells.GRU, 1024, (8, 0), 108, "L"),
         (cells.SIMPLE_RNN, 193, (8, 0), 108, "L"), (cells.SIMPLE_RNN, 512, (9, 0), 132, "M"),
@@ -183,6 +185,19 @@ def test_which_band_serves_what(cell, units, capability, multiprocessors, band):
     assert bands_cuda.choose_band(asked(cell, dtype="float64", **sizes)).name == "G"
     assert bands_cuda.choose_band(asked(cell, timesteps=0, **sizes)).name == "G"
     assert bands_cuda.choose_band(asked(cell, batch=0, **sizes)).name == "G"
+
+
+def test_how_many_units_a_gpu_has_room_for():
+    """The table of `numbarnn.cells.persistent`."""
+    table = re.findall(r"^(\d+) +(\d+), (\d+) +(\d+), (\d+) +(\d+)$", persistent.__doc__, re.MULTILINE)
+    assert len(table) == 5
+    for multiprocessors, *limits in (map(int, line) for line in table):
+        for cell, (forth, back) in zip(
+            (cells.LSTM, cells.GRU, cells.SIMPLE_RNN), (limits[:2], limits[2:4], limits[4:] * 2), strict=True
+        ):
+            for backward, most in ((False, forth), (True, back)):
+                assert persistent.choose(cell, backward, most, 1, 0, (9, 0), multiprocessors)
+                assert not persistent.choose(cell, backward, most + 1, 1, 0, (9, 0), multiprocessors)
 
 
 @EACH
@@ -231,21 +246,18 @@ def check_plan(plan, units, batch, multiprocessors):
 def test_a_launch_takes_all_that_the_kernels_take(monkeypatch):
     """All blocks at once, working memory of the plan, and the cell's own activations as constants."""
     launched = []
-    monkeypatch.setattr(
-        cuda.Kernel, "launch", lambda kernel, *args, **options: launched.append((kernel, args, options))
-    )
+    monkeypatch.setattr(cuda.Kernel, "launch", lambda *args, **options: launched.append((*args, options)))
     with cuda.use_array_module(fake_cupy):
         for back in (False, True):
             p = asked(cells.LSTM, 520, back=back, multiprocessors=132)
             plan = persistent.choose(cells.LSTM, back, 520, 64, 0, (9, 0), 132)
             bands_cuda.choose_band(p).launch(p, "arrays")
-            kernel, (blocks, threads, first, exchange, counters, tiles, *codes), options = launched[-1]
+            kernel, blocks, threads, first, exchange, counters, tiles, *codes, options = launched[-1]
             assert kernel is plan.layout.kernel and (blocks, threads) == (plan.blocks, plan.layout.threads)
-            assert (
-                first == "arrays" and tiles == plan.tiles and codes == [None, None] and options == {"cooperative": True}
-            )
+            assert first == "arrays" and tiles == plan.tiles and codes == [None, None]
+            assert options == {"cooperative": True}
             assert counters.shape == (plan.batch_groups * tiles,) and counters.dtype == np.int32
             of_a_tile = plan.unit_groups**2 * plan.layout.rows * plan.layout.block_units if back else None
             assert exchange.size == 2 * counters.size * (of_a_tile or plan.layout.constants["STAGE"])
         bands_cuda.choose_band(p).launch(p._replace(own_activations=False, codes=(3, 1)), "arrays")
-        assert launched[-1][1][-2:] == (3, 1)
+        assert launched[-1][-3:-1] == (3, 1)

@@ -15,10 +15,10 @@ REGISTERS = 65536 // THREADS - 1  # of a thread: all that it can have, for a blo
 EXCHANGE = "LDG.E.128.STRONG.GPU", "MEMBAR.ALL.GPU", "E.ADD.STRONG.GPU", "LDG.E.STRONG.GPU", "CCTL.IVALL"
 
 
-def check_plan(capability, name, backward, units, copies=0, code=None):
+def check_plan(capability, name, backward, units, copies=0, code=None, multiprocessors=132):
     """Assert what must hold for every layout, and that its arithmetic is what the products need; return the layout."""
     cell = getattr(cells, name)
-    layout = choose(cell, backward, units, 64, copies, capability, 132).layout
+    layout = choose(cell, backward, units, 1000, copies, capability, multiprocessors).layout
     *args, activation, recurrent_activation = arguments(layout, code)
     exchange = np.empty((1, 1, 1, 1) if backward else (1, 1, 1), np.float32)
     args = *args, exchange, np.empty(1, np.int32), 1, activation, recurrent_activation
@@ -35,15 +35,16 @@ def check_plan(capability, name, backward, units, copies=0, code=None):
 
 @BOTH
 @pytest.mark.parametrize(
-    "cell, units, capability",
+    "cell, units, capability, multiprocessors",
     [
-        *(("LSTM", 768, capability) for capability in CAPABILITIES),
-        ("GRU", 640, (7, 5)), ("GRU", 640, (12, 0)), ("SIMPLE_RNN", 768, (7, 5)), ("SIMPLE_RNN", 768, (12, 0)),
+        *(("LSTM", 1184, capability, 148) for capability in CAPABILITIES),
+        ("GRU", 1024, (8, 0), 108), ("GRU", 640, (12, 0), 132),
+        ("SIMPLE_RNN", 1100, (7, 5), 40), ("SIMPLE_RNN", 768, (12, 0), 132),
     ],
     ids=str,
 )  # fmt: skip
-def test_the_most_weights_fit_every_gpu(cell, units, capability, backward):
-    layout = check_plan(capability, cell, backward, units)
+def test_the_most_weights_fit_every_gpu(cell, units, capability, multiprocessors, backward):
+    layout = check_plan(capability, cell, backward, units, multiprocessors=multiprocessors)
     assert layout.weights >= 120 and layout.rows == 4
 
 

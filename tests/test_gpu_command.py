@@ -55,7 +55,7 @@ def test_random_passes_cover_cells_dtypes_and_options_within_the_limits():
 
 
 def test_a_run_begins_with_sizes_of_all_bands():
-    """Of float32, on a GPU with clusters and on one without; the most units are those that weights fill the GPU with."""
+    """In float32, on GPUs with clusters and without."""
     drawn = [case for case in itertools.islice(cases.correctness_cases(0), len(cases.CELLS) * len(cases.FIRST))]
     sizes = [tuple(case[name] for name in ("batch", "timesteps", "inputs", "units")) for case in drawn]
     assert sizes[:: len(cases.CELLS)] == list(cases.FIRST) and {case["dtype"] for case in drawn} == {"float32"}

@@ -1,10 +1,37 @@
 """Band L on a GPU: which layers share their recurrent weights among all blocks of a grid, in what layout; their launch.
 
-The kernels are those of `numbarnn.cells.persistent_cuda`.  Weights are divided among blocks, a multiprocessor each, by
-units; so the number of multiprocessors bounds how many units there may be, with the registers that a thread has for
-weights.  Where the weights do not take all multiprocessors, groups of rows of the batch share them out.
+The kernels are those of `numbarnn.cells.persistent_cuda`.  Blocks, a multiprocessor each, divide the weights by units, 8
+to 64 a block, so that no thread has more than 160; where that takes but a part of the multiprocessors, groups of rows of
+the batch share them out.  So the GPU bounds the number of units:
 
-What it does not take is band G's: float64, more units, and the GRU whose reset gate acts before the product.
+=============== ======================= ======================= ====================
+multiprocessors LSTM, forward, backward GRU, forward, backward  SimpleRNN, both ways
+=============== ======================= ======================= ====================
+40              640, 512                640, 640                1280
+82              840, 768                984, 984                1280
+108             864, 864                1092, 1024              1280
+132             1056, 1056              1092, 1056              1280
+148             1184, 1184              1184, 1184              1280
+=============== ======================= ======================= ====================
+
+It takes float32, compute capability 7.5 and higher, any activations, masks, resets and dropout factors, also for each
+gate.  What it does not take is band G's: float64, more units, and the GRU whose reset gate acts before the product.
+
+What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward, with a product for
+each weight in a step of a row:
+
+===== ========== ============ ======== ============= ==================
+units units      blocks that  weights  registers     16-byte loads of
+      of a block share a row           of a thread   a step, row
+===== ========== ============ ======== ============= ==================
+256   32         8            128, 128 212, 166      8, 32
+512   16         32           128, 128 216, 229      8, 16
+768   12         64           160, 144 235, 226      10, 12
+1024  8          128          128, 128 235, 234      8, 8
+===== ========== ============ ======== ============= ==================
+
+Backward, `exchange` grows with the square of the units and with the batch: 8 MiB for 512 units and 64 rows, 256 MiB for
+1024 units and 256 rows.
 """
 
 from dataclasses import dataclass
@@ -21,7 +48,7 @@ __all__ = ["Layout", "Plan", "choose", "launch", "serves"]
 
 THREADS = 256  # of a block: with 128 weights each, they leave a thread the registers that a step needs
 SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
-MOST_WEIGHTS = 160, 144  # that a thread holds, forward and backward
+MOST_WEIGHTS = 160  # that a thread holds
 _ROWS = 4, 2, 1
 _GATED, _PLAIN = (8, 12, 16, 32), (32, 48, 64)
 _BLOCK_UNITS = {"LSTM": _GATED, "GRU": _GATED, "SimpleRNN": _PLAIN}
@@ -141,11 +168,7 @@ class Layout:
     @property
     def fits(self):
         """Whether registers and shared memory of every GPU suffice for a block."""
-        return (
-            self.weights <= MOST_WEIGHTS[self.backward]
-            and self.shared <= SHARED
-            and self.rows * self.block_units <= self.threads
-        )
+        return self.weights <= MOST_WEIGHTS and self.shared <= SHARED and self.rows * self.block_units <= self.threads
 
     @cached_property
     def kernel(self):

@@ -26,7 +26,7 @@ tiles    int64                          of a block
 ======== ============================== ===============================================================================
 """
 
-from numpy import float32
+from numpy import float32, int32
 
 from numbarnn import cuda
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
@@ -261,13 +261,12 @@ def backward(
         here = owns and row < batch
         steps = here and s >= first
         # What the step reads from far away is on its way while products are computed.
-        flag, flag_behind, factor, d_emitted = 0, 0, float32(1), zero
+        flag_behind, factor, d_emitted = 0, float32(1), zero
         for p in range(PLANES):
             kept[p] = zero
         for p in range(STATES):
             d_state[p], before[p], after[p] = zero, zero, zero
         if steps:
-            flag = get(flags, s * batch + row)
             for p in range(STATES):
                 after[p] = get(states, ((p * slots + s + 1) * batch + row) * units + unit)
                 before[p] = get(states, ((p * slots + s) * batch + row) * units + unit)
@@ -298,8 +297,8 @@ def backward(
                                 dropped = get(h_factors, (g * batch + there_row) * units + k)
                                 value = fma(sums[g * THREAD_UNITS + c], dropped, value)
                         receiver, place = divide(k, BLOCK_UNITS)
-                        place += ((receiver * unit_groups + rank) * ROWS + there) * BLOCK_UNITS
-                        post(exchange, target + place, value)
+                        place = int32((receiver * unit_groups + rank) * ROWS * BLOCK_UNITS + place)
+                        post(exchange, target + there * BLOCK_UNITS + place, value)
         if early:
             put_parts(memory, ahead, SUMS, part, PARTS, quad, PART_QUADS)
         cuda.syncthreads()
@@ -327,6 +326,7 @@ def backward(
         for p in range(PLANES):
             dz[p] = zero
         if steps:
+            flag = get(flags, s * batch + row)
             if not flag & SILENT:
                 d_state[0] += d_emitted
             if flag & COUNTS:

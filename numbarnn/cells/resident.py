@@ -13,8 +13,8 @@ M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 uni
 ==== ============== =========== ========== ====================================================
 
 Both take float32, any activations, masks, resets and dropout factors; with factors for each gate, the LSTM has room for
-64 units in a block.  What they do not take is band G's: float64, more units, and the GRU whose reset gate acts before
-the product.
+64 units in a block.  What they do not take is that of others: more units of band L (`numbarnn.cells.persistent`), float64
+and the GRU whose reset gate acts before the product of band G.
 
 What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward:
 

@@ -12,8 +12,8 @@ MASKS = ("none", "none", "right", "scattered", "empty row")
 ACTIVATIONS = (None, None, "relu", "softsign", "gelu", "linear")
 #: Sizes of random passes, at most: batch, timesteps, inputs, units.
 LIMITS = 256, 37, 300, 1030
-#: Sizes that a run begins with, in float32, a cell after the other: they come to all bands, with more units or rows than
-#: a GPU's blocks share evenly.
+#: Sizes that a run begins with, in float32, a cell after the other: they come to all bands, with units and rows
+#: that blocks do not share evenly, and with as many as they do.
 FIRST = (35, 5, 7, 61), (70, 6, 13, 251), (37, 5, 31, 509), (65, 4, 31, 1021), (5, 9, 17, 640), (256, 3, 20, 1024)
 #: Models that are trained: entries of `numbarnn.testing.gpu.training.MODELS`.
 MODELS = "classifier", "regression"
