@@ -8,14 +8,24 @@ import pytest
 
 pytest.importorskip("greenlet", reason="needs pip install '.[gpu-test]'")
 
-from emulator import Emulator, Fault  # noqa: E402
+from emulator import Emulator  # noqa: E402
 from gpu import fake_cupy  # noqa: E402
-from test_cell_kernels import answer, assert_same_bits, covering, expected, named, problem, rows, run, steps  # noqa: E402
-from test_cuda_resident import EACH, TOLERANCE, asked, on_gpu, without  # noqa: E402
+from test_cell_kernels import answer, assert_same_bits, covering, problem, rows  # noqa: E402
+from test_cuda_resident import (  # noqa: E402
+    EACH,
+    OPTIONS,
+    asked,
+    assert_missed,
+    assert_nothing_leaks,
+    assert_parts_make_a_whole,
+    assert_right,
+    on_gpu,
+    rewritten,
+    without,
+)
 
 from numbarnn import cells, cuda  # noqa: E402
 from numbarnn.cells import bands_cuda, persistent, persistent_cuda  # noqa: E402
-from numbarnn.testing import assert_close  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -54,40 +64,22 @@ def emulated(monkeypatch):
         yield choose
 
 
-OPTIONS = {
-    "size": [(1, 1, 1, 1), (3, 4, 2, 7), (5, 3, 3, 8), (7, 2, 2, 18), (2, 5, 4, 13)],
-    "mask": ["none", "right", "left", "scattered", "empty_row"],
-    "reset": [False, True],
-    "zero_output": [False, True],
-    "backwards": [False, True],
-    "return_sequences": [True, False],
-    "h_copies": [0, 1, "gates"],
-    "use_bias": [True, False],
-    "initial_states": [True, False],
-    "activations": [(None, None), (None, None), ("relu", "hard_sigmoid"), ("gelu", "softsign")],
-    "layout": [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 4)],  # groups of blocks, rows of a tile
-}
-CASES = list(covering(OPTIONS))
+CASES = list(
+    covering(
+        {
+            **OPTIONS,
+            "size": [(1, 1, 1, 1), (3, 4, 2, 7), (5, 3, 3, 8), (7, 2, 2, 18), (2, 5, 4, 13)],
+            "layout": [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 4)],  # groups of blocks, rows of a tile
+        }
+    )
+)
 
 
 @EACH
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_values_and_gradients(index, cell, emulated):
-    options = dict(CASES[index])
-    most_groups, some_rows = options.pop("layout")
-    activation, recurrent_activation = options.pop("activations")
-    p = problem(
-        cell, dtype="float32", activation=activation, recurrent_activation=recurrent_activation, seed=index, **options
-    )
-    emulated(most_groups, some_rows, seed=index)
-    found = on_gpu(answer, p)
-    for name, value in expected(p).items():
-        if name != "d_bias" or p.bias is not None:
-            assert found[name].dtype == np.float32
-            assert_close(found[name], value, TOLERANCE, f"{name} of {CASES[index]}")
-    out, states, _ = on_gpu(run, p, save=False)
-    unsaved = named(out, states)
-    assert_same_bits(unsaved, found, unsaved)
+    emulated(*CASES[index]["layout"], seed=index)
+    assert_right(cell, CASES[index], index)
 
 
 @EACH
@@ -105,27 +97,15 @@ def test_the_same_bits_in_any_order_of_threads_for_any_rows_and_blocks(cell, emu
 
 @EACH
 def test_a_sequence_in_two_parts(cell, emulated):
-    p = problem(cell, (4, 5, 3, 9), "float32", mask="scattered", h_copies=1, zero_output=True)
     emulated()
-    whole = on_gpu(answer, p)
-    first, second = steps(p, 0, 2), steps(p, 2, 5)
-    out_1, states, _ = on_gpu(run, first, save=True)
-    out_2, last, _ = on_gpu(run, second, save=True, initial_states=states)
-    assert_same_bits(named(np.hstack([out_1, out_2]), last), whole, ("out", "h"))
+    assert_parts_make_a_whole(cell, (4, 5, 3, 9))
 
 
 @EACH
 def test_nothing_leaks_out_of_masked_steps(cell, emulated):
-    """Neither NaN of what goes in there, nor of weights that are infinite."""
-    p = problem(cell, (3, 4, 2, 10), "float32", mask="empty_row", reset=True, zero_output=True)
-    empty = ~p.mask.any(axis=1)
-    p.x[empty] = np.nan
-    p.recurrent[0, 0] = np.inf
     for some_rows in (1, 2):
         emulated(1, some_rows)
-        found = on_gpu(answer, p)
-        assert np.isfinite(found["out"][empty]).all() and np.isfinite(found["h"][empty]).all()
-        assert np.isfinite(found["d_h"][empty]).all() and (found["d_x"][empty] == 0).all()
+        assert_nothing_leaks(cell)
 
 
 # ----------------------------------------------------------------------------------------------- what barriers are for
@@ -143,19 +123,19 @@ BARRIERS = [
 
 @pytest.mark.parametrize("name, batch, call, number", BARRIERS)
 def test_each_barrier_is_needed_and_missed(name, batch, call, number, emulated):
-    """Without any one of them some order of the threads gives something else, or ends nowhere: one tile, and four."""
+    """Of one tile, and of four."""
     p = problem("LSTM", (batch, 4, 2, 7), "float32")
-    emulated()
-    whole = on_gpu(answer, p)
-    for seed in range(60):
-        emulated(1, 1, seed, lambda kernel: without(kernel, call, number) if kernel.__name__ == name else kernel)
-        try:
-            found = on_gpu(answer, p)
-        except Fault:
-            return
-        if any((found[part] != whole[part]).any() for part in whole):
-            return
-    pytest.fail("nobody misses this barrier")
+    assert_missed(p, emulated, 1, 1, name=name, change=lambda kernel: without(kernel, call, number))
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+def test_two_places_of_a_tile_are_needed(name, emulated):
+    """With one of them a block overwrites what others have not read."""
+
+    def change(kernel):
+        return rewritten(kernel, lambda source: source.replace("% 2 * all_tiles", "% 1 * all_tiles"))
+
+    assert_missed(problem("LSTM", (1, 4, 2, 10), "float32"), emulated, 1, 1, name=name, change=change)
 
 
 # ------------------------------------------------------------------------------------------------------ which layers

@@ -1,8 +1,8 @@
 """Band L on a GPU: which layers share their recurrent weights among all blocks of a grid, in what layout; their launch.
 
-The kernels are those of `numbarnn.cells.persistent_cuda`.  Blocks, a multiprocessor each, divide the weights by units, 8
-to 64 a block, so that no thread has more than 160; where that takes but a part of the multiprocessors, groups of rows of
-the batch share them out.  So the GPU bounds the number of units:
+The kernels are those of `numbarnn.cells.persistent_cuda`.  Blocks, a multiprocessor each, divide the weights by units,
+8 to 64 a block, so that no thread has more than 160; where that takes but a part of the multiprocessors, groups of rows
+of the batch share them out.  So the GPU bounds the number of units:
 
 =============== ======================= ======================= ====================
 multiprocessors LSTM, forward, backward GRU, forward, backward  SimpleRNN, both ways
@@ -42,6 +42,7 @@ import numpy as np
 
 from numbarnn import cuda
 from numbarnn.cells import persistent_cuda
+from numbarnn.cells.resident import chosen
 from numbarnn.cells.steps_cuda import STEPS
 
 __all__ = ["Layout", "Plan", "choose", "launch", "serves"]
@@ -279,25 +280,16 @@ def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     return min((found for found in plans if found.layout.block_units == fastest), key=lambda found: found.cost)
 
 
-def _plan_of(problem):
-    if problem.dtype != np.float32 or not problem.timesteps or not problem.batch:
-        return None
-    return choose(
-        problem.cell, problem.back, problem.units, problem.batch, problem.h_copies, problem.capability,
-        problem.multiprocessors,
-    )  # fmt: skip
-
-
 def serves(problem):
     """Whether band L takes a `numbarnn.cells.bands_cuda.Problem`."""
-    return _plan_of(problem) is not None
+    return chosen(choose, problem, problem.multiprocessors) is not None
 
 
 def launch(problem, *args):
     """Launch band L, as `numbarnn.cells.bands_cuda.Band` has it."""
-    chosen = _plan_of(problem)
+    found = chosen(choose, problem, problem.multiprocessors)
     codes = (None, None) if problem.own_activations else problem.codes
-    chosen.layout.kernel.launch(
-        chosen.blocks, chosen.layout.threads, *args, *chosen.working_memory(), chosen.tiles,
+    found.layout.kernel.launch(
+        found.blocks, found.layout.threads, *args, *found.working_memory(), found.tiles,
         *codes, cooperative=True,
     )  # fmt: skip

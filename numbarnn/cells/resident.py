@@ -13,8 +13,8 @@ M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 uni
 ==== ============== =========== ========== ====================================================
 
 Both take float32, any activations, masks, resets and dropout factors; with factors for each gate, the LSTM has room for
-64 units in a block.  What they do not take is that of others: more units of band L (`numbarnn.cells.persistent`), float64
-and the GRU whose reset gate acts before the product of band G.
+64 units in a block.  More units are band L's (`numbarnn.cells.persistent`); band G takes the rest: float64, and the GRU
+whose reset gate acts before the product.
 
 What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward:
 
@@ -36,11 +36,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from numbarnn import cuda
 from numbarnn.cells import resident_cuda
 from numbarnn.cells.steps_cuda import STEPS
 
-__all__ = ["Layout", "choose", "launch", "serves_block", "serves_cluster"]
+__all__ = ["Layout", "choose", "chosen", "launch", "serves_block", "serves_cluster"]
 
 _WARP = 32
 _ROWS = (4, 2, 1)
@@ -209,7 +208,8 @@ def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     return None
 
 
-def _layout_of(problem, multiprocessors):
+def chosen(choose, problem, multiprocessors):
+    """Return what `choose`, of this module or one like it, has for a `numbarnn.cells.bands_cuda.Problem`, or None."""
     if problem.dtype != np.float32 or not problem.timesteps or not problem.batch:
         return None
     return choose(
@@ -219,19 +219,19 @@ def _layout_of(problem, multiprocessors):
 
 def serves_block(problem):
     """Whether band S takes a `numbarnn.cells.bands_cuda.Problem`."""
-    layout = _layout_of(problem, 1)
+    layout = chosen(choose, problem, 1)
     return layout is not None and layout.cluster == 1
 
 
 def serves_cluster(problem):
     """Whether band M takes a `numbarnn.cells.bands_cuda.Problem`."""
-    layout = _layout_of(problem, 1)
+    layout = chosen(choose, problem, 1)
     return layout is not None and layout.cluster > 1
 
 
 def launch(problem, *args):
     """Launch band S or M, as `numbarnn.cells.bands_cuda.Band` has it."""
-    layout = _layout_of(problem, cuda.multiprocessors())
+    layout = chosen(choose, problem, problem.multiprocessors)
     codes = (None, None) if problem.own_activations else problem.codes
     cluster = layout.cluster if layout.cluster > 1 else None
     layout.kernel.launch(layout.blocks(problem.batch), layout.threads, *args, *codes, cluster=cluster)
