@@ -290,4 +290,4 @@ def get(identifier):
         return linear
     if callable(identifier):
         return _FROM_OPS.get(identifier, identifier)
-    return interpret(identifier, "activation function", deserialize)
+    return interpret(identifier, "activation function", deserialize, _KNOWN)

@@ -16,6 +16,10 @@ nothing goes on on the CPU unasked, but for metrics that count (`Metric.on_gpu`)
 on the other side. Nobody copies weights about: predicting on the CPU what was trained on the GPU, saving in the middle
 of `fit`, assigning at any time are reads and writes of the variable.
 
+**Streams.** A step runs on the one stream of the GPU on which numbarnn keeps things, in the order of the caller's (see
+`numbarnn.cuda.machine`). Operations on arrays of the user's that lie on a GPU keep nothing, and run on CuPy's current
+stream, as CuPy's own do.
+
 **Random numbers** are drawn by the same generator on the CPU and moved in: dropout has the same bits on every device,
 and a training can be repeated, or gone on with, elsewhere. That costs a transfer of each mask; a generator of our own
 on the GPU would have to give Philox's bits and is not there yet.
@@ -67,7 +71,8 @@ def on_gpu(there=True):
     """Within the block, on this thread, programs run on the GPU and variables are read there; or else on the CPU."""
     before, local.on_gpu = local.on_gpu, there
     try:
-        yield
+        with cuda.in_order() if there else contextlib.nullcontext():
+            yield
     finally:
         local.on_gpu = before
 
@@ -134,11 +139,16 @@ class Constant:
 
     def __init__(self, array):
         self._array = array
-        self._seen = self._moved = None
+        # Compared bit by bit: a NaN is the same NaN, 0.0 and -0.0 are not the same.
+        size = array.itemsize
+        self._bits = array.view(f"u{size}" if size in (1, 2, 4, 8) else f"V{size}")
+        self._last = None, None  # the bits and the array on the GPU, together: threads share programs
 
     def __call__(self):
         """Return it as it is now: device array."""
-        if self._seen is None or self._seen.tobytes() != self._array.tobytes():
-            self._seen = self._array.copy()
-            self._moved = cuda.to_device(self._seen)
-        return self._moved
+        seen, moved = self._last
+        if moved is None or not np.array_equal(seen, self._bits):
+            now = self._array.copy()
+            moved = cuda.to_device(now)
+            self._last = now.view(self._bits.dtype), moved
+        return moved

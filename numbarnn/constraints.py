@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import ops
 from .backend import epsilon, to_snake_case
+from .checks import axes, checked, fraction, number
 from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
@@ -67,6 +70,7 @@ class MaxNorm(Constraint):
         The axes over which a norm is taken; 0 for a kernel of shape (inputs, units).
     """
 
+    @checked(max_value=partial(number, least=0), axis=axes)
     def __init__(self, max_value=2, axis=0):
         self.max_value = max_value
         self.axis = axis
@@ -98,6 +102,7 @@ class UnitNorm(Constraint):
         The axes over which a norm is taken.
     """
 
+    @checked(axis=axes)
     def __init__(self, axis=0):
         self.axis = axis
 
@@ -123,7 +128,12 @@ class MinMaxNorm(Constraint):
         The axes over which a norm is taken.
     """
 
+    @checked(min_value=partial(number, least=0), max_value=partial(number, least=0), rate=fraction, axis=axes)
     def __init__(self, min_value=0.0, max_value=1.0, rate=1.0, axis=0):
+        if min_value > max_value:
+            raise ValueError(
+                f"`min_value` must be at most `max_value`. Received: min_value={min_value}, max_value={max_value}"
+            )
         self.min_value = min_value
         self.max_value = max_value
         self.rate = rate
@@ -197,4 +207,4 @@ def get(identifier):
     """
     if identifier is None:
         return None
-    return interpret(identifier, "constraint", deserialize)
+    return interpret(identifier, "constraint", deserialize, _NAMES)

@@ -2,6 +2,9 @@
 
 The process has a device: the GPU if ``pip install 'numbarnn[cuda]'`` was done and one is visible, else the CPU, unless
 ``NUMBARNN_DEVICE`` of the environment or `set_device` say otherwise.  `device` chooses another one for a block of code.
+
+Which device it is may be asked anywhere.  A process that has computed on a GPU, however, gives no GPU to children that
+it forks (that is CUDA's rule): begin those by ``multiprocessing.get_context("spawn")``, or let them compute on the CPU.
 """
 
 import contextlib

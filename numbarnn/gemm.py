@@ -35,6 +35,7 @@ from numbarnn.simd import (
     register_count,
     splat_ir,
     store,
+    transpose,
     vector_address,
     vector_bytes,
 )
@@ -85,7 +86,7 @@ def panel_width(dtype):
     return panel_vectors() * vector_bytes() // np.dtype(dtype).itemsize
 
 
-_TILE_ROWS = (6, 2, 1)
+_TILE_ROWS = (6, 4, 2, 1)
 _GATED_ROWS = (4, 1)
 
 
@@ -319,8 +320,7 @@ def aligned_empty(shape, dtype):
     if size < 1 << 10:  # alignment costs more than it saves
         return np.empty(shape, dtype)
     memory = np.empty(size + 63, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % 64)
 
 
 @functools.cache
@@ -369,15 +369,17 @@ def _pack_panels(start, stop, matrix, gates, shared, packed):
 def _pack_panels_transposed(start, stop, matrix, packed):
     """Fill panels start..stop with the columns of ``matrix.T``."""
     columns, depth = matrix.shape
-    width = packed.shape[2]
+    width, side = packed.shape[2], lanes(packed)
     for panel in range(start, stop):
         n = min(width, columns - panel * width)
         source = advance(pointer(matrix), panel * width * depth)
         target = advance(pointer(packed), panel * depth * width)
-        # In blocks of k that keep both the lines read and the lines written in the first-level cache.
-        for first in range(0, depth, 16):
-            last = min(first + 16, depth)
-            for j in range(n):
+        for first in range(0, depth, side):
+            last = min(first + side, depth)
+            in_squares = n // side * side if last - first == side else 0
+            for j in range(0, in_squares, side):
+                transpose(source, j * depth + first, depth, target, first * width + j, width)
+            for j in range(in_squares, n):
                 for k in range(first, last):
                     put(target, k * width + j, source[j * depth + k])
             if n < width:
@@ -417,7 +419,7 @@ def _pack_cell_transposed(start, stop, kernel, recurrent, to_kernel, to_recurren
         first, last, matrix, packed = max(start, panels) - panels, max(stop, panels) - panels, recurrent, to_recurrent
 
 
-_PACK_GRAIN = 1 << 15  # elements: below this a hand-off to another thread costs more than it saves
+_PACK_GRAIN = 1 << 17  # elements: below this a hand-off to another thread costs more than it saves
 
 
 def _panel_grain(*packed):

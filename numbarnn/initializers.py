@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from . import random
 from .backend import standardize_dtype, to_snake_case
+from .checks import checked, number
 from .serialization import deserialize_keras_object, export, interpret, serialize_keras_object
 
 __all__ = [
@@ -102,6 +104,8 @@ class Constant(Initializer):
     """
 
     def __init__(self, value=0.0):
+        if np.asarray(value).dtype.kind not in "fiub":
+            raise ValueError(f"`value` must be a number, or an array of numbers. Received: value={value!r}")
         self.value = value
 
     def __call__(self, shape, dtype=None):
@@ -126,6 +130,7 @@ class Identity(Initializer):
     gain : float
     """
 
+    @checked(gain=number)
     def __init__(self, gain=1.0):
         self.gain = gain
 
@@ -182,6 +187,7 @@ class RandomNormal(RandomInitializer):
         See `RandomInitializer`.
     """
 
+    @checked(mean=number, stddev=partial(number, least=0))
     def __init__(self, mean=0.0, stddev=0.05, seed=None):
         self.mean = mean
         self.stddev = stddev
@@ -222,7 +228,10 @@ class RandomUniform(RandomInitializer):
         See `RandomInitializer`.
     """
 
+    @checked(minval=number, maxval=number)
     def __init__(self, minval=-0.05, maxval=0.05, seed=None):
+        if minval > maxval:
+            raise ValueError(f"`minval` must be at most `maxval`. Received: minval={minval}, maxval={maxval}")
         self.minval = minval
         self.maxval = maxval
         super().__init__(seed)
@@ -252,6 +261,7 @@ class VarianceScaling(RandomInitializer):
         The axes of the weight that count as inputs and as outputs, where the usual rule (`compute_fans`) does not hold.
     """
 
+    @checked(scale=partial(number, above=0))
     def __init__(
         self,
         scale=1.0,
@@ -261,11 +271,9 @@ class VarianceScaling(RandomInitializer):
         input_axes=None,
         output_axes=None,
     ):
-        if not scale > 0.0:
-            raise ValueError(f"Argument `scale` must be positive float. Received: scale={scale}")
         if mode not in ("fan_in", "fan_out", "fan_avg"):
             raise ValueError(f"Invalid `mode` argument: {mode}. Please use one of {{'fan_in', 'fan_out', 'fan_avg'}}.")
-        distribution = distribution.lower()
+        distribution = str(distribution).lower()
         if distribution == "normal":
             distribution = "truncated_normal"
         if (input_axes is None) != (output_axes is None):
@@ -368,6 +376,7 @@ class Orthogonal(RandomInitializer):
         See `RandomInitializer`.
     """
 
+    @checked(gain=number)
     def __init__(self, gain=1.0, seed=None):
         self.gain = gain
         super().__init__(seed)
@@ -494,7 +503,7 @@ def get(identifier):
         return None
     if isinstance(identifier, (np.ndarray, np.generic)):
         return _FixedValues(identifier)
-    return interpret(identifier, "initializer", deserialize)
+    return interpret(identifier, "initializer", deserialize, _NAMES)
 
 
 class _FixedValues(Initializer):

@@ -23,7 +23,8 @@ from numbarnn.compiler import CalleeCompiler, KernelCompiler
 from numbarnn.kernel_cache import KernelCache, is_ours
 
 __all__ = [
-    "chunks", "device", "get_num_threads", "inlined", "kernel_array", "njit", "parallel_for", "set_num_threads",
+    "chunks", "device", "get_num_threads", "inlined", "kernel_array", "njit", "parallel_for", "run_chunks",
+    "set_num_threads",
 ]  # fmt: skip
 
 INLINE = {"error_model": "numpy", "forceinline": True}  # Numba's options of what is compiled into its callers
@@ -142,7 +143,14 @@ def kernel_array(array):
         return array if flags.c_contiguous else array.copy(order="C")
     if not flags.c_contiguous:
         return np.ascontiguousarray(array)
-    return array if flags.writeable else np.asarray(_Alias(array))
+    if flags.writeable:
+        return array
+    alias = array.view(np.ndarray)
+    try:
+        alias.setflags(write=True)  # a view of what may be written to elsewhere, as the value of a Variable is
+    except ValueError:
+        return np.asarray(_Alias(array))
+    return alias
 
 
 def set_num_threads(n):
@@ -232,11 +240,15 @@ def parallel_for(fn, n, grain, *args):
     BaseException
         What `fn` raised for the first (lowest) chunk that failed, after all chunks are done.
     """
-    parts = chunks(n, grain)
+    run_chunks(fn, chunks(n, grain), args)
+
+
+def run_chunks(fn, parts, args):
+    """Do what `parallel_for` does, for chunks as `chunks` gives them."""
     if not parts:
         return
     if len(parts) == 1:
-        fn(0, n, *args)
+        fn(*parts[0], *args)
         return
     job = _Job(fn, args, parts)
     try:  # from the first offer on: others may be at work when Ctrl-C comes

@@ -207,16 +207,17 @@ class _Progress:
         self.told = False
 
     def begin(self):
-        """Note that a kernel is about to be compiled; return when."""
+        """Note that a kernel is about to be compiled; return when, and what others have taken until then."""
         if self.seconds > SILENT_SECONDS and not self.told:
             self.told = True
             if sys.stderr is not None and (hasattr(sys, "ps1") or sys.stderr.isatty()):
                 print("numbarnn: compiling kernels, which takes some seconds the first time ...", file=sys.stderr)
-        return time.perf_counter()
+        return time.perf_counter(), self.seconds
 
     def end(self, begun, name):
-        """Note that a kernel has been compiled."""
-        seconds = time.perf_counter() - begun
+        """Note that a kernel has been compiled, in what is left without the kernels that were compiled within it."""
+        start, before = begun
+        seconds = time.perf_counter() - start - (self.seconds - before)
         self.seconds, self.kernels = self.seconds + seconds, self.kernels + 1
         _logger.info("compiled %s in %.1f s", name, seconds)
 

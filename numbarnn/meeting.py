@@ -7,7 +7,7 @@ hand-off between Python threads takes 20.
 `meeting` is an array [members, 16] of int64, zeros at the start of a kernel, two cache lines for each member: how many
 meetings it has come to, whether it is there, how often it has rested; the first member's row also says how the team has
 been decided.
-Nobody waits for a thread that may never come: the first member works alone when the others are late.
+Nobody waits for a thread that may never come: who has come early works alone when the others are late.
 """
 
 import os
@@ -25,10 +25,10 @@ __all__ = ["ALONE", "assembly", "join", "meet", "rests", "share"]
 
 _PLACES = 16  # numbers of two cache lines
 _RESTED = 8
-_TOGETHER, _ALONE = 1, 2
-# In rests of some 40 ns: a thread that is awake comes within 0.1 ms; the first member decides within that, too, unless
-# the thread that it was to run on has been stopped.
-_COMING, _DECIDING, _YIELDING = 5_000, 20_000_000, 2_000
+_TOGETHER, _ALONE = 1, 2  # _ALONE + member
+# In rests of some 40 ns: a thread that is awake comes within 0.1 ms. By then the first member has decided, unless its
+# thread has been stopped or is busy with another job.
+_COMING, _DECIDING, _YIELDING = 5_000, 10_000, 2_000
 
 
 def assembly(members):
@@ -99,12 +99,12 @@ def join(member, meeting):
 
     Returns
     -------
-    int
-        How many members work: all of them, or the first alone; 0 tells this one that it is not needed.
+    seat, members : int
+        Which of how many members this one is: as it was called, or 0 of 1, alone; 0 of 0 is not needed.
     """
     members = meeting.shape[0]
     if members == 1:
-        return 1
+        return 0, 1
     places = pointer(meeting)
     rests, decided = 0, 0
     if member == 0:
@@ -116,15 +116,17 @@ def join(member, meeting):
                 rests += 1
                 _rest(rests)
         decided = _settle(places, 2, _TOGETHER if here == members else _ALONE)
-        return members if decided == _TOGETHER else 1
-    _write(places, member * _PLACES + 1, 1)
-    while decided == 0 and rests < _DECIDING:
-        decided = _read(places, 2)
-        rests += 1
-        _rest(rests)
-    if decided == 0:
-        decided = _settle(places, 2, _ALONE)
-    return members if decided == _TOGETHER else 0
+    else:
+        _write(places, member * _PLACES + 1, 1)
+        while decided == 0 and rests < _DECIDING:
+            decided = _read(places, 2)
+            rests += 1
+            _rest(rests)
+        if decided == 0:
+            decided = _settle(places, 2, _ALONE + member)
+    if decided == _TOGETHER:
+        return member, members
+    return 0, 1 if decided == _ALONE + member else 0
 
 
 @device

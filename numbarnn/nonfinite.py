@@ -208,18 +208,21 @@ def describe_inputs(origin, names, arrays, rows=None):
     return " and ".join(parts)
 
 
-def describe_variables(variables):
+def describe_variables(variables, verb="held"):
     """Say which variables hold what.
 
     Parameters
     ----------
     variables : list of Variable
+    verb : str
 
     Returns
     -------
     str
     """
-    return f"{listing(repr(v.path) for v in variables)} held {' and '.join(sorted({_what(v.data) for v in variables}))}"
+    return (
+        f"{listing(repr(v.path) for v in variables)} {verb} {' and '.join(sorted({_what(v.data) for v in variables}))}"
+    )
 
 
 def describe_operation(origin, own_line=None):

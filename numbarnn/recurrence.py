@@ -18,7 +18,7 @@ from numbarnn.cells.contract import COUNTS, SILENT, check_array
 from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
-from numbarnn.jit import chunks, kernel_array, parallel_for
+from numbarnn.jit import chunks, kernel_array, parallel_for, run_chunks
 from numbarnn.meeting import ALONE
 from numbarnn.recurrence_arguments import activation_codes, check_arguments, check_gradients
 from numbarnn.teams import run_members, team_of
@@ -206,12 +206,11 @@ class _Job(NamedTuple):
 def _launch(jobs):
     """Run jobs that do not depend on each other, side by side where that pays."""
     jobs = [job for job in jobs if job.n]
-    if not jobs:
-        return
     if len(jobs) == 1:
         job = jobs[0]
-        kernel_calls[job.name] += len(chunks(job.n, job.grain))
-        parallel_for(job.kernel, job.n, job.grain, *job.args)
+        parts = chunks(job.n, job.grain)
+        kernel_calls[job.name] += len(parts)
+        run_chunks(job.kernel, parts, job.args)
         return
     parts = [(job, *part) for job in jobs for part in chunks(job.n, job.grain)]
     parts.sort(key=lambda part: part[1] / part[0].n)  # first chunks first: each thread gets its share of every job
@@ -328,6 +327,10 @@ def run_together(calls):
 
 def _run_abreast(passes):
     """Run the jobs of passes, which have to wait for each other within a pass, and not between passes."""
+    if len(passes) == 1:
+        for job in passes[0].jobs():
+            _launch([job])
+        return
     lines = [this.jobs() for this in passes]
     while lines:
         jobs = [(line, next(line, None)) for line in lines]

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numbarnn.cells.contract import FLOATS
 from numbarnn.simd_math import ACTIVATIONS
 
 __all__ = ["Arguments", "activation_codes", "check_arguments", "check_gradients"]
@@ -41,7 +42,7 @@ def check_arguments(
     TypeError, ValueError
         For an argument whose type, dtype or shape does not fit.
     """
-    if not isinstance(x, kind.xp().ndarray) or x.dtype not in (np.float32, np.float64):
+    if not isinstance(x, kind.xp().ndarray) or x.dtype not in FLOATS:
         raise TypeError(f"x must be a float32 or float64 NumPy array; got {getattr(x, 'dtype', type(x).__name__)}")
     if x.ndim != 3:
         raise ValueError(f"x must have shape (batch, timesteps, inputs); got {x.shape}")
@@ -83,10 +84,12 @@ def activation_codes(cell, activation, recurrent_activation):
         own[0] if activation is None else activation,
         own[1] if recurrent_activation is None else recurrent_activation,
     )
+    if given == own:
+        return None, None
     for argument, name, default in zip(("activation", "recurrent_activation"), given, own, strict=True):
         if name not in ACTIVATIONS and not name is default is None:
             raise ValueError(f"{argument} must be one of {sorted(ACTIVATIONS)}; got {name!r}")
-    if given == own or own[1] is None and given[0] == own[0]:
+    if own[1] is None and given[0] == own[0]:
         return None, None
     return tuple(0 if name is None else ACTIVATIONS[name].code for name in given)
 

@@ -7,6 +7,8 @@ Steps that do not count have no part in any sum: their gradients are zeros, thei
 zeros, and the gradients of their inputs are set to zero.  Whatever is there, NaN as well, stays there.
 """
 
+import contextlib
+
 import numpy as np
 
 from numbarnn import cuda, devices
@@ -81,7 +83,7 @@ def new_pass(cell, x, weights, initial_states, *, save, checkpoint, **options):
     """
     from_host = not cuda.is_device_array(x)
     number = devices.gpu() if from_host else cuda.device_of(x)
-    with cuda.on_device(number):
+    with _on(number):
         names = ("flags", "x_factors", "h_factors")
         options |= {name: _moved(options[name]) for name in names if options.get(name) is not None}
         if initial_states is not None:
@@ -99,6 +101,13 @@ def _moved(array):
     return cuda.to_device(array) if known else array
 
 
+@contextlib.contextmanager
+def _on(number):
+    """Compute on GPU `number` within the block, on the stream on which the weights are kept."""
+    with cuda.on_device(number), cuda.in_order():
+        yield
+
+
 class _There:
     """A pass, or its way back, while its GPU is the current one; its results as NumPy arrays with `to_host`."""
 
@@ -107,19 +116,19 @@ class _There:
 
     def jobs(self):
         """Launch everything: the GPU leaves nothing to the threads of this machine."""
-        with cuda.on_device(self.number):
+        with _on(self.number):
             yield from self.inner.jobs()
 
     def result(self):
-        with cuda.on_device(self.number):
+        with _on(self.number):
             return self._given(self.inner.result())
 
     def steps(self, gate_names):
-        with cuda.on_device(self.number):
+        with _on(self.number):
             return self._given(self.inner.steps(gate_names))
 
     def back(self, d_out, d_states, need_x, need_weights):
-        with cuda.on_device(self.number):
+        with _on(self.number):
             d_states = None if d_states is None else [_moved(gradient) for gradient in d_states]
             inner = self.inner.back(_moved(d_out), d_states, need_x, need_weights)
         return _There(inner, self.number, self.to_host)

@@ -226,4 +226,4 @@ def get(identifier):
         return None
     if isinstance(identifier, str) and _NAMES.get(identifier) is L1L2:
         return L1L2(0.01, 0.01)
-    return interpret(identifier, "regularizer", deserialize)
+    return interpret(identifier, "regularizer", deserialize, _NAMES)

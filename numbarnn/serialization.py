@@ -8,6 +8,7 @@ round.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import itertools
 import threading
@@ -402,7 +403,13 @@ _PLAIN = {
 }
 
 
-def interpret(identifier, what, deserialize):
+def suggestion(name, names):
+    """Say which of several names may have been meant: str, empty if none looks like it."""
+    close = difflib.get_close_matches(str(name), list(map(str, names)), 1)
+    return f". Did you mean {close[0]!r}?" if close else ""
+
+
+def interpret(identifier, what, deserialize, names=()):
     """Turn a name, a configuration, a class or a callable into a callable: what the `get` functions share.
 
     Parameters
@@ -412,6 +419,8 @@ def interpret(identifier, what, deserialize):
         What it stands for, as in messages.
     deserialize : callable
         Takes names and configurations.
+    names : iterable of str
+        Those that are known, to suggest one of.
 
     Returns
     -------
@@ -432,7 +441,8 @@ def interpret(identifier, what, deserialize):
     if inspect.isclass(found):
         found = found()
     if not callable(found):
-        raise ValueError(f"Could not interpret {what} identifier: {identifier}")
+        meant = suggestion(identifier, names) if isinstance(identifier, str) else ""
+        raise ValueError(f"Could not interpret {what} identifier: {identifier}{meant}")
     return found
 
 

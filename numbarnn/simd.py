@@ -45,6 +45,7 @@ __all__ = [
     "store",
     "store_n",
     "target_features",
+    "transpose",
     "vector_bytes",
     "where",
 ]
@@ -406,6 +407,40 @@ def copy(typingctx, source, source_offset, target, target_offset, count):
         return context.get_dummy_value()
 
     return types.void(source, types.intp, target, types.intp, types.intp), codegen
+
+
+@intrinsic
+def transpose(typingctx, source, source_offset, source_step, target, target_offset, target_step):
+    """Copy a square of `lanes` rows and columns as its transpose; the steps lead from row to row.
+
+    The squares do not overlap.
+    """
+    if not (isinstance(source, types.CPointer) and source == target and _is_float(source.dtype)):
+        return None
+    dtype, n = source.dtype, Vec(source.dtype).lanes
+
+    def codegen(context, builder, sig, args):
+        from_, offset, step, to, to_offset, to_step = args
+
+        def row(base, first, step, number):
+            return vector_address(builder, base, builder.add(first, builder.mul(step, step.type(number))), dtype)
+
+        rows = [builder.load(row(from_, offset, step, number), align=dtype.bitwidth // 8) for number in range(n)]
+        # Pairs of rows half the square apart are shuffled like cards, as often as n can be halved.
+        low, high = ([half + k // 2 + n * (k % 2) for k in range(n)] for half in (0, n // 2))
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), n), mask) for mask in (low, high)]
+        for _ in range(n.bit_length() - 1):
+            rows = [
+                builder.shuffle_vector(a, b, mask)
+                for a, b in zip(rows[: n // 2], rows[n // 2 :], strict=True)
+                for mask in masks
+            ]
+        for number, vector in enumerate(rows):
+            builder.store(vector, row(to, to_offset, to_step, number), align=dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    places = types.intp, types.intp
+    return types.void(source, *places, target, *places), codegen
 
 
 @intrinsic

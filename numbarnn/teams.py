@@ -12,13 +12,13 @@ from numbarnn.meeting import assembly, rests
 
 __all__ = ["run_members", "team_of"]
 
-# A team forms where there are fewer rows than threads, or fewer than a tile of the products for each of them and
-# recurrent weights of so many bytes that each thread is better off with a part of them. Each member takes as many units
-# as make a panel, and multiply-adds of a step that are worth a meeting.
-_TILE_ROWS = 6
-_BYTES = 1 << 19
+# A team forms where there are fewer rows than threads, or so few for each of them and recurrent weights of so many
+# bytes that each thread is better off with a part of them: fewer rows than a tile of the products has, or a few tiles
+# where the weights do not fit in a second-level cache. Each member takes as many units as make a panel, and
+# multiply-adds of a step that are worth a meeting.
+_ROWS_AND_BYTES = (6, 1 << 19), (17, 1 << 21)
 _UNITS = 64
-_STEP = 1 << 14
+_STEP = 1 << 16
 
 _REST = 4e-8  # seconds, or more
 _PATIENCE = 500  # rests at a meeting: 20 us
@@ -79,7 +79,7 @@ def team_of(cell, rows, units, itemsize):
     if members < 2 or len(cell.phases) > 1:
         return None
     weights = cell.gates * units * units
-    few = rows < members or rows < _TILE_ROWS * members and weights * itemsize > _BYTES
+    few = rows < members or any(rows < r * members and weights * itemsize > b for r, b in _ROWS_AND_BYTES)
     if few and rows * weights >= _STEP * members and _trust.ask():
         return assembly(members)
     return None

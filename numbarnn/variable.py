@@ -169,7 +169,8 @@ class Variable(ArrayLike):
             while version != self.version:  # another thread may go on writing on the GPU meanwhile
                 self._leave_home()
                 version = self.version
-                self._kept[...] = cuda.to_host(self._on_gpu)
+                with cuda.in_order():
+                    self._kept[...] = cuda.to_host(self._on_gpu)
                 self.data, self._view = self._kept, self._kept_view
             return self._kept if name == "data" else self._kept_view
         return super().__getattr__(name)
@@ -178,12 +179,12 @@ class Variable(ArrayLike):
     def on_gpu(self):
         """The value as an array on the GPU; who writes to it calls `wrote_on_gpu`."""
         if self._on_gpu_of != self.version:
-            if self._on_gpu is None:
-                home = self._home()
-                self._on_gpu = (
-                    home.room_on_gpu(self) if isinstance(home, ParameterBuffer) else cuda.empty(self.shape, self.dtype)
-                )
-            self._on_gpu[...] = cuda.to_device(self.data)
+            with cuda.in_order():
+                if self._on_gpu is None:
+                    home = self._home()
+                    at_home = isinstance(home, ParameterBuffer)
+                    self._on_gpu = home.room_on_gpu(self) if at_home else cuda.empty(self.shape, self.dtype)
+                self._on_gpu[...] = cuda.to_device(self.data)
             self._on_gpu_of = self.version
         return self._on_gpu
 
@@ -322,7 +323,8 @@ class Variable(ArrayLike):
         if array.dtype != self.dtype:
             array = array.astype(self.dtype)
         if on_gpu:
-            self.on_gpu[...] = array
+            with cuda.in_order():
+                self.on_gpu[...] = array
             self.wrote_on_gpu()
         else:
             self.data[...] = array
@@ -473,10 +475,14 @@ class ParameterBuffer:
         # `flat` is there as long as all of the newest values are.
         if name != "flat" or "_kept" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        for variable in self.variables:
-            _ = variable.data  # brought back
-        self.flat = self._kept
-        return self.flat
+        versions = None
+        while versions != (now := [v.version for v in self.variables]):  # another thread may go on writing on the GPU
+            versions = now
+            self.__dict__.pop("flat", None)
+            for variable in self.variables:
+                _ = variable.data  # brought back
+            self.flat = self._kept
+        return self._kept
 
     def room_on_gpu(self, variable):
         """Return the place of a variable in `on_gpu`, whose values are to be set."""

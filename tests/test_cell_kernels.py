@@ -1,6 +1,7 @@
 """The cells' kernels, below the layers: against the naive loops, and the laws that hold bit for bit."""
 
 import inspect
+import time
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import combinations, product
@@ -17,7 +18,7 @@ from numbarnn import cells, gemm, jit, recurrence
 from numbarnn import teams as teams_
 from numbarnn.cells.contract import OPERAND, PRODUCT
 from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
-from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows
+from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows, steps_ahead
 from numbarnn.meeting import ALONE, assembly
 from numbarnn.recurrence import kernel_calls
 from numbarnn.simd_math import ACTIVATIONS
@@ -383,7 +384,7 @@ TEAMS = ["LSTM", "GRU", "SIMPLE_RNN"]  # of a cell with two phases the first mem
 @pytest.fixture
 def teams(monkeypatch):
     """Let teams form for the smallest problems."""
-    for name, value in (("_UNITS", 1), ("_BYTES", 0), ("_STEP", 0)):
+    for name, value in (("_UNITS", 1), ("_ROWS_AND_BYTES", ((6, 0),)), ("_STEP", 0)):
         monkeypatch.setattr(teams_, name, value)
     monkeypatch.setattr(teams_._Trust, "ask", lambda trust: True)
     before = jit.get_num_threads()
@@ -421,6 +422,27 @@ def test_a_member_that_does_not_come_is_not_waited_for(cell):
     assert not work.states.any()
 
 
+@pytest.mark.parametrize("cell", TEAMS)
+def test_a_first_member_that_does_not_come_is_not_waited_for(cell):
+    """Its thread may be busy with another job: who has come goes on alone, and soon."""
+    p = problem(cell, (2, 3, 4, 70), "float32")
+    alone, early = (p.cell.workspace(2, 3, 4, 70, "float32", training=True) for _ in range(2))
+
+    def forward(work, member, meeting):
+        begin = time.process_time()
+        p.cell.forward(0, 2, p.x, *p.weights.forward(), *work, 0, 3, False, None, None, None, member, meeting)
+        return time.process_time() - begin
+
+    forward(alone, 0, assembly(1))
+    meeting = assembly(3)
+    assert forward(early, 1, meeting) < 0.2
+    assert_same_bits(alone._asdict(), early._asdict(), ("states", "out"))
+    early.states[:, 1:] = 0
+    for late in (0, 2):
+        forward(early, late, meeting)
+        assert not early.states[:, 1:].any()
+
+
 def test_threads_that_wait_for_each_other_share_no_units_for_a_while():
     trust = teams_._Trust()
     asked = []
@@ -440,6 +462,19 @@ def test_more_inputs_of_gates_than_are_computed_ahead(cell, units):
     whole = answer(p)
     for b in (0, ROW_BLOCK + 5):
         assert_same_bits(answer(rows(p, slice(b, b + 1))), own(whole, slice(b, b + 1)))
+
+
+@EACH
+def test_copies_of_wide_inputs_are_of_a_few_steps(cell):
+    p = problem(cell, (5, 40, 700, 3), "float64", x_copies="gates", mask="right")
+    whole = kernels(p, [(0, 40)], [(0, 5)])
+    assert_same_bits(kernels(p, [(s, s + 1) for s in range(40)], [(0, 5)]), whole, ("out", "h", "d_x", *WEIGHTS))
+    room = 1 << 20
+    for copied in (0, 1, 700, 32 * 10_000 * 4):
+        for itemsize, x in ((4, np.float32(0)), (8, np.float64(0))):
+            steps = steps_ahead(1 << 16, 64, copied, 1000, x, None)
+            assert steps == 1 or steps * copied * itemsize <= room
+            assert steps == 1000 or (steps + 1) * copied * itemsize > room
 
 
 def own(found, index=slice(None)):
@@ -854,6 +889,15 @@ def test_an_empty_batch_gives_empty_results(return_sequences, dtype, cell):
     assert found["out"].shape == p.d_out.shape and found["h"].shape == (0, 5) and found["d_x"].shape == p.x.shape
     assert_same_bits(found, {"d_kernel": 0 * p.kernel, "d_recurrent": 0 * p.recurrent, "d_bias": 0 * p.bias})
     assert not kernel_calls
+
+
+@EACH
+@pytest.mark.parametrize("size", [(0, 3, 4, 5), (2, 0, 4, 5), (0, 0, 4, 5)])
+def test_kernels_take_no_rows_and_no_steps(size, cell):
+    p = problem(cell, size, x_copies="gates", h_copies="gates")
+    for order in (None, np.arange(size[0])):
+        found = kernels(p, [(0, size[1])], [(0, size[0])], order)
+        assert_same_bits(found, {"out": p.d_out, "h": p.h, "d_x": p.x, "d_h": p.d_h, "d_kernel": 0 * p.kernel})
 
 
 @EACH

@@ -195,6 +195,13 @@ def test_what_no_kernel_takes_is_refused():
         fused.compile((a, b, c[:, 0]), (9, 0))
 
 
+def test_a_gpu_newer_than_the_assembler_is_told_what_to_update():
+    with pytest.raises(
+        RuntimeError, match=r"nvJitLink \d+\.\d+, does not know .* 99\.0 .*: the GPU is newer.*pip install"
+    ):
+        fused.compile(arrays(np.float32, 9, 9, 9), (99, 0))
+
+
 IN_A_NEW_PROCESS = """
 import numpy as np
 from numbarnn.cuda import compiling

@@ -1,13 +1,15 @@
 """Where the newest value of a variable is: read and written on both sides, on a stand-in for CuPy that counts moves."""
 
+import contextlib
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from gpu import fake_cupy
 
-from numbarnn import Variable, arrays, cuda, ops
+from numbarnn import Variable, arrays, cuda, devices, layers, models, ops
 from numbarnn.variable import ParameterBuffer, captured
 
 pytestmark = pytest.mark.gpu
@@ -188,3 +190,88 @@ def test_a_value_written_while_it_is_brought_back_is_not_missed(monkeypatch):
     monkeypatch.setattr(cuda, "to_host", slow)
     assert variable.data.tolist() == [2.0, 2.0, 2.0]
     assert variable.numpy().tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_is_kept_on_the_gpu_is_moved_in_the_one_order(monkeypatch):
+    """On the default stream: not on whatever stream is the current one of who happens to ask first."""
+    inside, moved = [], []
+
+    @contextlib.contextmanager
+    def in_order():
+        inside.append(None)
+        try:
+            yield
+        finally:
+            inside.pop()
+
+    def watched(function):
+        def call(*args, **options):
+            assert inside, function.__name__
+            moved.append(function.__name__)
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(cuda, "in_order", in_order)
+    for name in ("to_device", "to_host", "empty", "zeros", "gemm"):
+        monkeypatch.setattr(cuda, name, watched(getattr(cuda, name)))
+    variable = Variable(np.zeros(3))
+    with in_order():
+        there = cuda.to_device(np.ones(3))
+    variable.assign(there)
+    np.testing.assert_array_equal(variable.numpy(), [1, 1, 1])
+    variable.assign(np.ones(3) * 2)
+    _ = variable.on_gpu
+    assert moved == ["to_device", "empty", "to_device", "to_host", "to_device"]
+    captured_array = np.ones((1, 3), "float32")
+    with devices.device("cuda:0"):
+        model = models.Sequential(
+            [layers.Input((4,)), layers.Dense(3), layers.Lambda(lambda x: x * captured_array), layers.Dense(2)]
+        )
+        model.compile("adam", "mse")
+        model.fit(np.ones((4, 4), "float32"), np.ones((4, 2), "float32"), epochs=2, verbose=0)
+        model.predict(np.ones((2, 4), "float32"), verbose=0)
+    model.get_weights()
+    assert {"gemm", "zeros", "to_host"} <= set(moved)
+
+
+def test_a_buffer_shows_no_value_older_than_one_written_while_others_are_brought_back(monkeypatch):
+    first, second = Variable(np.zeros(2)), Variable(np.zeros(3))
+    buffer = ParameterBuffer([first, second])
+    write(first, 1.0)
+    write(second, 1.0)
+    to_host = cuda.to_host
+
+    def slow(array):
+        if array.shape == second.shape:
+            monkeypatch.setattr(cuda, "to_host", to_host)
+            write(first, 2.0)  # the other thread, after the first one has been brought back
+        return to_host(array)
+
+    monkeypatch.setattr(cuda, "to_host", slow)
+    assert buffer.flat.tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
+    assert buffer.flat.tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex128", "int8"])
+def test_an_array_that_a_program_has_captured_moves_again_when_a_bit_of_it_changes(gpu, dtype):
+    kept = np.zeros((4, 6), dtype)
+    array = kept[::2, ::-2]
+    constant = arrays.Constant(array)
+    changes = [0, 1, 3] if dtype == "int8" else [0.0, -0.0, np.nan, 1.0]
+    for change in changes:
+        array[1, 1] = change
+        for _ in range(2):
+            assert constant().get().tobytes() == array.tobytes()
+    assert [move.way for move in gpu] == (["in", "out", "out"] * len(changes))
+
+
+def test_to_see_that_a_captured_array_has_not_changed_takes_no_copy_of_it():
+    constant = arrays.Constant(np.zeros(1 << 17))
+    constant()
+    tracemalloc.start()
+    try:
+        constant()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18  # a byte for a number
+    finally:
+        tracemalloc.stop()

@@ -131,6 +131,18 @@ def test_arrays_of_other_libraries(rng, kind):
     assert np.isfinite(model.train_on_batch(kind(x), kind(y), kind(w))).all()
 
 
+@pytest.mark.parametrize("scalar", [np.float32, np.array, np.int64], ids=["float32", "array of no axis", "int64"])
+def test_a_list_of_numpys_scalars_is_one_array(rng, scalar):
+    x, y = rng.standard_normal((6, 2), "float32"), [1, 2, 3, 4, 5, 6]
+    model = models.Sequential([layers.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    expected = model.evaluate(x, np.array(y), verbose=0)
+    assert model.evaluate(x, [scalar(each) for each in y], verbose=0) == expected
+    assert model.evaluate(x, tuple(scalar(each) for each in y), verbose=0) == expected
+    with pytest.raises(ValueError, match="Data cardinality is ambiguous"):
+        model.evaluate(x, [scalar(each) for each in y[1:]], verbose=0)
+
+
 def test_an_array_out_of_reach_is_refused():
     class OnDevice:
         def __array__(self, dtype=None, copy=None):

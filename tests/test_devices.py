@@ -44,6 +44,7 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(cuda, "device_name", lambda number: "NVIDIA H200")
     monkeypatch.setattr(cuda, "compute_capability", lambda number: (9, 0))
     monkeypatch.setattr(cuda, "make_current", made.append)
+    monkeypatch.setattr(cuda, "in_order", numbarnn.devices.contextlib.nullcontext)
     monkeypatch.setattr(cuda, "on_device", lambda number: numbarnn.devices.contextlib.nullcontext(made.append(number)))
     return made
 

@@ -12,7 +12,7 @@ from numbarnn import cells, cuda
 from numbarnn.cells import bands_cuda
 from numbarnn.cuda import machine
 from numbarnn.testing.gpu import __main__ as command
-from numbarnn.testing.gpu import cases, report
+from numbarnn.testing.gpu import cases, report, speed
 
 simulator = pytest.mark.skipif(not cuda.simulated(), reason="needs NUMBA_ENABLE_CUDASIM=1")
 
@@ -40,7 +40,7 @@ def test_random_passes_cover_cells_dtypes_and_options_within_the_limits():
         "dtype": {"float32", "float64"},
         "mask": set(cases.MASKS),
         "dropout": {"none", "shared", "gates"},
-        "activation": set(cases.ACTIVATIONS),
+        "activation": {*cases.ACTIVATIONS["float32"], *cases.ACTIVATIONS["float64"]},
         "backwards": {False, True},
         "reset": {False, True},
         "initial": {False, True},
@@ -49,6 +49,7 @@ def test_random_passes_cover_cells_dtypes_and_options_within_the_limits():
     }.items():
         assert {case[name] for case in drawn} == values
     assert len({(case["cell"], case["dtype"]) for case in drawn}) == 8
+    assert {case["dtype"] for case in drawn if case["activation"] == "relu"} == {"float64"}  # its slope has a step
     for name, limit in zip(("batch", "timesteps", "inputs", "units"), cases.LIMITS, strict=True):
         sizes = [case[name] for case in drawn]
         assert min(sizes) == 1 and limit / 3 < max(sizes) <= limit
@@ -127,7 +128,10 @@ import json, os, sys, time
 for line in sys.stdin:
     case = json.loads(line)
     if case["do"] == "crash": os._exit(139)
-    if case["do"] == "hang": time.sleep(60)
+    if case["do"] == "hang":
+        print("numbarnn.testing.gpu, so far: " + json.dumps({"half": 1}), flush=True)
+        time.sleep(60)
+    if case["do"] == "cut": print("numbarnn.testing.gpu: {", end="", flush=True); os._exit(1)
     print("some library's chatter")
     print("numbarnn.testing.gpu: " + json.dumps({"process": os.getpid(), "fatal": case["do"] == "fault"}), flush=True)
 """
@@ -147,11 +151,95 @@ def test_a_crash_a_fault_or_a_kernel_that_never_ends_costs_one_case(worker, capf
     assert worker.run({"do": "crash"}, 30)["error"] == "the process crashed"
     second = worker.run({"do": "well"}, 30)
     assert second["process"] != first["process"] and "error" not in second
-    assert worker.run({"do": "hang"}, 0)["error"] == "did not end in time"
+    assert worker.run({"do": "hang"}, 1) | {"seconds": 0} == {
+        "do": "hang", "half": 1, "error": "did not end in time", "seconds": 0,
+    }  # fmt: skip
+    assert worker.run({"do": "cut"}, 30)["error"] == "the process ended"
     third = worker.run({"do": "fault"}, 30)
     assert third["do"] == "fault" and third["fatal"] and third["seconds"] > 0
     assert worker.run({"do": "well"}, 30)["process"] not in (second["process"], third["process"])
     assert "chatter" in capfd.readouterr().err
+
+
+def test_what_can_be_measured_of_a_case_is(monkeypatch):
+    case = {**cases.speed_cases()[0], "seconds": 0.0}
+
+    def does(error=None):
+        def make(way):
+            def call():
+                if error:
+                    raise error
+
+            return call
+
+        return make
+
+    monkeypatch.setattr(speed, "_ours", lambda case: does())
+    monkeypatch.setattr(speed, "_clock", lambda name: cuda.Event)
+    given = {"cudnn": AttributeError("no such name"), "cudnn, graph": RuntimeError("CUDA error: capture failed")}
+    monkeypatch.setattr(
+        speed, "_peers", lambda *_: {name: does(error) for name, error in given.items()} | {"x": does()}
+    )
+    told = []
+    with cuda.use_array_module(np):
+        result = speed.measure(case, lambda found: told.append(json.dumps(found)))
+        assert {tuple(timed) for ways in result["times"].values() for timed in ways.values()} == {("numbarnn", "x")}
+        assert len(told) == 2 * 2 * 4 and json.loads(told[-1])["times"] == result["times"] and "error" not in result
+        assert len(result["notes"]) == 8 and "fp32 both cudnn: AttributeError: no such name" in result["notes"]
+        given["cudnn"] = RuntimeError("CUDA error: an illegal memory access was encountered")
+        result = speed.measure(case)
+    assert result["fatal"] and "illegal memory" in result["error"] and list(result["times"]) == ["fp32"]
+    assert "numbarnn" in result["times"]["fp32"]["both"] and report.ratios(result) == {}
+
+
+WELL = {"worst": 0.0, "passed": True, "same_bits": True, "times": {}, "notes": []}
+
+
+class Clockwork:
+    """A worker and the time that its cases take."""
+
+    def __init__(self, monkeypatch, costs):
+        self.now, self.costs, self.cases = 0.0, costs, []
+        monkeypatch.setattr(command.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(command, "Worker", lambda: self)
+
+    def run(self, case, seconds):
+        self.cases.append(case)
+        cost = self.costs(case)
+        self.now += min(cost, max(seconds, 1.0))
+        return {**case, "error": "did not end in time"} if cost > seconds else {**case, **WELL}
+
+    def end(self):
+        self.now += 0.1
+
+
+@pytest.mark.parametrize("slow", [1.0, 3.0, 30.0, 1000.0])
+def test_it_ends_when_it_is_told_to(slow, monkeypatch, tmp_path):
+    def costs(case):
+        once = {"versions": 4.0, "correctness": 4.0, "training": 10.0}
+        return slow * once.get(case["kind"], 12 * case.get("seconds", 0))
+
+    clockwork = Clockwork(monkeypatch, costs)
+    found = command.carry_out(tmp_path / "gpu.json", 8.0, ["LSTM"], 0, False)
+    assert clockwork.now <= 8 * 60 + 5
+    measured = [case for case in clockwork.cases if case["kind"] == "speed"]
+    assert found["left_out"] == len(cases.speed_cases()) - len(measured) and all(c["seconds"] > 0 for c in measured)
+    assert found["left_out"] == 0 or slow > 1
+    assert len(found["correctness"]) > 1 or slow > 3
+
+
+def test_a_run_that_is_broken_off_leaves_what_it_has_found(monkeypatch, tmp_path):
+    def costs(case):
+        if case["kind"] == "speed" and case["units"] == 1024:
+            raise KeyboardInterrupt
+        return 1.0
+
+    Clockwork(monkeypatch, costs)
+    out = tmp_path / "gpu.json"
+    with pytest.raises(KeyboardInterrupt):
+        command.carry_out(out, 8.0, ["LSTM"], 0, False)
+    found = json.loads(out.read_text())
+    assert len(found["correctness"]) > 100 and len(found["speed"]) > 3 and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.gpu
@@ -224,6 +312,8 @@ def test_what_is_missing_is_named(monkeypatch):
         (RuntimeError("CUDA_ERROR_LAUNCH_FAILED"), True),
         (RuntimeError("CUDA error: out of memory"), False),
         (RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), False),
+        (RuntimeError("CUDA_ERROR_INVALID_VALUE: one or more parameters are out of range"), False),
+        (RuntimeError("CUDA error: operation failed due to a previous error during capture"), False),
         (ValueError("x must have three axes"), False),
     ],
 )

@@ -47,6 +47,7 @@ FLOORS = {
     "row_rules": 2,
     "scan": 2,
     "backend": 2,
+    "checks": 2,
     "random": 2,
     "serialization": 2,
     "losses": 2,

@@ -192,7 +192,7 @@ def test_configuration_is_in_keras_format():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": 0}, "`scale` must be positive"),
+        ({"scale": 0}, "`scale` must be a number > 0"),
         ({"mode": "fan"}, "Invalid `mode` argument: fan"),
         ({"distribution": "flat"}, "Invalid `distribution` argument: flat"),
     ],

@@ -271,6 +271,20 @@ def test_who_waits_is_told_once(house, interactive):
     assert err.count("numbarnn: compiling kernels") == interactive
 
 
+def test_kernels_compiled_within_others_count_once(monkeypatch, caplog):
+    clock = iter([0.0, 1.0, 4.0, 6.0, 6.5, 10.0, 20.0, 25.0])
+    monkeypatch.setattr(kernel_cache.time, "perf_counter", lambda: next(clock))
+    progress = kernel_cache._Progress()
+    outer = progress.begin()
+    for name in ("inner", "other"):
+        progress.end(progress.begin(), name)
+    with caplog.at_level("INFO", logger="numbarnn"):
+        progress.end(outer, "outer")
+    progress.end(progress.begin(), "later")
+    assert (progress.seconds, progress.kernels) == (10.0 + 5.0, 4)
+    assert caplog.messages == ["compiled outer in 6.5 s"]
+
+
 def test_processes_filling_one_cache_together(house, tmp_path):
     cache = str(tmp_path / "cache")
     results, threads = {}, []

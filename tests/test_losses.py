@@ -454,11 +454,11 @@ def test_copies(loss, rng):
 def test_wrong_arguments_are_named():
     y = np.zeros((2, 3))
     for call, message in [
-        (lambda: losses.huber(y, y, delta=0.0), "`delta` must be positive. Received: delta=0.0"),
+        (lambda: losses.huber(y, y, delta=0.0), "`delta` must be a number > 0. Received: delta=0.0"),
         (lambda: losses.binary_focal_crossentropy(y, y, gamma=-1.0), "`gamma` must not be negative"),
         (lambda: losses.binary_crossentropy(y, y, label_smoothing=1.5), r"`label_smoothing` must lie in \[0, 1\]"),
         (lambda: losses.CategoricalFocalCrossentropy(alpha=[1, 2])(y, y), "`alpha` must be a number or have one"),
-        (lambda: losses.CategoricalGeneralizedCrossEntropy(q=1), r"`q` must be in the interval \(0, 1\)"),
+        (lambda: losses.CategoricalGeneralizedCrossEntropy(q=1), r"`q` must be a number in \(0, 1\)"),
         (lambda: losses.Hinge()(y, np.zeros((2, 4))), r"y_true.shape=\(2, 3\), y_pred.shape=\(2, 4\)"),
     ]:
         with pytest.raises(ValueError, match=message):

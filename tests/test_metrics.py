@@ -373,20 +373,23 @@ def test_a_copy_keeps_the_state(rng):
 def test_wrong_arguments_are_named():
     y = np.zeros((2, 3))
     for call, message in [
-        (lambda: metrics.Precision(1.5), r"Threshold values must be in \[0, 1\]. Received: \[1.5\]"),
-        (lambda: metrics.Recall(top_k=0), "`top_k` must be at least 1"),
+        (lambda: metrics.Precision(1.5), r"`thresholds` must be a number in \[0, 1\]. Received: thresholds=1.5"),
+        (lambda: metrics.Recall(top_k=0), "`top_k` must be an integer >= 1"),
         (lambda: metrics.Recall(class_id=3)(y, y), "There is no class 3 among 3"),
         (lambda: metrics.Recall(class_id=0)(y[0], y[0]), "y_pred must have shape"),
-        (lambda: metrics.AUC(1), "`num_thresholds` must be an integer > 1"),
+        (lambda: metrics.AUC(1), "`num_thresholds` must be an integer >= 2"),
         (lambda: metrics.AUC(curve="DET"), "Invalid AUC curve value: 'DET'"),
         (lambda: metrics.AUC(summation_method="mean"), "Invalid AUC summation method value: 'mean'"),
-        (lambda: metrics.AUC(thresholds=[0.5, 2.0]), r"Threshold values must be in \[0, 1\]. Received: \[2.0\]"),
+        (
+            lambda: metrics.AUC(thresholds=[0.5, 2.0]),
+            r"`thresholds` must be a number in \[0, 1\]. Received: thresholds=2.0",
+        ),
         (lambda: metrics.AUC(num_labels=2), "`num_labels` is needed only when"),
         (lambda: metrics.AUC(label_weights=[1.0])(y, y), "one weight for each of 3 labels. Received: 1 weights"),
         (lambda: metrics.AUC(multi_label=True)(y[0], y[0]), "`y_pred` must have shape"),
         (lambda: metrics.AUC()(y[:, 0], y), r"y_true.shape=\(2,\), y_pred.shape=\(2, 3\)"),
-        (lambda: metrics.RecallAtPrecision(1.5), r"`precision` must be in the range \[0, 1\]"),
-        (lambda: metrics.RecallAtPrecision(0.5, 0), "`num_thresholds` must be an integer > 0"),
+        (lambda: metrics.RecallAtPrecision(1.5), r"`precision` must be a number in \[0, 1\]"),
+        (lambda: metrics.RecallAtPrecision(0.5, 0), "`num_thresholds` must be an integer >= 1"),
         (lambda: metrics.F1Score("mean"), "Invalid `average` argument value"),
         (lambda: metrics.FBetaScore(beta=1), "Invalid `beta` argument value"),
         (lambda: metrics.F1Score(threshold=0.0), "Invalid `threshold` argument value"),
@@ -395,7 +398,7 @@ def test_wrong_arguments_are_named():
         (lambda: metrics.MeanIoU(2)([0], [0, 1]), "Targets and predictions must be as many"),
         (lambda: metrics.R2Score("mean"), "Invalid value for argument `class_aggregation`"),
         (lambda: metrics.R2Score()(y[0], y[0]), "R2Score expects 2D inputs"),
-        (lambda: metrics.SparseTopKCategoricalAccuracy(k=0)([0], y[:1]), "`k` must be at least 1"),
+        (lambda: metrics.SparseTopKCategoricalAccuracy(k=0)([0], y[:1]), "`k` must be an integer >= 1"),
         (lambda: metrics.SparseTopKCategoricalAccuracy()([3], y[:1]), r"Labels must lie in \[0, 3\)"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ def warning_of(model, x, y, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, y, **options)
-    found = [str(w.message) for w in caught if str(w.message).startswith("The loss of model")]
+    found = [str(w.message) for w in caught if str(w.message).startswith(("The loss of model", "The losses of model"))]
     assert len(found) <= 1
     if found:
         (warning,) = (w for w in caught if str(w.message) == found[0])
@@ -72,6 +72,22 @@ def test_an_update_that_spoils_the_weights(data):
     assert "not finite from batch 1 of epoch 1 on" in text
     assert "The weights of layer 'first' (Dense) were not finite before this step: 'first/kernel'" in text
     assert "the step before, of which the loss was finite, left them so (learning rate 0.01)" in text
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_weights_that_the_last_step_has_spoiled(data, before):
+    """No loss tells of it any more."""
+    x, y = data[0][:, 0], data[1]
+    root = layers.Lambda(lambda t: ops.sqrt(ops.relu(t)), name="root")
+    model = chain(layers.Input((3,)), layers.Dense(2, kernel_initializer="zeros", name="first"), root)
+    if before:  # meant to be
+        model.layers[0].bias.trainable = False
+        model.layers[0].bias.assign([0.0, -np.inf])
+    text = warning_of(model, x, y, batch_size=24)
+    assert "were finite, but not all weights are after its last step, batch 0 of epoch 1: 'first/kernel'" in text
+    assert "(learning rate 0.01)." in text and ("'first/bias'" in text) == (not before)
+    model.set_weights([np.full_like(w, 10 * (w.ndim == 1)) for w in model.get_weights()])
+    assert warning_of(model, x, y, batch_size=24) == ""
 
 
 def test_weights_that_were_so_when_training_began(data):

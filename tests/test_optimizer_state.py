@@ -301,7 +301,7 @@ def test_optimizer_variables_of_several_names(rng):
         ({"use_ema": True, "ema_momentum": 1.5}, r"`ema_momentum` must be a number in \[0, 1\]"),
         ({"use_ema": True, "ema_overwrite_frequency": 0}, "`ema_overwrite_frequency` must be an integer >= 1"),
         ({"weight_decay": -1}, "`weight_decay` must be a number >= 0"),
-        ({"loss_scale_factor": 0}, "`loss_scale_factor` must be a positive number"),
+        ({"loss_scale_factor": 0}, "`loss_scale_factor` must be a number > 0"),
         ({"lr": 0.1}, r"Argument\(s\) not recognized: {'lr': 0.1}"),
         ({"beta_1": 1.0}, r"`beta_1` must be a number in \[0, 1\)"),
     ],
@@ -316,10 +316,10 @@ def test_more_arguments_are_checked():
         optimizers.AdamW(weight_decay=None)
     with pytest.raises(ValueError, match="degenerates to SignSGD"):
         optimizers.Lion(beta_1=0.0)
-    with pytest.raises(ValueError, match="`learning_rate_power` needs to be negative or zero"):
+    with pytest.raises(ValueError, match="`learning_rate_power` must be a number <= 0"):
         optimizers.Ftrl(learning_rate_power=0.5)
     for name in ("initial_accumulator_value", "l1_regularization_strength", "l2_regularization_strength"):
-        with pytest.raises(ValueError, match=f"`{name}` needs to be positive or zero"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a number >= 0"):
             optimizers.Ftrl(**{name: -0.5})
     with pytest.warns(UserWarning, match="`decay` is no longer supported"):
         optimizers.SGD(decay=0.1)

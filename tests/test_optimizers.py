@@ -321,7 +321,7 @@ def test_learning_rate_is_settable_and_may_be_a_schedule():
 def test_errors():
     with pytest.raises(ValueError, match="Only one of"):
         optimizers.Adam(clipnorm=1.0, clipvalue=1.0)
-    with pytest.raises(ValueError, match="`clipnorm` must be a positive number"):
+    with pytest.raises(ValueError, match="`clipnorm` must be a number > 0"):
         optimizers.Adam(clipnorm=0)
     with pytest.raises(ValueError, match="momentum"):
         optimizers.SGD(momentum=2.0)

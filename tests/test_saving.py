@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -218,6 +219,21 @@ def test_arrays_as_they_may_lie_in_memory():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
         assert found[name].shape == array.shape and found[name].dtype == array.dtype.newbyteorder("=")
     assert arrays_of(bytes_of({}), "x") == {}
+
+
+@pytest.mark.parametrize("name, copies", [("m.numbarnn", 0.2), ("m.keras", 1.5)])
+def test_saving_needs_no_copies_of_the_weights(tmp_path, name, copies):
+    model = Sequential([Input((600,)), layers.Dense(600)])
+    model.compile("adam", "mse")
+    model.train_on_batch(np.ones((1, 600), "float32"), np.ones((1, 600), "float32"))
+    model.save(tmp_path / name)  # imports what it needs
+    size = sum(v.numpy().nbytes for v in (*model.weights, *model.optimizer.variables))
+    tracemalloc.start()
+    try:
+        model.save(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < copies * size
+    finally:
+        tracemalloc.stop()
 
 
 # ---------------------------------------------------------------------------------------------------------------

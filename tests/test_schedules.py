@@ -66,12 +66,12 @@ def test_configurations_make_the_same_schedule(schedule):
 
 def test_errors():
     for cls in (schedules.ExponentialDecay, schedules.InverseTimeDecay):
-        with pytest.raises(ValueError, match="`decay_steps` must be > 0. Received: decay_steps=0"):
+        with pytest.raises(ValueError, match="`decay_steps` must be a number > 0. Received: decay_steps=0"):
             cls(0.1, 0, 0.5)
     for cls in (schedules.PolynomialDecay, schedules.CosineDecay):
-        with pytest.raises(ValueError, match="`decay_steps` must be > 0"):
+        with pytest.raises(ValueError, match="`decay_steps` must be a number > 0"):
             cls(0.1, -1)
-    with pytest.raises(ValueError, match="`first_decay_steps` must be > 0"):
+    with pytest.raises(ValueError, match="`first_decay_steps` must be a number > 0"):
         schedules.CosineDecayRestarts(0.1, 0)
     with pytest.raises(ValueError, match="length of boundaries should be 1 less"):
         schedules.PiecewiseConstantDecay([1, 2], [0.1, 0.2])

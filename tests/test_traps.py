@@ -567,6 +567,24 @@ def test_a_call_on_arrays_does_not_write_into_what_it_is_given(wrap):
     np.testing.assert_array_equal(x[0], [5.0] * 3)
 
 
+@pytest.mark.parametrize("given", ["attached", "by name", "by position"])
+def test_a_call_on_arrays_does_not_write_into_its_mask(given):
+    class Opens(layers.Layer):
+        supports_masking = True
+
+        def call(self, x, mask=None):
+            return added(x * 2, 1.0) if mask is None else assigned(mask, 0, True) * x
+
+    x, mask = np.zeros((2, 3, 1), "float32"), np.zeros((2, 3), bool)
+    args, kwargs = {"attached": ((x,), {}), "by name": ((x,), {"mask": mask}), "by position": ((x, mask), {})}[given]
+    if given == "attached":
+        layers.set_mask(x, mask)
+    with pytest.raises(ValueError, match="read-only") as caught:
+        Opens()(*args, **kwargs)
+    assert any("must not write into what it is given" in note for note in caught.value.__notes__)
+    assert mask.flags.writeable and not mask.any()
+
+
 def test_parts_of_what_a_call_is_given_come_back_to_be_written_to():
     x = np.ones((2, 3, 2))
     mask = np.ones((2, 2), bool)

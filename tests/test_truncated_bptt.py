@@ -210,11 +210,21 @@ def test_a_step_of_ones_own_may_call_the_model_again():
     np.testing.assert_allclose(logs["loss"][0], np.mean((out - Y)[:, 6:] ** 2), rtol=1e-6)
 
 
+class SelfAttention(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.Attention()
+
+    def call(self, x):
+        return self.attention([x, x])
+
+
 @pytest.mark.parametrize(
     ("layer", "x", "y", "steps", "message"),
     [
         (layers.Bidirectional(layers.GRU(2, return_sequences=True)), X, Y, 2, "'bidirectional.*starts at their ends"),
         (layers.GRU(2, return_sequences=True, go_backwards=True), X, Y, 2, "'gru.*starts at their ends"),
+        (SelfAttention(), X, Y, 2, "'attention.*looks at all timesteps at once"),
         (layers.GRU(2), X, Y[:, 0], 2, "needs targets at each of the 7 timesteps"),
         (layers.Reshape((1, F)), X[:, 0, 0], Y, 2, "needs inputs of shape"),
         (layers.GRU(2, return_sequences=True), X, Y, 0, "`bptt_steps` must be a positive integer"),

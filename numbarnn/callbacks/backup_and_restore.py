@@ -12,9 +12,9 @@ from collections import Counter
 
 import numpy as np
 
+from ..checks import checked, flag, integer, path
 from ..random import check_global_state, global_state, restore_global_state
 from .callback import Callback
-from .monitor import check_count
 from .save_frequency import SaveFrequency
 
 __all__ = ["BackupAndRestore"]
@@ -63,6 +63,7 @@ class BackupAndRestore(Callback):
 
     _called_last = True
 
+    @checked(backup_dir=path, double_checkpoint=flag, delete_checkpoint=flag)
     def __init__(self, backup_dir, save_freq="epoch", double_checkpoint=False, delete_checkpoint=True):
         super().__init__()
         if not backup_dir:
@@ -149,12 +150,12 @@ class BackupAndRestore(Callback):
         """Before anything is put back, raise whatever comes of extras that no `_save` wrote; set callbacks' states."""
         progress, generators = extras["progress"], extras["generators"]
         for count in (*(progress[name] for name in ("epoch", "batch", "seen")), extras["frequency"]["seen"]):
-            if check_count("count", count) > sys.maxsize:
+            if integer("count", count, least=0) > sys.maxsize:
                 raise ValueError(f"it counts to {count}")
-        check_count("last", extras["frequency"]["last"], -1)
+        integer("last", extras["frequency"]["last"], least=-1)
         self.model._check_progress(progress)
         numpy_state = _decoded(generators["numpy"])
-        check_count("pos", numpy_state["state"]["pos"])
+        integer("pos", numpy_state["state"]["pos"], least=0)
         if numpy_state["state"]["pos"] > 624:  # NumPy would read beyond its numbers
             raise ValueError("it holds no state of a random generator")
         np.random.RandomState().set_state(numpy_state)

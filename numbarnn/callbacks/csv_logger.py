@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterable
 
+from ..checks import checked, flag, path
 from .callback import Callback
 
 __all__ = ["CSVLogger"]
@@ -26,6 +27,7 @@ class CSVLogger(Callback):
         Go on at the end of a file that exists, instead of beginning it anew.
     """
 
+    @checked(filename=path, append=flag)
     def __init__(self, filename, separator=",", append=False):
         super().__init__()
         self.filename = os.fspath(filename)

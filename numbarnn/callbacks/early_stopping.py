@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
-from .monitor import MonitorCallback, check_count
+from ..checks import checked, flag, integer, level, number
+from .monitor import MonitorCallback
 
 __all__ = ["EarlyStopping"]
 
@@ -47,6 +49,7 @@ class EarlyStopping(MonitorCallback):
     >>> stop = EarlyStopping(patience=3, restore_best_weights=True)
     """
 
+    @checked(verbose=level, baseline=partial(number, finite=False, optional=True), restore_best_weights=flag)
     def __init__(
         self,
         monitor="val_loss",
@@ -59,11 +62,11 @@ class EarlyStopping(MonitorCallback):
         start_from_epoch=0,
     ):
         super().__init__(monitor, mode, min_delta=min_delta)
-        self.patience = check_count("patience", patience)
+        self.patience = integer("patience", patience, least=0)
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = check_count("start_from_epoch", start_from_epoch)
+        self.start_from_epoch = integer("start_from_epoch", start_from_epoch, least=0)
         self._begin()
 
     def _begin(self):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from functools import partial
 
 import numpy as np
 
+from ..checks import checked, integer, level, number
 from .callback import Callback
-from .monitor import MonitorCallback, check_count
+from .monitor import MonitorCallback
 
 __all__ = ["LearningRateScheduler", "ReduceLROnPlateau"]
 
@@ -41,6 +43,7 @@ class LearningRateScheduler(Callback):
     The logs of the epoch get the entry "learning_rate".
     """
 
+    @checked(verbose=level)
     def __init__(self, schedule, verbose=0):
         super().__init__()
         if not callable(schedule):
@@ -121,6 +124,7 @@ class ReduceLROnPlateau(MonitorCallback):
     The logs of the epoch get the entry "learning_rate", the one with which it was trained.
     """
 
+    @checked(factor=partial(number, least=0, below=1), verbose=level, min_lr=partial(number, least=0))
     def __init__(
         self,
         monitor="val_loss",
@@ -133,12 +137,10 @@ class ReduceLROnPlateau(MonitorCallback):
         min_lr=0.0,
     ):
         super().__init__(monitor, mode, min_delta=min_delta)
-        if factor >= 1.0:
-            raise ValueError(f"ReduceLROnPlateau does not support a factor >= 1.0. Received factor={factor}")
         self.factor = factor
-        self.patience = check_count("patience", patience)
+        self.patience = integer("patience", patience, least=0)
         self.verbose = verbose
-        self.cooldown = check_count("cooldown", cooldown)
+        self.cooldown = integer("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self._begin()
 

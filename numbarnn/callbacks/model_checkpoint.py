@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 
 import numpy as np
 
+from ..checks import checked, flag, level, number, path
 from .monitor import MonitorCallback
 from .save_frequency import SaveFrequency
 
@@ -49,6 +51,13 @@ class ModelCheckpoint(MonitorCallback):
         In `fit`, if the file is a directory or cannot be written.
     """
 
+    @checked(
+        filepath=path,
+        verbose=level,
+        save_best_only=flag,
+        save_weights_only=flag,
+        initial_value_threshold=partial(number, finite=False, optional=True),
+    )
     def __init__(
         self,
         filepath,

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 import warnings
+from functools import partial
 
 from .. import losses
+from ..checks import checked, number
 from .callback import Callback
 
-__all__ = ["MonitorCallback", "check_count"]
-
-
-def check_count(name, value, least=0):
-    """Raise ValueError unless `value` is an integer of at least `least`; return it.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name, for the message.
-    value : int
-    least : int
-
-    Returns
-    -------
-    int
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
-    return int(value)
+__all__ = ["MonitorCallback"]
 
 
 class MonitorCallback(Callback):
@@ -52,6 +34,7 @@ class MonitorCallback(Callback):
         If `monitor` is no string.
     """
 
+    @checked(baseline=partial(number, finite=False, optional=True), min_delta=number)
     def __init__(self, monitor="val_loss", mode="auto", baseline=None, min_delta=0):
         super().__init__()
         if not isinstance(monitor, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import checked, flag
 from .callback import Callback
 
 __all__ = ["SwapEMAWeights"]
@@ -24,6 +25,7 @@ class SwapEMAWeights(Callback):
         In `fit` and its like, if the optimizer keeps no averages.
     """
 
+    @checked(swap_on_epoch=flag)
     def __init__(self, swap_on_epoch=False):
         super().__init__()
         self.swap_on_epoch = swap_on_epoch

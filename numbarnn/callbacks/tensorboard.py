@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
+from ..checks import checked, flag, integer, path
 from .callback import Callback
-from .monitor import check_count
 
 __all__ = ["TensorBoard"]
 
@@ -50,6 +50,7 @@ class TensorBoard(Callback):
     written again.
     """
 
+    @checked(log_dir=path, write_graph=flag, write_images=flag, write_steps_per_second=flag)
     def __init__(
         self,
         log_dir="logs",
@@ -64,14 +65,14 @@ class TensorBoard(Callback):
     ):
         super().__init__()
         self.log_dir = os.fspath(log_dir)
-        self.histogram_freq = check_count("histogram_freq", histogram_freq)
+        self.histogram_freq = integer("histogram_freq", histogram_freq, least=0)
         self.write_graph = write_graph
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
         if update_freq == "epoch":
             self.update_freq = update_freq
         else:
-            self.update_freq = 1 if update_freq == "batch" else check_count("update_freq", update_freq, 1)
+            self.update_freq = 1 if update_freq == "batch" else integer("update_freq", update_freq, least=1)
         for name, value in (
             ("profile_batch", profile_batch),
             ("embeddings_freq", embeddings_freq),

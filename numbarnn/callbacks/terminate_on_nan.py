@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..checks import checked, flag
 from .callback import Callback
 
 __all__ = ["TerminateOnNaN"]
@@ -25,6 +26,7 @@ class TerminateOnNaN(Callback):
         In `fit`, with ``raise_error=True``.
     """
 
+    @checked(raise_error=flag)
     def __init__(self, raise_error=False):
         super().__init__()
         self.raise_error = raise_error

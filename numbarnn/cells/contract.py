@@ -55,14 +55,22 @@ PRODUCT = 1
 OPERAND = 2
 
 
-def check_array(name, array, shape, dtype, kind=np.ndarray):
-    """Return an array as kernels take it, or refuse one of another type, dtype or shape."""
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def refuse_unfit(name, array, shape, dtype, kind=np.ndarray):
+    """Refuse an array of another type, dtype or shape."""
     if not isinstance(array, kind):
         raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+
+
+def check_array(name, array, shape, dtype, kind=np.ndarray):
+    """Return an array as kernels take it, or refuse one of another type, dtype or shape."""
+    refuse_unfit(name, array, shape, dtype, kind)
     return kernel_array(array) if isinstance(array, np.ndarray) else array
 
 
@@ -146,7 +154,7 @@ class Cell:
         dtype, units = self.check_weights(kernel, recurrent_kernel)
         if bias is None:
             bias = np.zeros(self.bias_shape(units), dtype)
-        check_array("bias", bias, self.bias_shape(units), dtype)
+        refuse_unfit("bias", bias, self.bias_shape(units), dtype)
         return gemm.pack_cell(kernel, recurrent_kernel, self.chain_bias(bias), self.gates, self.shared)
 
     def chain_bias(self, bias, xp=np):
@@ -160,7 +168,7 @@ class Cell:
     def check_weights(self, kernel, recurrent_kernel, kind=np.ndarray):
         """Return the dtype of weights that fit each other, and H."""
         for name, matrix in (("kernel", kernel), ("recurrent_kernel", recurrent_kernel)):
-            if not isinstance(matrix, kind) or matrix.dtype not in (np.float32, np.float64):
+            if not isinstance(matrix, kind) or matrix.dtype not in FLOATS:
                 came = getattr(matrix, "dtype", type(matrix).__name__)
                 raise TypeError(f"{name} must be a float32 or float64 NumPy array; got {came}")
             if matrix.ndim != 2:
@@ -168,8 +176,8 @@ class Cell:
         dtype, units = kernel.dtype, recurrent_kernel.shape[0]
         if units == 0:
             raise ValueError(f"recurrent_kernel must have at least one row; got shape {recurrent_kernel.shape}")
-        check_array("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype, kind)
-        check_array("kernel", kernel, (kernel.shape[0], self.gates * units), dtype, kind)
+        refuse_unfit("recurrent_kernel", recurrent_kernel, (units, self.gates * units), dtype, kind)
+        refuse_unfit("kernel", kernel, (kernel.shape[0], self.gates * units), dtype, kind)
         return dtype, units
 
     def pack_back(self, kernel, recurrent_kernel):
@@ -221,10 +229,12 @@ class Cell:
         """
         states = empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
         states[:, 0] = 0
+        flags = np.empty((timesteps, batch), np.uint8)
+        flags.fill(COUNTS)
         return Workspace(
             states=states,
             out=np.empty((batch, timesteps if return_sequences else 0, units), dtype),
-            flags=np.full((timesteps, batch), COUNTS, np.uint8),
+            flags=flags,
             order=np.empty(0, np.int64),
             x_factors=np.empty((0, batch, inputs), dtype),
             h_factors=np.empty((0, batch, units), dtype),

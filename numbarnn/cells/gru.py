@@ -30,6 +30,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import rows_product, two_gates_product
@@ -113,21 +114,22 @@ def forward(
     block = min(rows_together(rows), rows)
     step_room = rows * 3 * panels * width
     z_room = memory_ahead(block, 3 * width, step_room, last - first, x, room)
-    most = steps_ahead(z_room, step_room, last - first, meeting)
-    x_copy_room = most * rows * inputs  # of each of up to three copies
-    x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
+    copies = 3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1))
+    most = steps_ahead(z_room, step_room, copies * rows * inputs, last - first, x, meeting)
+    x_copy_room = most * rows * inputs  # of each of the copies
+    x_room = copies * x_copy_room
     h_room = rows * units
     scratch = working_memory(block * width + z_room + x_room + 3 * h_room, x, room)
     m_here = aligned_pointer(scratch)
     z = advance(m_here, block * width)
     x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
-    members = 1
+    seat, members = 0, 1
     if meeting is not None:
-        members = join(member, meeting)
+        seat, members = join(member, meeting)
         if members == 0:
             return
-    first_panel, last_panel = share(panels, member, members)
+    first_panel, last_panel = share(panels, seat, members)
     low, high = min(units, first_panel * width), min(units, last_panel * width)
     own, own_columns = last_panel - first_panel, -(-(high - low) // vector) * vector
     ahead = max(1, min(most, z_room // max(1, rows * 3 * own * width)))
@@ -171,7 +173,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here, hc_here = advance(h_rows, (row - start) * h_row), advance(hc_rows, (row - start) * hc_row)
-                for panel in range(first_panel, last_panel):
+                for turn in range(first_panel, last_panel):
+                    panel = to_and_fro(turn, first_panel, last_panel, s)
                     first_unit = panel * width
                     columns = min(width, padded - first_unit)
                     zr_first, zr_last = 2 * panel, min(2 * panel + 2, zr_panels)
@@ -225,7 +228,7 @@ def forward(
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order, low, high)
         if meeting is not None:
-            meet(member, members, meeting, s - first + 1)
+            meet(seat, members, meeting, s - first + 1)
     hold(scratch)
 
 
@@ -248,12 +251,12 @@ def backward(
     zeros = aligned_pointer(scratch)
     clear(zeros, 0, width)
     product = advance(zeros, width)
-    members = 1
+    seat, members = 0, 1
     if meeting is not None:
-        members = join(member, meeting)
+        seat, members = join(member, meeting)
         if members == 0:
             return
-    first_panel, last_panel = share(recurrent.shape[0], member, members)
+    first_panel, last_panel = share(recurrent.shape[0], seat, members)
     first_unit, last_unit = min(units, first_panel * width), min(units, last_panel * width)
     together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
@@ -284,12 +287,12 @@ def backward(
                     store_n(kept, there + 3 * units, n, dm)
                 store_n(dh, here, n, dh0)
         if meeting is not None:
-            meet(member, members, meeting, last - s)
+            meet(seat, members, meeting, last - s)
         steps = done - s if done - s == together or s == first else 0
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, PRODUCT, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, first_panel, last_panel, member, members, zeros, product,
+            start, stop, first_panel, last_panel, seat, members, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)

@@ -32,6 +32,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import rows_product
@@ -94,9 +95,10 @@ def forward(
     block = min(rows_together(rows), rows)
     step_room = rows * 3 * panels * width
     z_room = memory_ahead(block, 2 * width, step_room, last - first, x, room)
-    most = steps_ahead(z_room, step_room, last - first, None)
-    x_copy_room = most * rows * inputs  # of each of up to three copies
-    x_room = x_copy_room * (3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1)))
+    copies = 3 if x_copies > 1 else max(x_copies, min(order.shape[0], 1))
+    most = steps_ahead(z_room, step_room, copies * rows * inputs, last - first, x, None)
+    x_copy_room = most * rows * inputs  # of each of the copies
+    x_room = copies * x_copy_room
     h_room = rows * units
     scratch = working_memory(2 * block * units + z_room + x_room + 3 * h_room, x, room)
     z = aligned_pointer(scratch)
@@ -144,7 +146,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here, hc_here = advance(h_rows, (row - start) * h_row), advance(hc_rows, (row - start) * hc_row)
-                for panel in range(panels):
+                for turn in range(panels):
+                    panel = to_and_fro(turn, 0, panels, s)
                     first_unit = panel * width
                     columns = min(width, padded - first_unit)
                     zr_first, zr_last = 2 * panel, min(2 * panel + 2, zr_panels)
@@ -178,7 +181,8 @@ def forward(
                                 store_n(kept, there, n, kz)
                                 store_n(kept, there + units, n, kr)
                                 store_n(kept, there + 3 * units, n, rh)
-                for panel in range(panels):
+                for turn in range(panels):
+                    panel = to_and_fro(turn, 0, panels, s)
                     first_unit = panel * width
                     columns = min(width, padded - first_unit)
                     g_here = advance(z, (zr_panels + panel) * z_panel + (past * tall + row - start) * width)
@@ -267,7 +271,8 @@ def backward(
         end = counting_end(flags, s, start, stop)
         if end > start:
             dg = advance(kept, (s * batch + start) * 4 * units + 2 * units)
-            for panel in range(recurrent.shape[0]):
+            for turn in range(recurrent.shape[0]):
+                panel = to_and_fro(turn, 0, recurrent.shape[0], s)
                 multiply_back(
                     dg, 4 * units, end - start, flags, s * batch + start, 1, recurrent, panel, 2 * units, units, units,
                     advance(d_rh, start * units), units,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from numbarnn.cells.contract import COUNTS, CUT, NOTHING, OPERAND, PRODUCT
-from numbarnn.cells.rows import row_of, working_memory
+from numbarnn.cells.rows import row_of, to_and_fro, working_memory
 from numbarnn.gemm import four_gates_product, panel_columns, rows_product, two_gates_product
 from numbarnn.jit import device, njit
 from numbarnn.meeting import share
@@ -179,12 +179,12 @@ def back_to_h_and_x(
     for back_to_x in range(2 if timesteps and steps else 1):  # a loop, for one copy of the code
         weights, factors, place, columns = recurrent, h_factors, order[:0], units
         target, target_row, target_step = pointer(d_states), units, 0
-        begin, end, panel, last = s, s + 1, first_panel, last_panel
+        begin, end, first_turn, last = s, s + 1, first_panel, last_panel
         joint = gates - (apart != NOTHING)
         count = gates - (apart == OPERAND)
         if back_to_x:
             mine, following = share(steps, member, members)
-            begin, end, panel, last = s + mine, s + following, 0, kernel.shape[0]
+            begin, end, first_turn, last = s + mine, s + following, 0, kernel.shape[0]
             weights, factors, place, columns = kernel, x_factors, order, inputs
             t, target_step = (timesteps - 1 - begin, -inputs) if backwards else (begin, inputs)
             target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
@@ -192,7 +192,9 @@ def back_to_h_and_x(
         rows, many = stop - start, end - begin
         together = 1 if factors.shape[0] > 1 else joint  # gates that share their factors
         along_steps = place.shape[0] > 0 or rows < many
-        while panel < last:
+        turn = first_turn
+        while turn < last:
+            panel = to_and_fro(turn, first_turn, last, s)
             g = 0
             while g < count:
                 plane = g if g < joint else gates
@@ -218,7 +220,7 @@ def back_to_h_and_x(
                         goal, target_next,
                     )  # fmt: skip
                 g += together
-            panel += 1
+            turn += 1
 
 
 @device

@@ -8,6 +8,7 @@ from numbarnn.simd import advance, clear, copy, lanes, load_n, pointer, put, spl
 
 ROW_BLOCK = 72  # rows whose gates' inputs stay in the first-level cache between product and step
 _AHEAD = 1 << 18  # bytes of gates' inputs that the second-level cache holds beside the recurrent weights
+_COPIED = 1 << 20  # bytes of x in a copy: steps of wide rows fill tiles long before
 
 
 @njit
@@ -76,8 +77,8 @@ def working_memory(size, like, room=None):
 @device
 def rows_together(rows):
     """How many of a kernel's rows go through product and step together: nearly equal blocks, of whole tiles."""
-    blocks = (rows + ROW_BLOCK - 1) // ROW_BLOCK
-    return (rows + 6 * blocks - 1) // (6 * max(blocks, 1)) * 6
+    blocks = max(1, (rows + ROW_BLOCK - 1) // ROW_BLOCK)
+    return (rows + 6 * blocks - 1) // (6 * blocks) * 6
 
 
 @device
@@ -98,12 +99,34 @@ def memory_ahead(rows, width, step_room, steps, like, room):
 
 
 @device
-def steps_ahead(z_room, step_room, steps, meeting):
-    """For how many steps at most, at least one, the gates' inputs of all rows have room."""
+def steps_ahead(z_room, step_room, copied, steps, like, meeting):
+    """For how many steps at most, at least one, the gates' inputs of all rows have room, and x where it is copied.
+
+    Parameters
+    ----------
+    z_room, step_room : int
+        Elements that there are for the gates' inputs, see `memory_ahead`, and of a step.
+    copied : int
+        Elements of x, of type `like`, of which a step needs copies.
+    steps : int
+        How many there are.
+    meeting : array or None
+        Of the members who share the gates.
+    """
     members = 1
     if meeting is not None:
         members = meeting.shape[0]
-    return max(1, min(steps, z_room * members // max(1, step_room)))
+    room = _COPIED // like.itemsize
+    return max(1, min(steps, z_room * members // max(1, step_room), room // max(1, copied)))
+
+
+@device
+def to_and_fro(turn, first, last, s):
+    """Which of the panels first..last of the weights has its turn at step s: at every second step the last is first.
+
+    What a cache still holds of weights that do not fit is what was used last.
+    """
+    return first + last - 1 - turn if s & 1 else turn
 
 
 @device

@@ -1,9 +1,12 @@
-"""What the cells' CUDA kernels have in common: the arrays that they take, and how states and gradients move.
+"""Band G, which serves every cell, option and size on a GPU: its arrays, its loops, and how states and gradients move.
 
-The loops of band G, which serves every cell, option and size: a thread owns a unit of `ROWS` rows of the batch and
-computes all gates of it, the grid waits once for each product of a step.  A grid of any size gives the same bits, also
-one of a single block, and so does any number of rows; which rows and units a thread takes follows from its place.
-Formulas are the ``step`` and ``step_back`` of the CPU's cell files, on scalars.
+A thread owns a unit of `ROWS` rows of the batch and computes all gates of it, the grid waits once for each product of a
+step.  A grid of any size gives the same bits, also one of a single block, and so does any number of rows; which rows
+and units a thread takes follows from its place.
+
+The loops here are those of cells with one product in a step.  What is a cell's own, from the gates' inputs to the new
+states and back, is in its file, ``*_cuda.py`` beside the CPU's, whose ``step`` and ``step_back`` it calls on scalars;
+a cell with a second product, as `numbarnn.cells.gru_reset_before_cuda`, has loops of its own.
 
 Axes as in `numbarnn.cells.contract`: B batch rows, T steps, H units, G gates, S states.  All arrays are C-contiguous,
 of one dtype (float32 or float64) unless said, and lie on the GPU; everything is in the order of the steps.
@@ -41,11 +44,15 @@ run the steps ``first <= s < last``, `backward` from the last down to the first.
 
 import numpy as np
 
-from numbarnn.cells.contract import COUNTS, CUT, SILENT
+from numbarnn import cuda
+from numbarnn.cells.contract import COUNTS, CUT, PRODUCT, SILENT
 from numbarnn.jit import device
 from numbarnn.simd import fma, like
 
-ROWS = 1  # of the batch that a thread computes: a constant of the kernels, which `bands_cuda` gives them
+# Constants of the kernels: `bands_cuda` gives them the rows of the batch that a thread computes, `loops` the others.
+ROWS = 1
+GATES, APART = 1, False
+CELL_STEP = CELL_STEP_BACK = None
 
 
 @device
@@ -207,3 +214,91 @@ def add_back(d_states, totals, flags, s, top, unit):
             if flag & CUT:
                 for plane in range(d_states.shape[0]):
                     d_states[plane, r, unit] = d_states.dtype.type(0)
+
+
+@cuda.kernel(max_threads=128)
+def forward(
+    gates, apart, recurrent, bias, states, out, flags, h_factors, first, last, saving, activation, recurrent_activation
+):  # fmt: skip
+    """Run the steps first..last of all rows, of a cell with one product in a step."""
+    batch, units = states.shape[2], states.shape[3]
+    first_unit, group = cuda.grid(2)
+    unit_step, groups = cuda.gridsize(2)
+    grid = cuda.cg.this_grid()
+    sums, products = cuda.local.array((ROWS, GATES), gates.dtype), cuda.local.array((ROWS, GATES), gates.dtype)
+    for s in range(first, last):
+        slot, new_slot = slots_of(states, s)
+        for top in range(group * ROWS, batch, groups * ROWS):
+            for unit in range(first_unit, units, unit_step):
+                if any_counts(flags, s, top, ROWS):
+                    multiply(products, sums, states[0, slot], top, h_factors, 0, GATES, recurrent, unit)
+                for i in range(min(ROWS, batch - top)):
+                    r = top + i
+                    flag = flags[s, r]
+                    if flag & COUNTS:
+                        CELL_STEP(
+                            gates, apart, bias, products[i], states, slot, new_slot, s, r, unit, flag, saving,
+                            activation, recurrent_activation,
+                        )  # fmt: skip
+                    finish_step(states, slot, new_slot, out, s, r, unit, flag)
+        grid.sync()
+
+
+@cuda.kernel(max_threads=128)
+def backward(
+    gates, apart, transposed, states, d_out, d_states, flags, h_factors, first, last, activation, recurrent_activation
+):  # fmt: skip
+    """Run the steps last-1 .. first of all rows back, of a cell with one product in a step."""
+    batch, units = states.shape[2], states.shape[3]
+    first_unit, group = cuda.grid(2)
+    unit_step, groups = cuda.gridsize(2)
+    grid = cuda.cg.this_grid()
+    totals, sums = cuda.local.array(ROWS, gates.dtype), cuda.local.array(ROWS, gates.dtype)
+    for s in range(last - 1, first - 1, -1):
+        for top in range(group * ROWS, batch, groups * ROWS):
+            for unit in range(first_unit, units, unit_step):
+                for r in range(top, min(top + ROWS, batch)):
+                    flag = flags[s, r]
+                    dh = gradient_of_h(d_states, d_out, s, r, unit, flag)
+                    if flag & COUNTS:
+                        CELL_STEP_BACK(
+                            dh, gates, apart, states, d_states, s, r, unit, flag, activation, recurrent_activation
+                        )
+                    else:
+                        d_states[0, r, unit] = dh
+                        skip_back(gates, apart, s, r, unit)
+        grid.sync()
+        for top in range(group * ROWS, batch, groups * ROWS):
+            for unit in range(first_unit, units, unit_step):
+                clear(totals)
+                if any_counts(flags, s, top, ROWS):
+                    whole = GATES - 1 if APART else GATES
+                    multiply_back(totals, sums, gates[s], top, 0, whole, h_factors, 0, transposed, unit)
+                    if APART:
+                        multiply_back(totals, sums, apart[s], top, 0, 1, h_factors, whole, transposed, unit)
+                add_back(d_states, totals, flags, s, top, unit)
+
+
+def loops(cell, step, step_back):
+    """Return `forward` and `backward` of a cell with one product in a step.
+
+    Parameters
+    ----------
+    cell : Cell
+    step : device function
+        ``step(gates, apart, bias, products, states, slot, new_slot, s, r, unit, flag, saving, activation,
+        recurrent_activation)`` takes one step, of an element that counts: from `products`, one for each gate, to the
+        states in `new_slot` and, with `saving`, to the tape.
+    step_back : device function
+        ``step_back(dh, gates, apart, states, d_states, s, r, unit, flag, activation, recurrent_activation)`` takes one
+        back: to the gates' gradients on the tape, and those of the states before but for what came through the product.
+
+    Returns
+    -------
+    forward, backward : numbarnn.cuda.Kernel
+    """
+    shape = {"GATES": cell.gates, "APART": cell.apart == PRODUCT}
+    return (
+        forward.with_constants(max_threads=128, CELL_STEP=step, **shape),
+        backward.with_constants(max_threads=128, CELL_STEP_BACK=step_back, **shape),
+    )

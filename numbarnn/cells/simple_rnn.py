@@ -27,6 +27,7 @@ from numbarnn.cells.rows import (
     row_of,
     rows_together,
     steps_ahead,
+    to_and_fro,
     working_memory,
 )
 from numbarnn.gemm import rows_product
@@ -64,18 +65,19 @@ def forward(
     block = min(rows_together(rows), rows)
     step_room = rows * panels * width
     z_room = memory_ahead(block, width, step_room, last - first, x, room)
-    most = steps_ahead(z_room, step_room, last - first, meeting)
-    x_room = most * rows * inputs * max(x_factors.shape[0], min(order.shape[0], 1))
+    copied = rows * inputs * max(x_factors.shape[0], min(order.shape[0], 1))
+    most = steps_ahead(z_room, step_room, copied, last - first, x, meeting)
+    x_room = most * copied
     scratch = working_memory(z_room + x_room + rows * units, x, room)
     z = aligned_pointer(scratch)
     x_copy = advance(z, z_room)
     h_copy = advance(x_copy, x_room)
-    members = 1
+    seat, members = 0, 1
     if meeting is not None:
-        members = join(member, meeting)
+        seat, members = join(member, meeting)
         if members == 0:
             return
-    first_panel, last_panel = share(panels, member, members)
+    first_panel, last_panel = share(panels, seat, members)
     low, high = min(units, first_panel * width), min(units, last_panel * width)
     ahead = max(1, min(most, z_room // max(1, rows * (last_panel - first_panel) * width)))
     memory, kept = pointer(states), pointer(tape)
@@ -102,7 +104,8 @@ def forward(
             for row in range(start, end, block):
                 count = min(block, end - row)
                 h_here = advance(h_rows, (row - start) * h_row)
-                for panel in range(first_panel, last_panel):
+                for turn in range(first_panel, last_panel):
+                    panel = to_and_fro(turn, first_panel, last_panel, s)
                     first_unit = panel * width
                     columns = min(width, -(-(units - first_unit) // vector) * vector)
                     r_here = advance(pointer(recurrent), panel * units * width)
@@ -129,7 +132,7 @@ def forward(
         if out.shape[1]:
             emit_rows(states, new_slot, out, flags, s, start, stop, order, low, high)
         if meeting is not None:
-            meet(member, members, meeting, s - first + 1)
+            meet(seat, members, meeting, s - first + 1)
     hold(scratch)
 
 
@@ -152,12 +155,12 @@ def backward(
     zeros = aligned_pointer(scratch)
     clear(zeros, 0, width)
     product = advance(zeros, width)
-    members = 1
+    seat, members = 0, 1
     if meeting is not None:
-        members = join(member, meeting)
+        seat, members = join(member, meeting)
         if members == 0:
             return
-    first_panel, last_panel = share(recurrent.shape[0], member, members)
+    first_panel, last_panel = share(recurrent.shape[0], seat, members)
     first_unit, last_unit = min(units, first_panel * width), min(units, last_panel * width)
     together, done = steps_back(stop - start, order), last
     for s in range(last - 1, first - 1, -1):
@@ -183,12 +186,12 @@ def backward(
                 else:
                     store_n(dh, here, n, dh0)
         if meeting is not None:
-            meet(member, members, meeting, last - s)
+            meet(seat, members, meeting, last - s)
         steps = done - s if done - s == together or s == first else 0
         done -= steps
         back_to_h_and_x(
             d_states, d_x, kernel, recurrent, tape, NOTHING, flags, order, x_factors, h_factors, s, steps, backwards,
-            start, stop, first_panel, last_panel, member, members, zeros, product,
+            start, stop, first_panel, last_panel, seat, members, zeros, product,
         )  # fmt: skip
         cut_rows(d_states, flags, s, start, stop, first_unit, last_unit)
     hold(scratch)

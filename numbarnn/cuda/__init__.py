@@ -34,6 +34,8 @@ How to write a kernel, in a file ``cells/*_cuda.py``::
   the last place off, without one, and gives 0 for divisors above 2**126.
 - Shared memory of a size known at launch: ``cuda.shared.array(0, z.dtype)`` and ``launch(..., shared=bytes)``; several
   of them are one memory, so slice one.
+- A launch goes to CuPy's current stream of the thread; who launches on arrays that are kept does it within `in_order`
+  (see `numbarnn.cuda.machine`).
 """
 
 from numbarnn.cuda.arrays import (
@@ -42,11 +44,8 @@ from numbarnn.cuda.arrays import (
     empty,
     erf,
     free_memory,
-    gemm,
-    get_tf32,
     is_device_array,
     poisoned_memory,
-    set_tf32,
     simulated,
     stands_in,
     to_device,
@@ -63,6 +62,7 @@ from numbarnn.cuda.machine import (
     device_count,
     device_name,
     device_of,
+    in_order,
     make_current,
     multiprocessors,
     on_device,
@@ -70,6 +70,7 @@ from numbarnn.cuda.machine import (
     synchronize,
     why_not,
 )
+from numbarnn.cuda.products import gemm, get_tf32, set_tf32
 
 __all__ = [
     "Compiled",
@@ -89,6 +90,7 @@ __all__ = [
     "free_memory",
     "gemm",
     "get_tf32",
+    "in_order",
     "is_device_array",
     "kernel",
     "make_current",

@@ -186,7 +186,14 @@ def _assemble(ptx, capability, grid_barrier):
     from numba.cuda.cudadrv import libs
 
     options = [f"-arch=sm_{capability[0]}{capability[1]}", "-O3", "-fma=0", "-verbose"]
-    link = nvjitlink.create(len(options), options)
+    try:
+        link = nvjitlink.create(len(options), options)
+    except nvjitlink.nvJitLinkError as error:
+        raise RuntimeError(
+            f"CUDA's assembler, nvJitLink {'.'.join(map(str, nvjitlink.version()))}, does not know compute capability "
+            f"{capability[0]}.{capability[1]} ({error}): the GPU is newer. Update it, with all that belongs to it: "
+            "pip install -U 'numbarnn[cuda]' 'cuda-toolkit[nvjitlink,nvvm,cudart,cublas]'"
+        ) from error
     try:
         text = ptx.encode() + b"\0"
         nvjitlink.add_data(link, nvjitlink.InputType.PTX, text, len(text), "kernel.ptx")

@@ -81,7 +81,7 @@ class Kernel:
         return assembled(self, tuple(map(type_of, args)), tuple(capability))
 
     def with_constants(self, *, max_threads, **constants):
-        """Return the kernel with other values of globals that it uses: what the compiler has to know in numbers.
+        """Return the kernel with other values of globals that it uses: what the compiler has to know.
 
         Parameters
         ----------
@@ -104,8 +104,9 @@ class Kernel:
                     function.__code__, {**function.__globals__, **constants}, function.__name__, function.__defaults__
                 )
                 copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-                said = {name: getattr(value, "__qualname__", value) for name, value in key[1]}
-                options = {**self.options, "max_threads": max_threads, "constants": said}
+                said = {name: _said(value) for name, value in key[1]}
+                options = {**self.options, "max_threads": max_threads}
+                options["constants"] = {**self.options.get("constants", {}), **said}
                 variant = self._variants[key] = Kernel(copy, options)
         return variant
 
@@ -201,6 +202,11 @@ def kernel(function=None, /, *, max_threads=None, min_blocks=1, fast_division=Fa
     if function is None:
         return functools.partial(kernel, **options)
     return Kernel(function, options)
+
+
+def _said(constant):
+    """Return what tells a kernel's constant from others, in all processes."""
+    return f"{constant.__module__}.{constant.__qualname__}" if hasattr(constant, "__qualname__") else constant
 
 
 def _triple(size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 import zlib
 
@@ -66,20 +65,16 @@ def _checked(path, info, members):
     return name
 
 
-def pack(members):
-    """Make an archive.
+def pack(file, members):
+    """Write an archive.
 
     Parameters
     ----------
+    file : binary file
+        Open for writing.
     members : dict
-        Name -> bytes.
-
-    Returns
-    -------
-    bytes
+        Name -> bytes or memoryview.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return buffer.getvalue()

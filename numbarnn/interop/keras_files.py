@@ -128,15 +128,13 @@ def save_model(model, filepath, include_optimizer=True):
     if not include_optimizer:
         config.pop("compile_config", None)
     metadata = {"keras_version": _KERAS_VERSION, "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S")}
-    content = archive.pack(
-        {
-            archive.METADATA: json.dumps(metadata).encode(),
-            archive.CONFIG: json.dumps(config).encode(),
-            archive.WEIGHTS: weights_tree.pack(model, include_optimizer),
-        }
-    )
+    members = {
+        archive.METADATA: json.dumps(metadata).encode(),
+        archive.CONFIG: json.dumps(config).encode(),
+        archive.WEIGHTS: weights_tree.pack(model, include_optimizer),
+    }
     with replacing(path) as file:
-        file.write(content)
+        archive.pack(file, members)
 
 
 def load_model(filepath, custom_objects=None, compile=True, safe_mode=True):

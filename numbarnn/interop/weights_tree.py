@@ -62,7 +62,7 @@ class Place:
     def values(self):
         """What is stored: dict of name -> array."""
         if not self.is_own_affair:
-            return {str(number): variable.numpy() for number, variable in enumerate(self.variables)}
+            return {str(number): variable.data for number, variable in enumerate(self.variables)}
         store = {}
         self.owner.save_own_variables(store)
         return {str(name): np.asarray(value) for name, value in store.items()}
@@ -157,7 +157,7 @@ def pack(model, include_optimizer=True):
 
     Returns
     -------
-    bytes
+    memoryview
 
     Raises
     ------
@@ -182,7 +182,7 @@ def pack(model, include_optimizer=True):
             group.attrs["name"] = place.owner.name
             for name, value in place.values.items():
                 group.create_dataset(name, data=value)
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
 def read(model, root, skip_mismatch=False):

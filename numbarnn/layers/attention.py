@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
 from .. import ops, random
+from ..checks import checked, flag, fraction, integer
 from ..graph import Spec
 from ..serialization import export
 from .base import Layer
@@ -54,6 +55,7 @@ class Attention(Layer):
     ((2, 3, 4), (2, 3, 5))
     """
 
+    @checked(use_scale=flag, dropout=fraction, seed=partial(integer, optional=True))
     def __init__(self, use_scale=False, score_mode="dot", dropout=0.0, seed=None, **kwargs):
         super().__init__(**kwargs)
         if score_mode not in ("dot", "concat"):
@@ -61,14 +63,9 @@ class Attention(Layer):
                 "Invalid value for argument score_mode. Expected one of {'dot', 'concat'}. "
                 f"Received: score_mode={score_mode}"
             )
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float, np.number)) or not 0 <= dropout <= 1:
-            raise ValueError(
-                "Invalid value received for argument `dropout`. Expected a float value between 0 and 1. "
-                f"Received: dropout={dropout}"
-            )
         self.use_scale = use_scale
         self.score_mode = score_mode
-        self.dropout = float(dropout)
+        self.dropout = dropout
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed) if dropout > 0 else None
         self.scale = self.concat_score_weight = None

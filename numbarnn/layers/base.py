@@ -24,7 +24,7 @@ from .. import backend, constraints, graph, initializers, ops, regularizers
 from ..graph import Spec, Tensor, suspended
 from ..loading import allow, is_expecting
 from ..protocols import ArrayLike, local
-from ..serialization import export
+from ..serialization import export, suggestion
 from ..variable import Variable
 from .input_spec import InputSpec
 from .masks import ReadOnly, attach_mask, get_mask, masks_of, set_mask
@@ -131,7 +131,9 @@ class Layer(Tracked):
         state["_batch_input_shape"] = self._declared_shape(kwargs)
         state["_initial_weights"] = kwargs.pop("weights", None)
         if kwargs:
-            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
+            known = [name for cls in type(self).__mro__ for name in inspect.signature(cls.__init__).parameters]
+            meant = suggestion(next(iter(kwargs)), known)
+            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}{meant}")
         state["_call_info"] = call_info(type(self).call)
 
     def _default_name(self):
@@ -638,7 +640,7 @@ class Layer(Tracked):
         """Run a `call` that a user wrote on arrays that it cannot write to."""
         guard = ReadOnly()
         args = [map_nest(guard.view, x) for x in args]
-        kwargs = {key: x if key == "mask" else map_nest(guard.view, x) for key, x in kwargs.items()}
+        kwargs = {key: map_nest(guard.view, x) for key, x in kwargs.items()}
         try:
             outputs = self.call(*args, **kwargs)
         except ValueError as error:

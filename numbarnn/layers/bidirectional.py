@@ -11,6 +11,7 @@ from .cell_protocol import output_size_of, output_sizes_of, sizes_of
 from .fused import run_abreast
 from .masks import get_mask
 from .nests import is_shape, leaves_of, map_nest, map_shapes, pack_like
+from .plain_call import PlainCall, call_plainly
 from .rnn import RNN, call_arguments, listed
 from .watching import trace_of
 from .wrapper import Wrapper
@@ -78,6 +79,7 @@ class Bidirectional(Wrapper):
             )
         # The weights are those of the two layers made from it.
         self._set_untracked("layer", None)
+        self._set_untracked("_plain_call", PlainCall())
         self._set_untracked("_num_constants", getattr(layer, "_num_constants", None))
         super().__init__(layer, weights=weights, **{"trainable": getattr(layer, "trainable", True), **kwargs})
         absent = [name for name in ("go_backwards", "return_sequences", "return_state") if not hasattr(layer, name)]
@@ -141,6 +143,8 @@ class Bidirectional(Wrapper):
 
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
+        if type(sequences) is np.ndarray and not args and not kwargs and "_plain_call" in self.__dict__:
+            return call_plainly(self, sequences, super().__call__)
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         states = kwargs.get("initial_state")
         if states is not None:
@@ -193,7 +197,18 @@ class Bidirectional(Wrapper):
             calls.append(given)
         if constants is not None:
             self._num_constants = len(constants) if isinstance(constants, (list, tuple)) else 1
-        both, states = self._run(sequences, calls), []
+        return self._merged(self._run(sequences, calls))
+
+    def _plain_parts(self):
+        """See `PlainCall`."""
+        return self._both if all(map(_has_parts, self._both)) else []
+
+    def _plain_end(self, results):
+        return self._merged([layer._plain_end([one]) for layer, one in zip(self._both, results, strict=True)])
+
+    def _merged(self, both):
+        """Return what a call returns, from what both layers do."""
+        axis, states = 0 if getattr(self.forward_layer, "time_major", False) else 1, []
         if self.return_state:
             for i, (result, layer) in enumerate(zip(both, self._both, strict=True)):
                 count = _output_count(layer)

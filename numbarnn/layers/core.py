@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 
 from .. import activations, backend, constraints, initializers, ops, random, regularizers
+from ..checks import checked, flag
 from ..graph import Spec, Tensor
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from .base import InputSpec, Layer
@@ -217,6 +218,7 @@ class Dense(Layer):
     bias : Variable, shape (units,), or None
     """
 
+    @checked(use_bias=flag)
     def __init__(
         self,
         units,
@@ -500,6 +502,8 @@ class Lambda(Layer):
         super().__init__(**kwargs)
         if not callable(function):
             raise ValueError(f"Argument `function` must be callable. Received: function={function}")
+        if arguments is not None and not isinstance(arguments, dict):
+            raise TypeError(f"`arguments` must be a dict of keyword arguments. Received: arguments={arguments!r}")
         self.function = function
         self.arguments = arguments or {}
         self.mask = mask

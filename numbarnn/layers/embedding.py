@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
 from ..arrays import zeros
+from ..checks import checked, flag
 from ..graph import KernelOp, Spec
 from ..jit import kernel_array
 from ..kernels import embedding as kernels
@@ -83,6 +84,7 @@ class Embedding(Layer):
     (1, 3, 4)
     """
 
+    @checked(mask_zero=flag)
     def __init__(
         self,
         input_dim,
@@ -115,7 +117,7 @@ class Embedding(Layer):
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = constraints.get(embeddings_constraint)
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = mask_zero
         self.input_length = input_length
         self.supports_masking = self.mask_zero
         if weights is not None:

@@ -147,17 +147,14 @@ class PackedCache:
         arrays : tuple of ndarray or None
             Their values, or other arrays in their place: those are packed anew.
         """
-        own = all(
-            (v is None and a is None) or (v is not None and a is v.value)
-            for v, a in zip(variables, arrays, strict=True)
-        )
-        if not own:
-            return recurrence.PackedWeights(cell, *arrays)
-        versions = tuple(v.version for v in variables if v is not None)
+        versions = tuple([v.version for v in variables if v is not None])
         kept = self._kept
-        if kept is None or kept[0] != versions or any(a is not b for a, b in zip(kept[1], arrays, strict=True)):
-            self._kept = kept = versions, arrays, recurrence.PackedWeights(cell, *arrays)
-        return kept[2]
+        if kept is not None and kept[0] == versions and all([a is b for a, b in zip(kept[1], arrays, strict=True)]):
+            return kept[2]
+        packed = recurrence.PackedWeights(cell, *arrays)
+        if all(a is None if v is None else a is v.value for v, a in zip(variables, arrays, strict=True)):
+            self._kept = versions, arrays, packed
+        return packed
 
 
 class _Pass(NamedTuple):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import backend
+from ..checks import checked, flag, integer, refuse
 from ..serialization import export
 
 __all__ = ["InputSpec"]
@@ -27,6 +30,13 @@ class InputSpec:
         Whether None may be passed.
     """
 
+    @checked(
+        ndim=partial(integer, least=0, optional=True),
+        max_ndim=partial(integer, least=0, optional=True),
+        min_ndim=partial(integer, least=0, optional=True),
+        allow_last_axis_squeeze=flag,
+        optional=flag,
+    )
     def __init__(
         self,
         dtype=None,
@@ -39,7 +49,10 @@ class InputSpec:
         name=None,
         optional=False,
     ):
+        self.hint = ""  # what a layer has to say besides where the number of axes is wrong
         self.dtype = None if dtype is None else backend.standardize_dtype(dtype)
+        if shape is not None and not isinstance(shape, (list, tuple)):
+            refuse("shape", "a tuple of integers and None", shape)
         self.shape = None if shape is None else tuple(shape)
         self.ndim = len(self.shape) if shape is not None else ndim
         self.max_ndim = max_ndim
@@ -95,7 +108,7 @@ class InputSpec:
         ndim = len(shape)
         full = "Full shape received:"
         if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
-            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}"
+            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {shape}{self.hint}"
         if self.max_ndim is not None and ndim > self.max_ndim:
             return f"expected max_ndim={self.max_ndim}, found ndim={ndim}"
         if self.min_ndim is not None and ndim < self.min_ndim:

@@ -1,7 +1,6 @@
 """`KernelCell`: what the cells that have kernels share: weights, dropout, one step, arguments of the kernels."""
 
 import inspect
-import numbers
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from .. import activations, constraints, initializers, ops, random, regularizers
+from ..checks import flag, number
 from ..protocols import local
 from ..recurrence import activation_codes
 from ..simd_math import ACTIVATIONS
@@ -145,17 +145,15 @@ class KernelCell(Layer):
             )
         if implementation not in (0, 1, 2):
             raise ValueError(f"Argument `implementation` must be 0, 1 or 2. Received: implementation={implementation}")
-        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not isinstance(rate, numbers.Real) or rate != rate:
-                raise ValueError(f"Argument `{name}` must be a number in [0, 1]. Received: {name}={rate!r}")
         own = {name: given.pop(name) for name in self.argument_names if name in given}
         super().__init__(**given)
         self.units = int(units)
         for name, value in own.items():
             kind = argument_kind(name)
-            setattr(self, name, bool(value) if kind is None else kind.get(value))
-        self.dropout = min(1.0, max(0.0, float(dropout)))
-        self.recurrent_dropout = min(1.0, max(0.0, float(recurrent_dropout)))
+            setattr(self, name, flag(name, value) if kind is None else kind.get(value))
+        # As in Keras, what lies outside of [0, 1] becomes its nearer end.
+        self.dropout = min(1.0, max(0.0, float(number("dropout", dropout))))
+        self.recurrent_dropout = min(1.0, max(0.0, float(number("recurrent_dropout", recurrent_dropout))))
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed)
         # With dropout of h, Keras computes gate by gate; that is where each gate gets factors of its own.

@@ -1,7 +1,6 @@
 """`KernelRNN`: what the layers that are a cell and its `RNN` in one share."""
 
 from .. import backend, regularizers
-from .base import InputSpec
 from .rnn import RNN
 
 __all__ = ["KernelRNN"]
@@ -51,7 +50,6 @@ class KernelRNN(RNN):
             name=backend.to_snake_case(self.cell_type.__name__),
         )
         super().__init__(cell, **given)
-        self.input_spec = InputSpec(ndim=3)
 
     def get_config(self):
         """Return the arguments that make this layer again."""

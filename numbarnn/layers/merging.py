@@ -12,6 +12,7 @@ from functools import reduce
 import numpy as np
 
 from .. import ops
+from ..checks import checked, flag, integer
 from ..serialization import export
 from .base import Layer
 from .masks import get_mask
@@ -316,6 +317,7 @@ class Concatenate(_Merge):
     (None, None, 7)
     """
 
+    @checked(axis=integer)
     def __init__(self, axis=-1, **kwargs):
         super().__init__(**kwargs)
         self.axis = axis
@@ -420,6 +422,7 @@ class Dot(_Merge):
     (None, 5, 10)
     """
 
+    @checked(normalize=flag)
     def __init__(self, axes, normalize=False, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(axes, int):

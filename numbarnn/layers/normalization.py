@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
 from .. import constraints, initializers, ops, regularizers
 from ..arrays import array_module, zeros
+from ..checks import axes, checked, flag, fraction, number
 from ..graph import KernelOp, Spec
 from ..jit import kernel_array
 from ..kernels import layer_normalization as row_kernels
@@ -97,6 +99,7 @@ class BatchNormalization(Layer):
         Not trainable; the variance is the biased one.
     """
 
+    @checked(axis=axes, momentum=fraction, epsilon=partial(number, least=0), center=flag, scale=flag)
     def __init__(
         self,
         axis=-1,
@@ -128,8 +131,8 @@ class BatchNormalization(Layer):
             if len(axis) != 1:
                 raise ValueError(f"Argument `axis` must be one axis. Received: axis={axis}")
             axis = axis[0]
-        self.axis = int(axis)
-        self.momentum = float(momentum)
+        self.axis = axis
+        self.momentum = momentum
         self.epsilon = float(epsilon)
         self.center = center
         self.scale = scale
@@ -360,6 +363,7 @@ class LayerNormalization(Layer):
     array([[-1.414, -0.707,  0.   ,  0.707,  1.414]], dtype=float32)
     """
 
+    @checked(epsilon=partial(number, least=0), center=flag, scale=flag, rms_scaling=flag)
     def __init__(
         self,
         axis=-1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from ..backend import standardize_data_format
+from ..checks import checked, flag
 from ..serialization import export
 from .base import InputSpec, Layer
 
@@ -13,6 +14,7 @@ __all__ = ["GlobalAveragePooling1D", "GlobalAvgPool1D", "GlobalMaxPool1D", "Glob
 class _GlobalPooling1D(Layer):
     """Base of both: where the steps are, and what shape comes out."""
 
+    @checked(keepdims=flag)
     def __init__(self, data_format=None, keepdims=False, **kwargs):
         super().__init__(**kwargs)
         self.data_format = standardize_data_format(data_format)

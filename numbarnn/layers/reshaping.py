@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import standardize_data_format
+from ..checks import checked, integer, refuse, whole_numbers
 from ..graph import Op, Spec
 from ..ops.shaping import reshape_like
 from ..serialization import export
@@ -157,7 +158,9 @@ class Reshape(_Moved):
 
     def __init__(self, target_shape, **kwargs):
         super().__init__(**kwargs)
-        self.target_shape = tuple(n if n is None else int(n) for n in target_shape)
+        if not isinstance(target_shape, (list, tuple)):
+            refuse("target_shape", "a tuple of integers", target_shape)
+        self.target_shape = tuple(integer("target_shape", n, optional=True) for n in target_shape)
         _check_target(self.target_shape)
         self._target = tuple(-1 if n is None else n for n in self.target_shape)
         self._build_at_init()
@@ -265,6 +268,7 @@ class Permute(_Moved):
     (None, 64, 10)
     """
 
+    @checked(dims=whole_numbers)
     def __init__(self, dims, **kwargs):
         super().__init__(**kwargs)
         self.dims = tuple(dims)

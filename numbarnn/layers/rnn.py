@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import graph, ops
+from ..checks import flag
 from ..loading import allow
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..variable import Variable
@@ -28,12 +29,17 @@ from .fused import CellRun, run_abreast, run_cells
 from .kernel_cell import KernelCell
 from .nests import first_shape, is_shape, is_values, leaves_of, map_nest, map_shapes
 from .pieces import PieceStates
+from .plain_call import PlainCall, call_plainly
 from .stacked import StackedRNNCells
 from .stepwise import StepPrograms, step_by_step
 from .watching import observer, trace_of
 
 __all__ = ["RNN", "call_arguments", "listed"]
 
+_AXES = (
+    ". Sequences are of shape (batch, timesteps, features); a recurrent layer in front of this one gives them with "
+    "`return_sequences=True`"
+)
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
     "state. \n- Expected batch size: {}\n- Received batch size: {}\n"
@@ -130,23 +136,25 @@ class RNN(Layer):
             )
         super().__init__(**kwargs)
         self.cell = cell
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
-        self.stateful = bool(stateful)
-        self.unroll = bool(unroll)
-        self.zero_output_for_mask = bool(zero_output_for_mask)
-        self.time_major = bool(time_major)
+        self.return_sequences = flag("return_sequences", return_sequences)
+        self.return_state = flag("return_state", return_state)
+        self.go_backwards = flag("go_backwards", go_backwards)
+        self.stateful = flag("stateful", stateful)
+        self.unroll = flag("unroll", unroll)
+        self.zero_output_for_mask = flag("zero_output_for_mask", zero_output_for_mask)
+        self.time_major = flag("time_major", time_major)
         self.checkpoint = None if checkpoint is None else int(checkpoint)
         self.supports_masking = True
         # A cell of the user's may take inputs with more axes.
         self.input_spec = InputSpec(min_ndim=3) if self._fused_cells is None else InputSpec(ndim=3)
+        self.input_spec.hint = _AXES
         self._set_untracked("_num_constants", None)
         # Of a stateful layer: its states, flat, and for each row whether it is at its start, where a given
         # `initial_state` counts.
         self._set_untracked("_state_variables", None)
         self._set_untracked("_fresh", None)
         self._set_untracked("_step_programs", StepPrograms())
+        self._set_untracked("_plain_call", PlainCall())
         # While `fit` cuts batches into pieces: a `PieceStates`; whether this call is on a piece; what it goes on from.
         self._set_untracked("_pieces", None)
         self._set_untracked("_on_piece", False)
@@ -213,8 +221,18 @@ class RNN(Layer):
 
     def __call__(self, sequences, /, *args, **kwargs):
         """Run over `sequences`; a list is ``[sequences, *initial_state, *constants]``, a tuple or dict is a nest."""
+        if type(sequences) is np.ndarray and not args and not kwargs and "_plain_call" in self.__dict__:
+            return call_plainly(self, sequences, super().__call__)
         sequences, kwargs = call_arguments(self, sequences, args, kwargs)
         return super().__call__(sequences, **kwargs)
+
+    def _plain_parts(self):
+        """See `PlainCall`."""
+        return [self]
+
+    def _plain_end(self, results):
+        ((out, states),) = results
+        return [out, *states] if self.return_state else out
 
     def _call_functional(self, first, args, kwargs, training):
         if kwargs.get("initial_state") is not None:
@@ -431,7 +449,8 @@ class RNN(Layer):
     def _starts_from_zeros(self):
         """Say whether kernels run, and nobody has redefined what a sequence starts from."""
         cells = self._fused_cells
-        if cells is None or type(self).get_initial_state is not RNN.get_initial_state:
+        own = type(self).get_initial_state is not RNN.get_initial_state or "get_initial_state" in vars(self)
+        if cells is None or own:
             return False
         return all(
             type(cell).get_initial_state is KernelCell.get_initial_state and "get_initial_state" not in vars(cell)

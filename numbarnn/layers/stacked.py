@@ -1,5 +1,6 @@
 """`StackedRNNCells`: cells on top of each other as one cell."""
 
+from ..checks import flag
 from ..serialization import deserialize_keras_object, export, serialize_keras_object
 from ..tensor_shape import TensorShape
 from .base import Layer
@@ -68,7 +69,7 @@ class StackedRNNCells(Layer):
                     f"All cells must have a `state_size` attribute. Received cell without a `state_size`: {cell}"
                 )
         self.cells = list(cells)
-        self.reverse_state_order = bool(reverse_state_order)
+        self.reverse_state_order = flag("reverse_state_order", reverse_state_order)
 
     def _in_state_order(self, items):
         """Turn a list from the order of the cells into that of the states, or back."""

@@ -12,6 +12,7 @@ import types
 
 import numpy as np
 
+from ..checks import flag
 from ..initializers import Initializer
 from ..random import SeedGenerator
 from ..variable import Variable, clock, tick
@@ -433,7 +434,7 @@ class Tracked:
 
     @trainable.setter
     def trainable(self, value):
-        value = bool(value)
+        value = flag("trainable", value)
         self.__dict__["_trainable"] = value
         for variable in self._own_trainable:
             variable.trainable = value

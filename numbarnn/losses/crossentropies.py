@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 
 from .. import backend, ops
+from ..checks import checked, flag, fraction, integer
 from ..kernels.crossentropy import NO_CLASS
 from .arguments import array_of, class_axis_last, match, prediction_of, smoothed
 from .fused import dense_crossentropy, sparse_crossentropy
@@ -71,6 +73,10 @@ def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=
     return dense_crossentropy(y_pred, y_true, from_logits=bool(from_logits), epsilon=backend.epsilon())
 
 
+_SPARSE = ". Labels that are numbers of classes are for `sparse_categorical_crossentropy`, or `utils.to_categorical`"
+_DENSE = ". Labels that are one-hot vectors are for `categorical_crossentropy`"
+
+
 def dense_arguments(name, y_true, y_pred, label_smoothing, axis):
     """Check targets that weigh every class; return them smoothed, and predictions, with the classes last.
 
@@ -88,6 +94,7 @@ def dense_arguments(name, y_true, y_pred, label_smoothing, axis):
         raise ValueError(
             "Arguments `target` and `output` must have the same shape. "
             f"Received: target.shape={shapes[0]}, output.shape={shapes[1]}"
+            + (_SPARSE if name.startswith("categorical") and len(shapes[0]) == len(shapes[1]) - 1 else "")
         )
     if not shapes[1]:
         raise ValueError("Arguments `target` and `output` must be at least rank 1. Received: scalars")
@@ -151,7 +158,7 @@ def sparse_arguments(y_true, y_pred, axis):
     if len(left) != len(right) or any(a != b for a, b in zip(left, right, strict=True) if None not in (a, b)):
         raise ValueError(
             "Arguments `target` and `output` must have the same shape up until the last dimension: "
-            f"target.shape={left}, output.shape={tuple(y_pred.shape)}"
+            f"target.shape={left}, output.shape={tuple(y_pred.shape)}" + (_DENSE if left == tuple(y_pred.shape) else "")
         )
     if np.dtype(y_true.dtype) != np.int64:
         y_true = ops.cast(y_true, "int64")
@@ -161,6 +168,7 @@ def sparse_arguments(y_true, y_pred, axis):
 class BinaryCrossentropy(LossFunctionWrapper):
     """Cross-entropy of yes/no answers; see `Loss` and `binary_crossentropy`."""
 
+    @checked(from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(
         self,
         from_logits=False,
@@ -184,6 +192,7 @@ class BinaryCrossentropy(LossFunctionWrapper):
 class CategoricalCrossentropy(LossFunctionWrapper):
     """Cross-entropy of one-hot targets; see `Loss` and `categorical_crossentropy`."""
 
+    @checked(from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(
         self,
         from_logits=False,
@@ -216,6 +225,7 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
     1.3863
     """
 
+    @checked(from_logits=flag, ignore_class=partial(integer, optional=True), axis=integer)
     def __init__(
         self,
         from_logits=False,

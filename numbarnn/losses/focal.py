@@ -7,9 +7,12 @@ labels.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .. import backend, ops
+from ..checks import checked, flag, fraction, integer, number, real_numbers
 from .arguments import match, smoothed
 from .crossentropies import dense_arguments, sparse_arguments, yes_no_losses
 from .loss import LossFunctionWrapper, hides, rows
@@ -70,6 +73,11 @@ def binary_focal_crossentropy(
     if apply_class_balancing:
         value = (y_true * alpha + (1.0 - y_true) * (1.0 - alpha)) * value
     return ops.mean(value, axis=axis)
+
+
+def _weights(name, value):
+    """Return a weight for all classes, or those of each."""
+    return real_numbers(name, value) if isinstance(value, (list, tuple, np.ndarray)) else number(name, value, least=0)
 
 
 @hides(rows)
@@ -141,7 +149,7 @@ def categorical_generalized_cross_entropy(y_true, y_pred, q):
     IndexError
         On evaluation, if a label is not a class.
     """
-    _check_q(q)
+    number("q", q, above=0, below=1)
     y_true, y_pred = sparse_arguments(y_true, y_pred, -1)
     # An index of -1 would silently be the last class; that of one class too many is refused.
     places = ops.where(ops.less(y_true, 0), y_pred.shape[-1], y_true)
@@ -149,14 +157,17 @@ def categorical_generalized_cross_entropy(y_true, y_pred, q):
     return (1.0 - ops.power(picked, float(q))) / float(q)
 
 
-def _check_q(q):
-    if not 0 < q < 1:
-        raise ValueError(f"`q` must be in the interval (0, 1). Received: q={q}")
-
-
 class BinaryFocalCrossentropy(LossFunctionWrapper):
     """Focal cross-entropy of yes/no answers; see `Loss` and `binary_focal_crossentropy`."""
 
+    @checked(
+        apply_class_balancing=flag,
+        alpha=fraction,
+        gamma=partial(number, least=0),
+        from_logits=flag,
+        label_smoothing=fraction,
+        axis=integer,
+    )
     def __init__(
         self,
         apply_class_balancing=False,
@@ -186,6 +197,7 @@ class BinaryFocalCrossentropy(LossFunctionWrapper):
 class CategoricalFocalCrossentropy(LossFunctionWrapper):
     """Focal cross-entropy of one-hot targets; see `Loss` and `categorical_focal_crossentropy`."""
 
+    @checked(alpha=_weights, gamma=partial(number, least=0), from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(
         self,
         alpha=0.25,
@@ -213,8 +225,8 @@ class CategoricalFocalCrossentropy(LossFunctionWrapper):
 class CategoricalGeneralizedCrossEntropy(LossFunctionWrapper):
     """Cross-entropy that bears wrong labels; see `Loss` and `categorical_generalized_cross_entropy`."""
 
+    @checked(q=partial(number, above=0, below=1))
     def __init__(
         self, q=0.5, reduction="sum_over_batch_size", name="categorical_generalized_cross_entropy", dtype=None
     ):
-        _check_q(q)
         super().__init__(categorical_generalized_cross_entropy, reduction, name, dtype, q=q)

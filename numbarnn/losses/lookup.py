@@ -115,4 +115,4 @@ def get(identifier):
     ValueError
         For anything else.
     """
-    return None if identifier is None else serialization.interpret(identifier, "loss", deserialize)
+    return None if identifier is None else serialization.interpret(identifier, "loss", deserialize, _BY_NAME)

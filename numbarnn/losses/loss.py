@@ -134,6 +134,8 @@ class LossFunctionWrapper(Loss):
     """
 
     def __init__(self, fn, reduction="sum_over_batch_size", name=None, dtype=None, **kwargs):
+        if not callable(fn):
+            raise TypeError(f"`fn` must be a function of `y_true` and `y_pred`. Received: fn={fn!r}")
         if name is None:
             name = getattr(fn, "__name__", None) or backend.to_snake_case(type(fn).__name__)
         super().__init__(name=name, reduction=reduction, dtype=dtype)

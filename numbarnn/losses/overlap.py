@@ -7,7 +7,10 @@ counts them).
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import backend, ops
+from ..checks import axes, checked, number
 from .arguments import match
 from .loss import LossFunctionWrapper, blank, hides
 
@@ -73,6 +76,7 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
 class Dice(LossFunctionWrapper):
     """Sørensen-Dice loss; see `Loss` and `dice`."""
 
+    @checked(axis=partial(axes, optional=True))
     def __init__(self, reduction="sum_over_batch_size", name="dice", axis=None, dtype=None):
         super().__init__(dice, reduction, name, dtype, axis=axis)
 
@@ -80,5 +84,6 @@ class Dice(LossFunctionWrapper):
 class Tversky(LossFunctionWrapper):
     """Tversky loss; see `Loss` and `tversky`."""
 
+    @checked(alpha=partial(number, least=0), beta=partial(number, least=0), axis=partial(axes, optional=True))
     def __init__(self, alpha=0.5, beta=0.5, reduction="sum_over_batch_size", name="tversky", axis=None, dtype=None):
         super().__init__(tversky, reduction, name, dtype, alpha=alpha, beta=beta, axis=axis)

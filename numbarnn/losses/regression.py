@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import backend, ops
+from ..checks import axes, checked, number
 from .arguments import match
 from .loss import LossFunctionWrapper, hides, rows
 
@@ -79,8 +82,7 @@ def huber(y_true, y_pred, delta=1.0):
     ValueError
         If the shapes do not match or `delta` is not positive.
     """
-    if not delta > 0:
-        raise ValueError(f"`delta` must be positive. Received: delta={delta}")
+    number("delta", delta, above=0)
     y_true, y_pred = match(y_true, y_pred)
     size = ops.abs(y_pred - y_true)
     near, far = 0.5 * ops.square(size), delta * (size - 0.5 * delta)
@@ -148,6 +150,7 @@ class MeanSquaredLogarithmicError(LossFunctionWrapper):
 class Huber(LossFunctionWrapper):
     """Squared error of small differences, absolute error of large ones; see `Loss` and `huber`."""
 
+    @checked(delta=partial(number, above=0))
     def __init__(self, delta=1.0, reduction="sum_over_batch_size", name="huber_loss", dtype=None):
         super().__init__(huber, reduction, name, dtype, delta=delta)
 
@@ -162,5 +165,6 @@ class LogCosh(LossFunctionWrapper):
 class CosineSimilarity(LossFunctionWrapper):
     """Minus the cosine between targets and predictions; see `Loss` and `cosine_similarity`."""
 
+    @checked(axis=axes)
     def __init__(self, axis=-1, reduction="sum_over_batch_size", name="cosine_similarity", dtype=None):
         super().__init__(cosine_similarity, reduction, name, dtype, axis=axis)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..arrays import as_array
+from ..checks import checked, flag, integer, number
 from .arguments import same_rank
 from .reduction import MeanMetricWrapper
 
@@ -131,8 +134,7 @@ def sparse_top_k_categorical_accuracy(y_true, y_pred, k=5, from_sorted_ids=False
     ValueError
         If the shapes do not match, `k` is not positive or a label is not a class.
     """
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1. Received: k={k}")
+    integer("k", k, least=1)
     labels, y_pred = _labels(y_true, y_pred)
     if from_sorted_ids:
         return (labels[..., None] == y_pred[..., :k]).any(axis=-1).astype(np.float32)
@@ -165,6 +167,7 @@ class BinaryAccuracy(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(threshold=partial(number, optional=True))
     def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
         super().__init__(binary_accuracy, name, dtype, threshold=0.5 if threshold is None else threshold)
 
@@ -192,6 +195,7 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(k=partial(integer, least=1))
     def __init__(self, k=5, name="top_k_categorical_accuracy", dtype=None):
         super().__init__(top_k_categorical_accuracy, name, dtype, k=k)
 
@@ -201,5 +205,6 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(k=partial(integer, least=1), from_sorted_ids=flag)
     def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None, from_sorted_ids=False):
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=k, from_sorted_ids=from_sorted_ids)

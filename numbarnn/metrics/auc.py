@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .. import backend, ops
+from ..checks import checked, flag, integer, real_numbers
 from .arguments import ratio
 from .confusion import ConfusionMetric, Counts, check_thresholds, count
 from .operating_points import even_thresholds
@@ -57,6 +60,13 @@ class AUC(ConfusionMetric):
 
     _direction = "up"
 
+    @checked(
+        num_thresholds=partial(integer, least=2),
+        multi_label=flag,
+        label_weights=partial(real_numbers, optional=True),
+        num_labels=partial(integer, least=1, optional=True),
+        from_logits=flag,
+    )
     def __init__(
         self,
         num_thresholds=200,
@@ -75,10 +85,6 @@ class AUC(ConfusionMetric):
         if str(summation_method).lower() not in _SUMMATIONS:
             raise ValueError(
                 f"Invalid AUC summation method value: {summation_method!r}. Expected values are {list(_SUMMATIONS)}"
-            )
-        if thresholds is None and num_thresholds <= 1:
-            raise ValueError(
-                f"Argument `num_thresholds` must be an integer > 1. Received: num_thresholds={num_thresholds}"
             )
         if num_labels and not multi_label:
             raise ValueError("`num_labels` is needed only when `multi_label` is True.")

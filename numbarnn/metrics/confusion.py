@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checks import integer, number
 from .arguments import masked_weight, ratio, same_shape, spread_weight
 from .metric import Metric
 
@@ -93,10 +94,9 @@ def check_thresholds(thresholds, default):
     if thresholds is None:
         return [default]
     found = list(thresholds) if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
-    wrong = [t for t in found if t is None or not 0 <= t <= 1]
-    if wrong or not found:
-        raise ValueError(f"Threshold values must be in [0, 1]. Received: {wrong or found}")
-    return found
+    if not found:
+        raise ValueError(f"`thresholds` must be at least one number. Received: thresholds={thresholds!r}")
+    return [number("thresholds", threshold, least=0, most=1) for threshold in found]
 
 
 class ConfusionMetric(Metric):
@@ -117,11 +117,9 @@ class ConfusionMetric(Metric):
 
     def __init__(self, thresholds, kept, name=None, dtype=None, top_k=None, class_id=None):
         super().__init__(name, dtype)
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1. Received: top_k={top_k}")
         self.thresholds = list(thresholds)
-        self.top_k = top_k
-        self.class_id = class_id
+        self.top_k = integer("top_k", top_k, least=1, optional=True)
+        self.class_id = integer("class_id", class_id, least=0, optional=True)
         self._kept = kept
         order = np.argsort(self.thresholds, kind="stable")
         self._rising = np.asarray(self.thresholds, np.float64)[order]

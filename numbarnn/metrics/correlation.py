@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import backend
+from ..checks import axes, checked
 from .arguments import same_rank
 from .reduction import MeanMetricWrapper
 
@@ -58,6 +59,7 @@ class PearsonCorrelation(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(axis=axes)
     def __init__(self, name="pearson_correlation", dtype=None, axis=-1):
         super().__init__(pearson_correlation, name, dtype, axis=axis)
 
@@ -67,5 +69,6 @@ class ConcordanceCorrelation(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(axis=axes)
     def __init__(self, name="concordance_correlation", dtype=None, axis=-1):
         super().__init__(concordance_correlation, name, dtype, axis=axis)

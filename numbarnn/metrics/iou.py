@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .. import backend
+from ..checks import checked, flag, integer, number, whole_numbers
 from .arguments import masked_weight, spread_weight
 from .metric import Metric
 
@@ -37,6 +40,14 @@ class IoU(Metric):
 
     _direction = "up"
 
+    @checked(
+        num_classes=partial(integer, least=1),
+        target_class_ids=whole_numbers,
+        ignore_class=partial(integer, optional=True),
+        sparse_y_true=flag,
+        sparse_y_pred=flag,
+        axis=integer,
+    )
     def __init__(
         self,
         num_classes,
@@ -50,9 +61,9 @@ class IoU(Metric):
     ):
         super().__init__(name, dtype)
         self.total_cm = self.add_variable((num_classes, num_classes), name="total_confusion_matrix")
-        for number in target_class_ids:
-            if not 0 <= number < num_classes:
-                raise ValueError(f"Target class id {number} is out of range, which is [0, {num_classes}).")
+        for class_id in target_class_ids:
+            if not 0 <= class_id < num_classes:
+                raise ValueError(f"Target class id {class_id} is out of range, which is [0, {num_classes}).")
         self.num_classes = num_classes
         self.target_class_ids = list(target_class_ids)
         self.ignore_class = ignore_class
@@ -137,6 +148,7 @@ class BinaryIoU(IoU):
 
     _implied = ("num_classes", "ignore_class", "sparse_y_true", "sparse_y_pred", "axis")
 
+    @checked(threshold=number)
     def __init__(self, target_class_ids=(0, 1), threshold=0.5, name=None, dtype=None):
         super().__init__(2, target_class_ids, name, dtype)
         self.threshold = threshold
@@ -155,6 +167,7 @@ class MeanIoU(IoU):
 
     _implied = ("target_class_ids",)
 
+    @checked(num_classes=partial(integer, least=1))
     def __init__(
         self,
         num_classes,

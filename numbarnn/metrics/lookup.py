@@ -135,7 +135,7 @@ def get(identifier):
     ValueError
         For anything else.
     """
-    return None if identifier is None else serialization.interpret(identifier, "metric", deserialize)
+    return None if identifier is None else serialization.interpret(identifier, "metric", deserialize, _BY_NAME)
 
 
 def choose_by_shape(y_true_shape, y_pred_shape, binary, sparse, categorical):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import fraction, integer
 from ..loading import allow
 from .arguments import ratio
 from .confusion import ConfusionMetric, Counts
@@ -40,14 +41,8 @@ class OperatingPoint(ConfusionMetric):
     demanded = wanted = None  # names of rates, as `_rate` knows them
 
     def __init__(self, value, num_thresholds, class_id, name, dtype):
-        if not 0 <= value <= 1:
-            raise ValueError(
-                f"Argument `{self.demanded}` must be in the range [0, 1]. Received: {self.demanded}={value}"
-            )
-        if num_thresholds <= 0:
-            raise ValueError(
-                f"Argument `num_thresholds` must be an integer > 0. Received: num_thresholds={num_thresholds}"
-            )
+        fraction(self.demanded, value)
+        integer("num_thresholds", num_thresholds, least=1)
         super().__init__(even_thresholds(num_thresholds), Counts._fields, name, dtype, class_id=class_id)
         self.value = value
         self.num_thresholds = num_thresholds

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .. import losses
 from ..arrays import as_array
+from ..checks import checked, flag, fraction, integer
 from .arguments import combine_weight
 from .reduction import MeanMetricWrapper
 
@@ -15,6 +18,7 @@ class BinaryCrossentropy(MeanMetricWrapper):
 
     _direction = "down"
 
+    @checked(from_logits=flag, label_smoothing=fraction)
     def __init__(self, name="binary_crossentropy", dtype=None, from_logits=False, label_smoothing=0):
         super().__init__(
             losses.binary_crossentropy, name, dtype, from_logits=from_logits, label_smoothing=label_smoothing
@@ -26,6 +30,7 @@ class CategoricalCrossentropy(MeanMetricWrapper):
 
     _direction = "down"
 
+    @checked(from_logits=flag, label_smoothing=fraction, axis=integer)
     def __init__(self, name="categorical_crossentropy", dtype=None, from_logits=False, label_smoothing=0, axis=-1):
         super().__init__(
             losses.categorical_crossentropy,
@@ -47,6 +52,7 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
     _direction = "down"
     on_gpu = True
 
+    @checked(from_logits=flag, ignore_class=partial(integer, optional=True), axis=integer)
     def __init__(
         self, name="sparse_categorical_crossentropy", dtype=None, from_logits=False, ignore_class=None, axis=-1
     ):

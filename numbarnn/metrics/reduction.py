@@ -157,6 +157,8 @@ class MeanMetricWrapper(Mean):
     on_gpu = True
 
     def __init__(self, fn, name=None, dtype=None, **kwargs):
+        if not callable(fn):
+            raise TypeError(f"`fn` must be a function of `y_true` and `y_pred`. Received: fn={fn!r}")
         super().__init__(name if name is not None else _function_name(fn), dtype)
         self._fn = fn
         self._fn_kwargs = kwargs

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
 from .. import losses
+from ..checks import axes, checked, integer
 from .arguments import check_outputs, masked_weight, same_rank, same_shape, spread_weight
 from .metric import Metric
 from .reduction import MeanMetricWrapper
@@ -75,6 +77,7 @@ class CosineSimilarity(MeanMetricWrapper):
 
     _direction = "up"
 
+    @checked(axis=axes)
     def __init__(self, name="cosine_similarity", dtype=None, axis=-1):
         super().__init__(_cosine, name, dtype, axis=axis)
 
@@ -118,6 +121,7 @@ class R2Score(Metric):
 
     _direction = "up"
 
+    @checked(num_regressors=partial(integer, least=0))
     def __init__(self, class_aggregation="uniform_average", num_regressors=0, name="r2_score", dtype=None):
         super().__init__(name, dtype)
         known = None, "uniform_average", "variance_weighted_average"
@@ -125,11 +129,6 @@ class R2Score(Metric):
             raise ValueError(
                 f"Invalid value for argument `class_aggregation`. Expected one of {known}. "
                 f"Received: class_aggregation={class_aggregation}"
-            )
-        if num_regressors < 0:
-            raise ValueError(
-                "Invalid value for argument `num_regressors`. Expected a value >= 0. "
-                f"Received: num_regressors={num_regressors}"
             )
         self.class_aggregation = class_aggregation
         self.num_regressors = num_regressors

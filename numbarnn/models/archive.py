@@ -31,20 +31,25 @@ def write(path, members, version):
     ----------
     path : str or path
     members : dict
-        Name -> bytes.
+        Name -> bytes, or what `bytes_of` takes. Arrays are written from where they lie: nothing is copied.
     version : str
         Of the library.
     """
+    parts = {name: [item] if isinstance(item, bytes) else _parts(item) for name, item in members.items()}
     metadata = {
         "format": _FORMAT,
         "format_version": _VERSION,
         "numbarnn_version": version,
         "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
-        "members": {name: len(content) for name, content in members.items()},
+        "members": {name: sum(map(len, content)) for name, content in parts.items()},
     }
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in {_METADATA: bytes_of(metadata), **members}.items():
-            archive.writestr(name, content)
+        for name, content in {_METADATA: _parts(metadata), **parts}.items():
+            info = zipfile.ZipInfo(name, time.localtime()[:6])
+            info.external_attr = 0o600 << 16  # as `ZipFile.writestr` has it
+            with archive.open(info, "w", force_zip64=sum(map(len, content)) > zipfile.ZIP64_LIMIT) as member:
+                for part in content:
+                    member.write(part)
 
 
 def read(path, needed):
@@ -124,14 +129,32 @@ def bytes_of(item):
     -------
     bytes
     """
-    if isinstance(item, dict) and item and all(isinstance(value, np.ndarray) for value in item.values()):
-        from safetensors.numpy import save
+    return b"".join(_parts(item))
 
-        # Its writer takes the memory as it lies.
-        return save(
-            {key: np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(x.shape) for key, x in item.items()}
-        )
-    return json.dumps(item).encode()
+
+# Of safetensors: a number's kind and bytes.
+_TYPES = {
+    "b1": "BOOL", "i1": "I8", "u1": "U8", "i2": "I16", "u2": "U16", "i4": "I32", "u4": "U32", "i8": "I64", "u8": "U64",
+    "f2": "F16", "f4": "F32", "f8": "F64",
+}  # fmt: skip
+
+
+def _parts(item):
+    """Return the pieces of `bytes_of`: for arrays their memory, behind a header that says what lies where.
+
+    The writer of safetensors copies everything three times.
+    """
+    if not (isinstance(item, dict) and item and all(isinstance(value, np.ndarray) for value in item.values())):
+        return [json.dumps(item).encode()]
+    header, end, parts = {}, 0, []
+    for key, x in sorted(item.items(), key=lambda pair: (-pair[1].itemsize, pair[0])):  # each on a multiple of its size
+        x = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(x.shape)
+        start, end = end, end + x.nbytes
+        header[key] = {"dtype": _TYPES[x.dtype.str[1:]], "shape": x.shape, "data_offsets": (start, end)}
+        parts.append(memoryview(x.reshape(-1).view(np.uint8)))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *parts]
 
 
 def json_of(content, name):

@@ -50,7 +50,9 @@ def standardize(data, float_dtype, what):
 
 
 def _is_array(x):
-    return x is not None and any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__"))
+    if x is None or getattr(x, "shape", None) == ():  # a scalar of NumPy's is a number in a list of numbers
+        return False
+    return any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__"))
 
 
 def _array(x, float_dtype, what):

@@ -233,6 +233,7 @@ class Loops(OwnSteps):
                 break
         state.optimizer.finalize_variable_values(self.trainable_variables)  # moving averages, if it keeps any
         callbacks.on_train_end(logs)
+        watch.end()
 
     # ------------------------------------------------------------------------------------------------ resuming
 

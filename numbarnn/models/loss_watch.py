@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from .. import tree
-from ..arrays import brought_back
+from ..arrays import array_module, brought_back
 from ..gradients import watching
 from ..nonfinite import (
     describe_inputs,
@@ -63,12 +63,14 @@ class LossWatch:
         self.found = None
         self._told = False
         self._position = self._first = None
+        self._before = []  # weights that were not finite when `fit` began
 
     def begin_step(self, epoch, batch):
         """Note which step comes."""
         self._position = epoch, batch
         if self._first is None:
             self._first = self._position
+            self._before = _not_finite(self.model.weights)
 
     def end_step(self):
         """Warn of what was found, once."""
@@ -78,6 +80,21 @@ class LossWatch:
             warnings.warn(
                 f"The loss of model '{self.model.name}' is not finite from batch {batch} of epoch {epoch + 1} on "
                 f"(batches count from 0). {self.found}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def end(self):
+        """Warn of what the last steps have left behind, of which no loss tells any more."""
+        if self._told or self._position is None:
+            return
+        spoilt = [v for v in _not_finite(self.model.weights) if not any(v is one for one in self._before)]
+        if spoilt:
+            epoch, batch = self._position
+            warnings.warn(
+                f"The losses of model '{self.model.name}' were finite, but not all weights are after its last step, "
+                f"batch {batch} of epoch {epoch + 1}: {describe_variables(spoilt, 'hold')} (learning rate "
+                f"{float(self.model.optimizer.learning_rate):g}).",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -149,6 +166,11 @@ class LossWatch:
                 since += f" (learning rate {float(self.model.optimizer.learning_rate):g})"
         what = " and ".join(sorted(kinds, reverse=True))
         return f"The {what}{whose} were not finite before this step: {describe_variables(variables)}; {since}."
+
+
+def _not_finite(weights):
+    values = [(v, v.newest) for v in weights if v.dtype.kind == "f"]
+    return [v for v, value in values if not array_module(value).isfinite(value).all()]
 
 
 def _variables_of(layer):

@@ -244,7 +244,7 @@ def _states(model, with_optimizer):
     arrays = _values(state)
     shuffle = model._training.shuffle_seed
     if shuffle is not None:
-        arrays[_SHUFFLE] = shuffle.state.numpy()
+        arrays[_SHUFFLE] = shuffle.state.data
     members = {_WEIGHTS: _values(weights), _STATE: arrays}
     if not with_optimizer or not model.compiled:
         return members
@@ -257,7 +257,7 @@ def _states(model, with_optimizer):
             f"lost: {strangers}. Save without it: `include_optimizer=False`."
         )
     members[_TRAINED] = [names[id(variable)] for variable in optimizer._built_for]
-    members[_OPTIMIZER] = {str(i): variable.numpy() for i, variable in enumerate(optimizer.variables)}
+    members[_OPTIMIZER] = {str(i): variable.data for i, variable in enumerate(optimizer.variables)}
     return members
 
 
@@ -310,7 +310,7 @@ def _optimizer_pairs(model, members, variables):
 
 
 def _values(variables):
-    return {name: variable.numpy() for name, variable in variables.items()}
+    return {name: variable.data for name, variable in variables.items()}
 
 
 def _matched(variables, arrays, exact=False):
@@ -346,8 +346,7 @@ def _some(problems, most=5):
 
 def _write(path, members):
     package = importlib.import_module(__package__.partition(".")[0])
-    content = {name: item if isinstance(item, bytes) else archive.bytes_of(item) for name, item in members.items()}
-    archive.write(path, content, package.__version__)
+    archive.write(path, members, package.__version__)
 
 
 @contextlib.contextmanager

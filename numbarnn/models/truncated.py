@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import tree
+from ..layers.attention import Attention
 from ..layers.bidirectional import Bidirectional
 from ..layers.rnn import RNN
 from ..layers.time_distributed import TimeDistributed
@@ -20,6 +21,11 @@ def _recurrent(layer):
         raise ValueError(
             f"`bptt_steps` cuts sequences into pieces, one after the other, but layer '{layer.name}' (of type "
             f"{type(layer).__name__}) starts at their ends. Leave `bptt_steps` out, or let the layer go forwards"
+        )
+    if isinstance(layer, Attention):
+        raise ValueError(
+            f"`bptt_steps` cuts sequences into pieces, one after the other, but layer '{layer.name}' (of type "
+            f"{type(layer).__name__}) looks at all timesteps at once. Leave `bptt_steps` out"
         )
     if isinstance(layer, RNN):
         return [layer]
@@ -40,7 +46,7 @@ class Pieces:
     Raises
     ------
     ValueError
-        If a layer goes through the timesteps from their end.
+        If a layer goes through the timesteps from their end, or looks at all of them at once.
     """
 
     def __init__(self, model, steps):

@@ -297,9 +297,15 @@ def isclose(x1, x2, rtol=1e-5, atol=1e-8, equal_nan=False):
     return _isclose(x1, x2, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
 
+def _cast_array(x, *, dtype):
+    if x.dtype.kind in "OSU":  # None would become NaN, and text a number
+        raise TypeError(f"Arrays must hold numbers or booleans. Received: an array of dtype {x.dtype}, shape {x.shape}")
+    return x.astype(dtype)
+
+
 _cast = Op(
     "cast",
-    lambda x, *, dtype: x.astype(dtype),
+    _cast_array,
     lambda x, *, dtype: Spec(x.shape, dtype),
     lambda node, d: cast(d, node.inputs[0].dtype) if node.inputs[0].dtype.kind == "f" else None,
 )

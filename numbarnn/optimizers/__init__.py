@@ -92,4 +92,5 @@ def get(identifier):
         cls = _BY_NAME.get(identifier.lower()) or serialization.get_registered_object(identifier)
         if cls is not None:
             return cls()
-    raise ValueError(f"Could not interpret optimizer identifier: {identifier}")
+    meant = serialization.suggestion(identifier, _BY_NAME) if isinstance(identifier, str) else ""
+    raise ValueError(f"Could not interpret optimizer identifier: {identifier}{meant}")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..checks import flag, number
 from ..kernels import expressions, flat
 from ..kernels import optimizer as kernels
 from ..protocols import local
@@ -50,11 +51,11 @@ class Adafactor(Optimizer):
         **common,
     ):
         super().__init__(learning_rate, **common)
-        self.beta_2_decay = float(beta_2_decay)
-        self.epsilon_1 = float(epsilon_1)
-        self.epsilon_2 = float(epsilon_2)
-        self.clip_threshold = float(clip_threshold)
-        self.relative_step = bool(relative_step)
+        self.beta_2_decay = float(number("beta_2_decay", beta_2_decay))
+        self.epsilon_1 = float(number("epsilon_1", epsilon_1, least=0))
+        self.epsilon_2 = float(number("epsilon_2", epsilon_2, least=0))
+        self.clip_threshold = float(number("clip_threshold", clip_threshold, above=0))
+        self.relative_step = flag("relative_step", relative_step)
         self._moments = []  # of each variable: (row means, column means, second moment)
 
     def build(self, variables):

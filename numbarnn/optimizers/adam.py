@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ..checks import flag, fraction, number
 from ..kernels import flat
 from ..kernels import optimizer as kernels
-from .base import Optimizer, fraction, takes_common_arguments
+from .base import Optimizer, takes_common_arguments
 
 __all__ = ["Adam", "AdamW", "Adamax", "Lamb", "Nadam"]
 
@@ -23,7 +24,7 @@ class _Moments(Optimizer):
         super().__init__(learning_rate, **common)
         self.beta_1 = fraction("beta_1", beta_1, below=True)
         self.beta_2 = fraction("beta_2", beta_2, below=True)
-        self.epsilon = float(epsilon)
+        self.epsilon = float(number("epsilon", epsilon, least=0))
 
 
 class Adam(_Moments):
@@ -49,7 +50,7 @@ class Adam(_Moments):
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False, **common):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
         self.kernel = kernels.adam
-        if amsgrad:
+        if flag("amsgrad", amsgrad):
             self.kernel = kernels.adam_amsgrad
             self.kernel_slots = ("momentum", "velocity", "velocity_hat")
             self.slot_blocks = (("momentum", "velocity"), ("velocity_hat",))

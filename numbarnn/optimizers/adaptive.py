@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..checks import flag, fraction, number
 from ..kernels import optimizer as kernels
-from .base import Optimizer, fraction, takes_common_arguments
+from .base import Optimizer, takes_common_arguments
 from .sgd import changed_momentum
 
 __all__ = ["Adadelta", "Adagrad", "Ftrl", "RMSprop"]
@@ -36,8 +37,8 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate, **common)
         self.rho = fraction("rho", rho)
         self._momentum = fraction("momentum", momentum)
-        self.epsilon = float(epsilon)
-        used = {"velocity": True, "momentum": self._momentum, "average_gradient": centered}
+        self.epsilon = float(number("epsilon", epsilon, least=0))
+        used = {"velocity": True, "momentum": self._momentum, "average_gradient": flag("centered", centered)}
         self.slot_blocks = tuple((name,) for name in self.kernel_slots if used[name])
 
     @property
@@ -82,7 +83,7 @@ class Adagrad(Optimizer):
     def __init__(self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, **common):
         super().__init__(learning_rate, **common)
         self.initial_accumulator_value = _not_negative("initial_accumulator_value", initial_accumulator_value)
-        self.epsilon = float(epsilon)
+        self.epsilon = float(number("epsilon", epsilon, least=0))
         self.slot_starts = {"accumulator": self.initial_accumulator_value}
 
     def coefficients(self, rate, step):
@@ -114,7 +115,7 @@ class Adadelta(Optimizer):
     def __init__(self, learning_rate=0.001, rho=0.95, epsilon=1e-7, **common):
         super().__init__(learning_rate, **common)
         self.rho = fraction("rho", rho)
-        self.epsilon = float(epsilon)
+        self.epsilon = float(number("epsilon", epsilon, least=0))
 
     def coefficients(self, rate, step):
         """See `Optimizer.coefficients`."""
@@ -169,19 +170,14 @@ class Ftrl(Optimizer):
         **common,
     ):
         super().__init__(learning_rate, **common)
-        if learning_rate_power > 0.0:
-            raise ValueError(
-                "`learning_rate_power` needs to be negative or zero. "
-                f"Received: learning_rate_power={learning_rate_power}."
-            )
-        self.learning_rate_power = float(learning_rate_power)
+        self.learning_rate_power = float(number("learning_rate_power", learning_rate_power, most=0))
         self.initial_accumulator_value = _not_negative("initial_accumulator_value", initial_accumulator_value)
         self.l1_regularization_strength = _not_negative("l1_regularization_strength", l1_regularization_strength)
         self.l2_regularization_strength = _not_negative("l2_regularization_strength", l2_regularization_strength)
         self.l2_shrinkage_regularization_strength = _not_negative(
             "l2_shrinkage_regularization_strength", l2_shrinkage_regularization_strength
         )
-        self.beta = float(beta)
+        self.beta = float(number("beta", beta, least=0))
         self.slot_starts = {"accumulator": self.initial_accumulator_value}
 
     def coefficients(self, rate, step):
@@ -192,6 +188,4 @@ class Ftrl(Optimizer):
 
 
 def _not_negative(name, value):
-    if value < 0.0:
-        raise ValueError(f"`{name}` needs to be positive or zero. Received: {name}={value}.")
-    return float(value)
+    return float(number(name, value, least=0))

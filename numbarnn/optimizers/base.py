@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import numbers
 import re
 import warnings
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from .. import backend, serialization
 from ..arrays import as_array, here, where_chosen
+from ..checks import flag, fraction, integer, number
 from ..kernels import flat
 from ..kernels import optimizer as kernels
 from ..protocols import local
@@ -20,7 +20,7 @@ from ..variable import Variable
 from .schedules import LearningRateSchedule
 from .state import OptimizerState
 
-__all__ = ["Optimizer", "fraction", "takes_common_arguments"]
+__all__ = ["Optimizer", "takes_common_arguments"]
 
 
 class Optimizer(OptimizerState):
@@ -114,20 +114,17 @@ class Optimizer(OptimizerState):
         if len(given) > 1:
             raise ValueError(f"Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. Received: {given}")
         for key, value in (*given.items(), ("loss_scale_factor", loss_scale_factor)):
-            if value is not None and not (_is_number(value) and value > 0):
-                raise ValueError(f"`{key}` must be a positive number. Received: {key}={value!r}")
-        if weight_decay is not None and not (_is_number(weight_decay) and weight_decay >= 0):
-            raise ValueError(f"`weight_decay` must be a number >= 0. Received: weight_decay={weight_decay!r}")
-        _check_count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
-        if use_ema:
-            fraction("ema_momentum", ema_momentum)
-            _check_count("ema_overwrite_frequency", ema_overwrite_frequency, 1)
+            number(key, value, above=0, finite=False, optional=True)
+        number("weight_decay", weight_decay, least=0, optional=True)
+        integer("gradient_accumulation_steps", gradient_accumulation_steps, least=2, optional=True)
+        fraction("ema_momentum", ema_momentum)
+        integer("ema_overwrite_frequency", ema_overwrite_frequency, least=1, optional=True)
         self.name = name or backend.auto_name(type(self).__name__)
         self.weight_decay = weight_decay
         self.clipnorm = clipnorm
         self.clipvalue = clipvalue
         self.global_clipnorm = global_clipnorm
-        self.use_ema = bool(use_ema)
+        self.use_ema = flag("use_ema", use_ema)
         self.ema_momentum = ema_momentum
         self.ema_overwrite_frequency = ema_overwrite_frequency
         self.loss_scale_factor = loss_scale_factor
@@ -172,14 +169,15 @@ class Optimizer(OptimizerState):
                 f"Received: learning_rate={value!r}"
             )
         try:
-            number = float(value)
+            rate = float(value)
         except (TypeError, ValueError):
             raise ValueError(
                 "`learning_rate` must be a number or a schedule that can be called with the step number. "
                 f"Received: learning_rate={value!r} (of type {type(value).__name__})"
             ) from None
+        number("learning_rate", value if isinstance(value, bool) else rate, least=0)
         self._schedule = None
-        self._learning_rate.store(number)
+        self._learning_rate.store(rate)
 
     def _rate(self):
         if self._schedule is not None:
@@ -536,23 +534,6 @@ def takes_common_arguments(init):
 
     __init__.__signature__ = signature
     return __init__
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _check_count(name, value, least):
-    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least):
-        raise ValueError(f"`{name}` must be an integer >= {least} or None. Received: {name}={value!r}")
-
-
-def fraction(name, value, *, below=False):
-    """Check that an argument lies in [0, 1], or in [0, 1) if it must be `below` 1; return it as a float."""
-    if not (_is_number(value) and 0 <= value <= 1) or (below and value == 1):
-        interval = "[0, 1)" if below else "[0, 1]"
-        raise ValueError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
-    return float(value)
 
 
 def _takes_an_argument(function):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
+from functools import partial
 
 import numpy as np
 
 from .. import serialization
+from ..checks import checked, flag, integer, number, real_numbers
 
 __all__ = [
     "CosineDecay",
@@ -74,12 +75,6 @@ class _Decay(LearningRateSchedule):
         return {name: getattr(self, name) for name in self._arguments}
 
 
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
-        raise ValueError(f"Argument `{name}` must be > 0. Received: {name}={value}")
-    return value
-
-
 def _steps(step):
     return np.asarray(step, np.float64)
 
@@ -100,9 +95,15 @@ class ExponentialDecay(_Decay):
 
     _arguments = ("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")
 
+    @checked(
+        initial_learning_rate=partial(number, least=0),
+        decay_steps=partial(number, above=0),
+        decay_rate=partial(number, least=0),
+        staircase=flag,
+    )
     def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="ExponentialDecay"):
         self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = _positive("decay_steps", decay_steps)
+        self.decay_steps = decay_steps
         self.decay_rate = decay_rate
         self.staircase = staircase
         self.name = name
@@ -128,9 +129,15 @@ class InverseTimeDecay(_Decay):
 
     _arguments = ExponentialDecay._arguments
 
+    @checked(
+        initial_learning_rate=partial(number, least=0),
+        decay_steps=partial(number, above=0),
+        decay_rate=partial(number, least=0),
+        staircase=flag,
+    )
     def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="InverseTimeDecay"):
         self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = _positive("decay_steps", decay_steps)
+        self.decay_steps = decay_steps
         self.decay_rate = decay_rate
         self.staircase = staircase
         self.name = name
@@ -159,6 +166,7 @@ class PiecewiseConstantDecay(_Decay):
 
     _arguments = ("boundaries", "values", "name")
 
+    @checked(boundaries=real_numbers, values=real_numbers)
     def __init__(self, boundaries, values, name="PiecewiseConstant"):
         if len(boundaries) != len(values) - 1:
             raise ValueError(
@@ -194,6 +202,13 @@ class PolynomialDecay(_Decay):
 
     _arguments = ("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle", "name")
 
+    @checked(
+        initial_learning_rate=partial(number, least=0),
+        decay_steps=partial(number, above=0),
+        end_learning_rate=partial(number, least=0),
+        power=partial(number, least=0),
+        cycle=flag,
+    )
     def __init__(
         self,
         initial_learning_rate,
@@ -204,7 +219,7 @@ class PolynomialDecay(_Decay):
         name="PolynomialDecay",
     ):
         self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = _positive("decay_steps", decay_steps)
+        self.decay_steps = decay_steps
         self.end_learning_rate = end_learning_rate
         self.power = power
         self.cycle = cycle
@@ -237,6 +252,13 @@ class CosineDecay(_Decay):
 
     _arguments = ("initial_learning_rate", "decay_steps", "alpha", "name", "warmup_target", "warmup_steps")
 
+    @checked(
+        initial_learning_rate=partial(number, least=0),
+        decay_steps=partial(number, above=0),
+        alpha=partial(number, least=0),
+        warmup_target=partial(number, least=0, optional=True),
+        warmup_steps=partial(integer, least=0),
+    )
     def __init__(
         self,
         initial_learning_rate,
@@ -247,7 +269,7 @@ class CosineDecay(_Decay):
         warmup_steps=0,
     ):
         self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = _positive("decay_steps", decay_steps)
+        self.decay_steps = decay_steps
         self.alpha = alpha
         self.name = name
         self.warmup_target = warmup_target
@@ -291,9 +313,16 @@ class CosineDecayRestarts(_Decay):
 
     _arguments = ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")
 
+    @checked(
+        initial_learning_rate=partial(number, least=0),
+        first_decay_steps=partial(number, above=0),
+        t_mul=partial(number, above=0),
+        m_mul=partial(number, least=0),
+        alpha=partial(number, least=0),
+    )
     def __init__(self, initial_learning_rate, first_decay_steps, t_mul=2.0, m_mul=1.0, alpha=0.0, name="SGDRDecay"):
         self.initial_learning_rate = initial_learning_rate
-        self.first_decay_steps = _positive("first_decay_steps", first_decay_steps)
+        self.first_decay_steps = first_decay_steps
         self.t_mul = t_mul
         self.m_mul = m_mul
         self.alpha = alpha

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..checks import flag, fraction
 from ..kernels import optimizer as kernels
-from .base import Optimizer, fraction, takes_common_arguments
+from .base import Optimizer, takes_common_arguments
 
 __all__ = ["SGD", "Lion", "changed_momentum"]
 
@@ -49,7 +50,7 @@ class SGD(Optimizer):
     def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **common):
         super().__init__(learning_rate, **common)
         self._momentum = fraction("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag("nesterov", nesterov)
         self.kernel = kernels.sgd
         if self._momentum:
             self.kernel = kernels.sgd_momentum

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from numbarnn import cuda
@@ -20,6 +21,8 @@ CHECKING = 0.35  # part of the time that is spent on correctness
 TRAINING = 0.1  # part of the time that is left of that for models that are trained
 START = 120.0  # seconds that the first case may take, with the beginning of the process
 LONGEST = 90.0  # ... and any other one: what never ends must not cost all the time
+REPEATING = 0.25  # seconds spent on the repetitions of one measurement, where there is time
+MEASUREMENTS = 12  # of a case: forward and both ways, with TF32 and without, numbarnn, called and as a graph
 TINY = {"batch": (2,), "units": (3,), "timesteps": (2,)}
 
 
@@ -37,34 +40,42 @@ class Worker:
         self.process = None
 
     def run(self, case, seconds):
-        """Return the result of a case: with ``error`` if it failed, was lost, or did not end within `seconds`."""
+        """Return the result of a case: with ``error`` if it failed, was lost, or did not end within `seconds`.
+
+        What was found of it until then is there all the same.
+        """
         if self.process is None:
             self._begin()
-        begin = time.perf_counter()
+        begin, self.found = time.perf_counter(), {}
         try:
             self.process.stdin.write(json.dumps(case) + "\n")
             self.process.stdin.flush()
             line = self.answers.get(timeout=max(seconds, 1.0))
-        except (queue.Empty, BrokenPipeError) as error:
-            result = {"error": "did not end in time" if isinstance(error, queue.Empty) else "the process ended"}
-            self.end()
-        else:
             result = {"error": "the process crashed"} if line is None else json.loads(line)
-            if line is None or result.get("fatal"):
-                self.end()
-        return {**case, **result, "seconds": time.perf_counter() - begin}
+            ended = line is None or result.get("fatal")
+        except queue.Empty:
+            result, ended = {"error": "did not end in time"}, True
+        except (BrokenPipeError, ValueError):  # it went in the middle of a line
+            result, ended = {"error": "the process ended"}, True
+        if ended:
+            self.end()
+        return {**case, **self.found, **result, "seconds": time.perf_counter() - begin}
 
     def _begin(self):
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
+        )
         self.answers = queue.Queue()
         self.listener = threading.Thread(target=self._listen, args=(self.process, self.answers), daemon=True)
         self.listener.start()
 
-    @staticmethod
-    def _listen(process, answers):
+    def _listen(self, process, answers):
         for line in process.stdout:
             if line.startswith(ANSWER):
                 answers.put(line[len(ANSWER) :])
+            elif line.startswith(SO_FAR):
+                with contextlib.suppress(ValueError):  # the end of a line is missing
+                    self.found = json.loads(line[len(SO_FAR) :])
             else:
                 print(line, end="", file=sys.stderr)
         answers.put(None)
@@ -72,16 +83,20 @@ class Worker:
     def end(self):
         """Stop the process."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            process, self.process = self.process, None
+            process.kill()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:  # the driver holds it; the next one may fare better
+                return
             self.listener.join()
-            self.process.stdout.close()
+            process.stdout.close()
             with contextlib.suppress(BrokenPipeError):  # what was not sent yet
-                self.process.stdin.close()
-            self.process = None
+                process.stdin.close()
 
 
 ANSWER = "numbarnn.testing.gpu: "
+SO_FAR = "numbarnn.testing.gpu, so far: "
 
 
 def work():
@@ -92,14 +107,18 @@ def work():
         "versions": lambda case: report.versions(),
         "correctness": correctness.check,
         "training": training.check,
-        "speed": speed.measure,
+        "speed": lambda case: speed.measure(case, lambda found: print(SO_FAR + json.dumps(found), flush=True)),
     }
     for line in sys.stdin:
         case = json.loads(line)
         try:
             result = kinds[case["kind"]](case)
         except Exception as error:  # whatever it is, it is a result, and the next case is tried
-            result = {"error": f"{type(error).__name__}: {error}"[:2000], "fatal": is_fatal(error)}
+            result = {
+                "error": f"{type(error).__name__}: {error}"[:2000],
+                "traceback": traceback.format_exc()[-4000:],
+                "fatal": is_fatal(error),
+            }
         print(ANSWER + json.dumps(result), flush=True)
 
 
@@ -117,21 +136,21 @@ def carry_out(out, minutes, cells, seed, tiny):
         os.replace(partial, out)
 
     try:
-        found["versions"] = worker.run({"kind": "versions"}, START)
+        found["versions"] = worker.run({"kind": "versions"}, min(START, 60 * minutes))
         report.print_versions(found["versions"])
         keep()
         limits = (3, 4, 3, 5) if tiny else LIMITS
         stop = begin + (CHECKING - TRAINING) * 60 * minutes
         for case in correctness_cases(seed, limits):
-            left = stop - time.perf_counter()
-            if left < 0 or tiny and case["seed"] >= 2 * len(CELLS):
+            if time.perf_counter() > stop or tiny and case["seed"] >= 2 * len(CELLS):
                 break
-            found["correctness"].append(worker.run(case, START if not found["correctness"] else LONGEST))
+            longest = LONGEST if found["correctness"] else START
+            found["correctness"].append(worker.run(case, min(longest, end - time.perf_counter())))
             report.print_correctness(found["correctness"][-1])
             keep()
         for case in ({"kind": "training", "model": model, "tiny": tiny} for model in MODELS):
             if time.perf_counter() < begin + CHECKING * 60 * minutes or tiny:
-                found["training"].append(worker.run(case, LONGEST))
+                found["training"].append(worker.run(case, min(LONGEST, end - time.perf_counter())))
                 report.print_training(found["training"][-1])
                 keep()
         cases = speed_cases(cells, TINY, ((2, 2, 3),), (2, 2, 3)) if tiny else speed_cases(cells)
@@ -140,6 +159,8 @@ def carry_out(out, minutes, cells, seed, tiny):
             if left < 5:
                 found["left_out"] = len(cases) - number
                 break
+            # Half of the time is for repetitions: the largest cases, which come last, take long without them.
+            case["seconds"] = min(REPEATING, left / 2 / MEASUREMENTS / (len(cases) - number))
             found["speed"].append(worker.run(case, min(left, LONGEST)))
             report.print_speed(found["speed"][-1])
             keep()

@@ -43,8 +43,13 @@ def versions():
 
 
 def ratios(result):
-    """Return, by mode and way, the best opponent's time over numbarnn's; above 1 numbarnn is faster."""
+    """Return, by mode and way, the best opponent's time over numbarnn's; above 1 numbarnn is faster.
+
+    Of a case that was broken off there is none: the best opponent may be missing.
+    """
     found = {}
+    if "error" in result:
+        return found
     for mode, ways in result.get("times", {}).items():
         for way, times in ways.items():
             peers = [timed["median"] for name, timed in times.items() if name != "numbarnn"]
@@ -115,14 +120,13 @@ def print_speed(result):
     """Print a line about a measurement: milliseconds, and ratios."""
     where = f"{result['cell']} B={result['batch']} T={result['timesteps']} H={result['units']} {result['against']}"
     if "error" in result:
-        print(f"{where}: FAILED: {result['error']}", flush=True)
-        return
+        where = f"{where}: FAILED: {result['error']}"
     parts = []
-    for mode, ways in result["times"].items():
+    for mode, ways in result.get("times", {}).items():
         for way, times in ways.items():
             numbers = ", ".join(f"{name} {1e3 * timed['median']:.3f}" for name, timed in times.items())
             parts.append(f"  {mode} {way:<8} {numbers} ms")
-    print(where, *parts, *(f"  {note}" for note in result["notes"]), sep="\n", flush=True)
+    print(where, *parts, *(f"  {note}" for note in result.get("notes", ())), sep="\n", flush=True)
 
 
 def text(found):
@@ -133,6 +137,7 @@ def text(found):
         lines.append(
             f"{case['cell']:<10} B={case['batch']:<4} T={case['timesteps']:<5} H={case['units']:<5} "
             f"{case['against']:<18} {values or case.get('error', 'nothing to compare with')}"
+            f"{'  (with notes)' if case.get('notes') else ''}"
         )
     result = found["summary"]
     for kind, figures in result["ratios"].items():

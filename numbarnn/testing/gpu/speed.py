@@ -10,66 +10,68 @@ from numbarnn.cells.contract import COUNTS, SILENT
 from numbarnn.recurrence import PackedWeights, run
 from numbarnn.testing.gpu.cases import is_fatal
 
-SECONDS = 0.25  # spent on the repetitions of one measurement
 REPETITIONS = 3, 30  # at least, at most
+LONG = 1.0  # seconds of a call from which on one is enough
 _TORCH_NAMES = {"LSTM": "LSTM", "GRU": "GRU", "SIMPLE_RNN": "RNN"}
 
 
-def measure(case):
+def measure(case, so_far=lambda found: None):
     """Return the times of a case in seconds.
 
     Parameters
     ----------
     case : dict
-        Of `numbarnn.testing.gpu.cases.speed_cases`.
+        Of `numbarnn.testing.gpu.cases.speed_cases`; ``seconds``: to spend on the repetitions of one measurement.
+    so_far : callable
+        Called with what was found, after each measurement.
 
     Returns
     -------
     dict
         ``times``: ``{"forward": {"numbarnn": {"median": s, "samples": [...]}, ...}, "both": ...}``, under
-        ``"fp32"`` and ``"tf32"``; ``notes``: what could not be measured, and why.
+        ``"fp32"`` and ``"tf32"``; ``notes``: what could not be measured, and why; with ``fatal`` and ``error`` if the
+        GPU answers nothing any more, which ends the measurements.
     """
-    times, notes = {}, []
+    times, notes, before = {}, [], cuda.get_tf32()
     with devices.device("cuda"):
-        for tf32 in (False, True):
-            mode = "tf32" if tf32 else "fp32"
-            before = cuda.get_tf32()
-            cuda.set_tf32(tf32)
-            try:
-                runners = {"numbarnn": _ours(case)}
-                runners |= _peers(case, tf32, notes)
+        try:
+            for tf32 in (False, True):
+                cuda.set_tf32(tf32)
+                mode = "tf32" if tf32 else "fp32"
                 times[mode] = {way: {} for way in ("forward", "both")}
-                for name, make in runners.items():
-                    for way in ("forward", "both"):
+                for name, make in {"numbarnn": _ours(case), **_peers(case, tf32, notes)}.items():
+                    for way, timed in times[mode].items():
                         try:
-                            times[mode][way][name] = _timed(make(way), _clock(name))
-                        except (RuntimeError, ValueError, NotImplementedError, MemoryError) as error:
-                            if is_fatal(error):
-                                raise
+                            timed[name] = _timed(make(way), _clock(name), case["seconds"])
+                        except Exception as error:  # whatever it is: the others are measured
                             notes.append(f"{mode} {way} {name}: {type(error).__name__}: {error}"[:300])
+                            if is_fatal(error):
+                                return {"times": times, "notes": notes, "fatal": True, "error": notes[-1]}
+                        so_far({"times": times, "notes": notes})
                         cuda.free_memory()
                         _empty_torch_cache()
-            finally:
-                cuda.set_tf32(before)
+        finally:
+            cuda.set_tf32(before)
     return {"times": times, "notes": sorted(set(notes))}
 
 
-def _timed(call, event):
-    """Return the median and all samples of the seconds that `call` takes."""
+def _timed(call, event, seconds):
+    """Return the median and all samples of the seconds that `call` takes, measured for so many `seconds`."""
     begin = time.perf_counter()
     call()  # compiles
     cuda.synchronize()
     first = time.perf_counter() - begin
-    call()
+    if first < LONG:
+        call()
     samples, begin = [], time.perf_counter()
-    while len(samples) < REPETITIONS[1] and (len(samples) < REPETITIONS[0] or time.perf_counter() - begin < SECONDS):
+    while len(samples) < REPETITIONS[1] and (len(samples) < REPETITIONS[0] or time.perf_counter() - begin < seconds):
         start, stop = event(), event()
         start.record()
         call()
         stop.record()
         samples.append(start.until(stop))
-        if samples[-1] > SECONDS * 4:
-            break  # one is enough of what takes seconds
+        if samples[-1] > LONG:
+            break
     return {"median": statistics.median(samples), "samples": samples, "first": first}
 
 
@@ -240,7 +242,7 @@ def _graphed(call):
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):  # another one would wait for what autograd did on this one
         kept = call()
 
     def replay(kept=kept):

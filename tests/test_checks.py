@@ -1,0 +1,210 @@
+"""What constructors refuse: every argument that is a flag, a whole number or a number, of every public class."""
+
+import functools
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+from numbarnn import (
+    callbacks,
+    checks,
+    constraints,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+)
+from numbarnn.optimizers import schedules
+
+ROOMS = layers, optimizers, schedules, losses, metrics, callbacks, initializers, regularizers, constraints
+# What the constructors cannot do without.
+NEEDED = {
+    "units": 3, "input_dim": 5, "output_dim": 3, "rate": 0.5, "activation": "tanh", "n": 2, "target_shape": (3,),
+    "dims": (2, 1), "function": abs, "axes": 1, "num_classes": 2, "target_class_ids": [0], "recall": 0.5,
+    "precision": 0.5, "sensitivity": 0.5, "specificity": 0.5, "fn": losses.mean_squared_error, "filepath": "a.keras",
+    "filename": "a.csv", "schedule": abs, "backup_dir": "backup", "initial_learning_rate": 0.1, "decay_steps": 10,
+    "decay_rate": 0.5, "boundaries": [1], "values": [0.1, 0.2], "first_decay_steps": 10, "learning_rate": 0.1,
+}  # fmt: skip
+MADE = {
+    "cell": lambda: layers.LSTMCell(3), "layer": lambda: layers.LSTM(3), "cells": lambda: [layers.LSTMCell(3)],
+}  # fmt: skip
+# Base classes of others, records, and what takes anything: what is given here is looked at elsewhere, or not at all.
+ELSEWHERE = {
+    "LayerTrace", "Directions", "InputLayer", "Optimizer", "CallbackList", "Layer", "LearningRateSchedule",
+    # Accepted for Keras's sake alone, or nothing but False:
+    "BatchNormalization.renorm", "BatchNormalization.renorm_momentum", "BatchNormalization.synchronized",
+    "Embedding.sparse",
+    # May be an array, or a list:
+    "CategoricalFocalCrossentropy.alpha", "Constant.value", "Masking.mask_value",
+    # 1 and True are the same:
+    "GRU.implementation", "GRUCell.implementation", "LSTM.implementation", "LSTMCell.implementation",
+    "SimpleRNN.implementation", "SimpleRNNCell.implementation",
+}  # fmt: skip
+WRONG = {
+    bool: ["no", 2, None],
+    int: ["abc", math.nan, [1.0], math.inf],
+    float: ["abc", math.nan, [1.0], True],
+}
+
+
+def arguments():
+    """Yield (class, needed arguments, name of an argument, wrong value)."""
+    found = {getattr(room, name) for room in ROOMS for name in dir(room) if not name.startswith("_")}
+    classes = [each for each in found if inspect.isclass(each) and each.__module__.startswith("numbarnn.")]
+    for each in sorted(classes, key=lambda each: (each.__module__, each.__qualname__)):
+        parameters = [
+            p
+            for p in inspect.signature(each.__init__).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+        ]
+        if each.__name__ in ELSEWHERE:
+            continue
+        needed = [p.name for p in parameters if p.default is p.empty]
+        for p in parameters:
+            usual = NEEDED.get(p.name) if p.default is p.empty else p.default
+            if f"{each.__name__}.{p.name}" not in ELSEWHERE and type(usual) in WRONG:
+                for value in WRONG[type(usual)]:
+                    yield each, needed, p.name, value
+
+
+def test_no_constructor_takes_what_makes_no_sense():
+    taken, count = [], 0
+    for each, needed, name, value in arguments():
+        given = {key: MADE[key]() if key in MADE else NEEDED[key] for key in needed} | {name: value}
+        wrong = f"{each.__name__}({name}={value!r})"
+        count += 1
+        try:
+            each(**given)
+        except (TypeError, ValueError) as error:
+            if name not in str(error):
+                taken.append(f"{wrong} says only: {error}")
+        else:
+            taken.append(wrong)
+    assert not taken, "\n".join(taken)
+    assert count > 500
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: layers.LSTM(2, dropout="half"), "`dropout` must be a finite number. Received: dropout='half'"),
+        (lambda: layers.GRU(2, recurrent_dropout=np.nan), "`recurrent_dropout` must be a finite number"),
+        (lambda: layers.LSTM(2, return_sequences="False"), "`return_sequences` must be True or False. Received: .*="),
+        (lambda: setattr(layers.Dense(2), "trainable", "no"), "`trainable` must be True or False"),
+        (lambda: layers.Reshape((2.5,)), "`target_shape` must be an integer or None. Received: target_shape=2.5"),
+        (lambda: layers.BatchNormalization(momentum=1.5), r"`momentum` must be a number in \[0, 1\]"),
+        (lambda: optimizers.Adam(-1), "`learning_rate` must be a number >= 0. Received: learning_rate=-1"),
+        (lambda: optimizers.SGD(np.nan), "`learning_rate` must be a number >= 0. Received: learning_rate=nan"),
+        (lambda: optimizers.RMSprop(epsilon=-1e-7), "`epsilon` must be a number >= 0"),
+        (lambda: schedules.CosineDecay(0.1, 10, alpha=-1), "`alpha` must be a number >= 0"),
+        (lambda: schedules.PiecewiseConstantDecay([1], ["a", 2]), "`values` must be a finite number. Received"),
+        (lambda: losses.BinaryCrossentropy(label_smoothing=2), r"`label_smoothing` must be a number in \[0, 1\]"),
+        (lambda: losses.Huber(-1.0), "`delta` must be a number > 0"),
+        (lambda: losses.CategoricalFocalCrossentropy(alpha=["a"]), "`alpha` must be a finite number"),
+        (lambda: metrics.TopKCategoricalAccuracy(0), "`k` must be an integer >= 1"),
+        (lambda: metrics.IoU(2, "ab"), "`target_class_ids` must be a list of integers"),
+        (lambda: metrics.Precision(class_id=-1), "`class_id` must be an integer >= 0 or None"),
+        (lambda: callbacks.EarlyStopping(baseline="low"), "`baseline` must be a number or None"),
+        (lambda: callbacks.ReduceLROnPlateau(factor=-0.5), r"`factor` must be a number in \[0, 1\)"),
+        (lambda: callbacks.CSVLogger(3), "`filename` must be a path. Received: filename=3"),
+        (lambda: initializers.RandomUniform(1.0, 0.0), "`minval` must be at most `maxval`"),
+        (lambda: initializers.RandomNormal(stddev=-1), "`stddev` must be a number >= 0"),
+        (lambda: initializers.Constant("a"), "`value` must be a number, or an array of numbers"),
+        (lambda: constraints.MinMaxNorm(2.0, 1.0), "`min_value` must be at most `max_value`"),
+        (lambda: constraints.MaxNorm(-1), "`max_value` must be a number >= 0"),
+    ],
+)  # fmt: skip
+def test_arguments_out_of_range_are_named(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons():
+    layer = layers.LSTM(np.int64(3), dropout=np.float32(0.5), return_sequences=np.bool_(True), use_bias=1)
+    assert (layer.units, layer.dropout, layer.return_sequences, layer.cell.use_bias) == (3, 0.5, True, True)
+    assert type(layer.return_sequences) is bool and type(layer.cell.use_bias) is bool
+    assert type(checks.number("a", np.float64(0.5))) is float and type(checks.integer("a", np.int32(2))) is int
+    assert checks.number("a", math.inf, finite=False) == math.inf and checks.number("a", None, optional=True) is None
+    with pytest.raises(ValueError, match="`a` must be a finite number >= 0 or None. Received: a=inf"):
+        checks.number("a", math.inf, least=0, optional=True)
+    assert checks.axes("a", [0, np.int64(1)]) == [0, 1] and checks.level("a", True) == 1
+    assert callbacks.EarlyStopping(baseline=-np.inf).baseline == -math.inf
+
+
+def test_intervals_are_what_they_say():
+    bounds = {"least": 0, "above": 0, "most": 1, "below": 1}
+    for low in ("least", "above", None):
+        for high in ("most", "below", None):
+            given = {name: bounds[name] for name in (low, high) if name}
+            for value in (-1, 0, 0.5, 1, 2):
+                fits = (low is None or value > 0 or (value == 0 and low == "least")) and (
+                    high is None or value < 1 or (value == 1 and high == "most")
+                )
+                if fits:
+                    assert checks.number("a", value, **given) == value
+                else:
+                    with pytest.raises(ValueError, match="`a` must be a number .* Received: a="):
+                        checks.number("a", value, **given)
+
+
+def test_checked_keeps_the_signature_and_refuses_names_that_are_not_there():
+    class Kept:
+        @checks.checked(b=checks.flag, c=functools.partial(checks.integer, least=1))
+        def __init__(self, a, b=False, *, c=2):
+            """Take three."""
+            self.given = a, b, c
+
+    assert str(inspect.signature(Kept)) == "(a, b=False, *, c=2)" and Kept.__init__.__doc__ == "Take three."
+    assert Kept("x", 1, c=np.int64(3)).given == ("x", True, 3)
+    with pytest.raises(TypeError, match="positional argument"):
+        Kept(1, 0, 3, 4)
+    with pytest.raises(TypeError, match=r"has no arguments \['d'\]"):
+        checks.checked(d=checks.flag)(Kept.__init__)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((4, 5, 3), "float32")
+
+
+def classifier(loss):
+    model = models.Sequential([layers.Input((5, 3)), layers.GRU(2), layers.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: layers.LSTM(2, activation="tahn"), "activation function identifier: tahn. Did you mean 'tanh'?"),
+        (lambda: layers.LSTM(2, kernel_initializer="glorot"), "Did you mean 'glorot_"),
+        (lambda: losses.get("mean_square_error"), "mean_square_error. Did you mean 'mean_squared_error'?"),
+        (lambda: metrics.get("acuracy"), "metric identifier: acuracy. Did you mean 'accuracy'?"),
+        (lambda: optimizers.get("adm"), "optimizer identifier: adm. Did you mean 'adam'?"),
+        (lambda: layers.LSTM(2, return_sequence=True), "{'return_sequence': True}. Did you mean 'return_sequences'?"),
+        (lambda: layers.LSTM(2, name="a", xyz=1), "passed to LSTM: {'xyz': 1}"),
+        (
+            lambda: models.Sequential([layers.Input((5, 3)), layers.LSTM(2), layers.LSTM(2)]),
+            "Full shape received: (None, 2). Sequences are of shape (batch, timesteps, features)",
+        ),
+        (lambda: layers.LSTM(2)(np.array([[[None]]], object)), "must hold numbers or booleans. Received: an array of"),
+        (lambda: layers.Dense(2)(np.array([["a"]])), "must hold numbers or booleans. Received: an array of dtype <U1"),
+        (
+            lambda: classifier("categorical_crossentropy").fit(X, np.zeros(4, int), verbose=0),
+            "output.shape=(4, 3). Labels that are numbers of classes are for `sparse_categorical_crossentropy`",
+        ),
+        (
+            lambda: classifier("sparse_categorical_crossentropy").fit(X, np.eye(4, 3), verbose=0),
+            "output.shape=(4, 3). Labels that are one-hot vectors are for `categorical_crossentropy`",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_of_beginners_are_told_with_the_way_out(make, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert message in str(caught.value)
+    assert ("Did you mean" in message) == ("Did you mean" in str(caught.value))
