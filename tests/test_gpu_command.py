@@ -192,7 +192,7 @@ def test_what_can_be_measured_of_a_case_is(monkeypatch):
     assert "numbarnn" in result["times"]["fp32"]["both"] and report.ratios(result) == {}
 
 
-WELL = {"worst": 0.0, "passed": True, "same_bits": True, "times": {}, "notes": []}
+WELL = {"worst": 0.0, "passed": True, "same_bits": True, "bands": "SS", "times": {}, "notes": []}
 
 
 class Clockwork:
