@@ -7,6 +7,8 @@ emulator's plain Python each of them stands for the method of the same name of t
 Products with weights that stay in registers
     `hold` loads a thread's weights once, as a tuple; `multiply` is one step's share of a product with them; `total`
     adds up what the threads that share a column have found.
+Blocks of a grid that wait for one another
+    `post` writes what other blocks read, `arrive` tells them, `await_arrivals` waits for them, `fetch` reads.
 Clusters (compute capability 9.0 and higher)
     `cluster_rank`, `cluster_barrier`; `send` writes a number into the shared memory of another block of the cluster
     and counts its bytes at a *message barrier* there (``mbarrier``), so that the receiver waits for the data themselves
@@ -16,7 +18,7 @@ Shared memory is addressed by the shared array and an index in elements.  Messag
 the place of two float32 numbers, at an even index.
 
 Source of the instructions' meaning: NVIDIA, "Parallel Thread Execution ISA", chapters ``mbarrier``, ``st.async``,
-``mapa`` and ``barrier.cluster``.
+``mapa``, ``barrier.cluster`` and "Memory Consistency Model".
 """
 
 import itertools
@@ -24,16 +26,21 @@ import itertools
 from numbarnn.cuda import DeviceFunction
 
 __all__ = [
+    "arrive",
+    "await_arrivals",
     "barrier_expect",
     "barrier_init",
     "barrier_wait",
     "cluster_barrier",
     "cluster_rank",
     "divide",
+    "fetch",
     "get",
     "hold",
     "multiply",
+    "post",
     "put",
+    "put_four",
     "send",
     "total",
 ]
@@ -126,15 +133,16 @@ def hold(
 
 @Intrinsic
 def multiply(
-    typingctx, weights, memory, source, source_row, source_gate, target, target_row, target_column,
+    typingctx, weights, memory, source, source_row, source_gate, sums, target, target_row, target_column,
     rows, quads, gates, units, pieces,
 ):  # fmt: skip
-    """Multiply rows of shared memory by a thread's weights (see `hold`), and write its part of each sum there.
+    """Multiply rows of shared memory by a thread's weights (see `hold`), and write down its part of each sum.
 
     Parameters
     ----------
     weights : tuple
-        Of `hold`, with the same `quads`, `gates`, `units` and `pieces`.
+        Of `hold`, with the same `quads`, `gates`, `units` and `pieces`; or with one gate and `quads` times `gates`
+        groups of four.
     memory : shared array
         float32, aligned to 16 bytes.
     source : int
@@ -142,6 +150,8 @@ def multiply(
     source_row, source_gate : int
         Constants, multiples of 4: elements from one row of factors to the next, and from those of one gate to those of
         the next; 0: all gates have the same.
+    sums : array
+        float32: where the sums go, shared memory or the thread's own.
     target : int
         Index of the thread's first sum.
     target_row, target_column : int
@@ -155,7 +165,7 @@ def multiply(
     constants = source_row, source_gate, target_row, target_column, rows, quads, gates, units, pieces
     if not _literal(*constants):
         return None
-    sig = types.void(weights, memory, types.int64, *constants[:2], types.int64, *constants[2:])
+    sig = types.void(weights, memory, types.int64, *constants[:2], sums, types.int64, *constants[2:])
     source_row, source_gate, target_row, target_column, rows, quads, gates, units, pieces = (
         constant.literal_value for constant in constants
     )
@@ -164,7 +174,7 @@ def multiply(
         return None
 
     def codegen(context, builder, sig, args):
-        base = _data(context, builder, sig.args[1], args[1])
+        base, target = (_data(context, builder, sig.args[i], args[i]) for i in (1, 5))
         quad = ir.VectorType(ir.FloatType(), _QUAD)
         numbers = [builder.extract_value(args[0], i) for i in range(len(weights))]
 
@@ -184,7 +194,7 @@ def multiply(
                             sums[c] = builder.fma(factors[e], numbers[(q * columns + c) * _QUAD + e], sums[c])
             for c in range(columns):
                 offset = r * target_row + c * target_column
-                builder.store(sums[c], builder.gep(base, [builder.add(args[5], args[5].type(offset))]))
+                builder.store(sums[c], builder.gep(target, [builder.add(args[6], args[6].type(offset))]))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -256,6 +266,85 @@ def divide(typingctx, number, divisor):
         return cgutils.pack_array(builder, [builder.udiv(args[0], by), builder.urem(args[0], by)])
 
     return types.UniTuple(types.int32, 2)(types.int32, divisor), codegen
+
+
+@Intrinsic
+def put_four(typingctx, array, index, a, b, c, d):
+    """Write four neighbours at once, aligned to 16 bytes: `index` is a multiple of 4."""
+    from llvmlite import ir
+    from numba.cuda import types
+
+    def codegen(context, builder, sig, args):
+        quad = ir.VectorType(ir.FloatType(), _QUAD)
+        vector = ir.Constant(quad, ir.Undefined)
+        for e in range(_QUAD):
+            vector = builder.insert_element(vector, args[2 + e], ir.IntType(32)(e))
+        address = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        builder.store(vector, builder.bitcast(address, quad.as_pointer()), align=16)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, *[types.float32] * _QUAD), codegen
+
+
+# ---------------------------------------------------------------------------------------------- the blocks of one grid
+
+
+@Intrinsic
+def post(typingctx, array, index, value):
+    """Write an element that another block will `fetch`, after an `arrive` of this one."""
+    return put.function(typingctx, array, index, value)
+
+
+@Intrinsic
+def fetch(typingctx, array, index):
+    """Return four neighbours out of a float32 array, as other blocks left them: past the cache that others don't see.
+
+    `index` is a multiple of 4, the array is aligned to 16 bytes.
+    """
+    from llvmlite import ir
+    from numba.cuda import cgutils, types
+
+    def codegen(context, builder, sig, args):
+        address = _global_address(0, 1)(context, builder, sig, args)
+        quad = ir.LiteralStructType([ir.FloatType()] * _QUAD)
+        kind = ir.FunctionType(quad, [address.type])
+        text = "ld.global.cg.v4.f32 {$0, $1, $2, $3}, [$4];"
+        four = builder.call(ir.InlineAsm(kind, text, "=f,=f,=f,=f,l", side_effect=True), [address])
+        return cgutils.pack_array(builder, [builder.extract_value(four, e) for e in range(_QUAD)])
+
+    return types.UniTuple(types.float32, _QUAD)(array, types.int64), codegen
+
+
+@Intrinsic
+def arrive(typingctx, counters, place):
+    """Count one more arrival; who awaits it sees all that this thread wrote, and its block before a ``syncthreads``.
+
+    Parameters
+    ----------
+    counters : array
+        int32, in the GPU's own memory.
+    place : int
+        Index of the counter.
+    """
+    from numba.cuda import types
+
+    text = "red.release.gpu.global.add.u32 [$0], 1;"
+    return types.void(counters, types.int64), _assembly(text, "l,~{memory}", None, (_global_address(0, 1),))
+
+
+@Intrinsic
+def await_arrivals(typingctx, counters, place, count):
+    """Wait until a counter has reached `count`; what was written before those arrivals is seen behind it."""
+    from numba.cuda import types
+
+    text = (
+        "{ .reg .pred early; .reg .u32 seen; AGAIN_${:uid}: ld.acquire.gpu.global.u32 seen, [$0]; "
+        "setp.lt.u32 early, seen, $1; @early bra AGAIN_${:uid}; }"
+    )
+    return (
+        types.void(counters, types.int64, types.int32),
+        _assembly(text, "l,r,~{memory}", None, (_global_address(0, 1), _plain(2))),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- clusters
@@ -363,6 +452,17 @@ def _address(array, index):
         pointer = builder.gep(_data(context, builder, sig.args[array], args[array]), [args[index]])
         window = builder.addrspacecast(pointer, pointer.type.pointee.as_pointer(3))
         return builder.ptrtoint(window, ir.IntType(32))
+
+    return operand
+
+
+def _global_address(array, index):
+    """An operand of `_assembly`: the address of an element of an array in the GPU's own memory."""
+    from llvmlite import ir
+
+    def operand(context, builder, sig, args):
+        pointer = builder.gep(_data(context, builder, sig.args[array], args[array]), [args[index]])
+        return builder.ptrtoint(pointer, ir.IntType(64))
 
     return operand
 

@@ -207,7 +207,7 @@ class _DevicePass:
         copies = 0 if self.h_factors is None else len(self.h_factors)
         return Problem(
             self.cell, back, batch, timesteps, units, self.x.dtype, self.codes, self.own_activations, copies, self.save,
-            cuda.capability(),
+            cuda.capability(), cuda.multiprocessors(),
         )  # fmt: skip
 
     def jobs(self):

@@ -68,7 +68,7 @@ class Emulator:
     Parameters
     ----------
     grid, block : int
-        Blocks of the grid, threads of a block.
+        Blocks of the grid (a pair: along two axes), threads of a block.
     cluster : int
         Blocks of a cluster.
     seed : int
@@ -78,17 +78,19 @@ class Emulator:
     """
 
     def __init__(self, grid, block, cluster=1, seed=0, pauses=0.1):
+        across, down = grid if isinstance(grid, tuple) else (grid, 1)
+        grid = across * down
         if grid % cluster:
             raise ValueError(f"grid must be a multiple of cluster, got {grid} and {cluster}")
         self.blocks, self.threads, self.cluster = grid, block, cluster
-        self.gridDim = types.SimpleNamespace(x=grid, y=1, z=1)
+        self.gridDim = types.SimpleNamespace(x=across, y=down, z=1)
         self.blockDim = types.SimpleNamespace(x=block, y=1, z=1)
         self.random = random.Random(seed)
         self.pauses = pauses
         slow = self.random.choice(("none", "threads", "blocks"))
         self.slow_threads = {n for n in range(block) if slow == "threads" and self.random.random() < 0.3}
         self.slow_blocks = {b for b in range(grid) if slow == "blocks" and self.random.random() < 0.5}
-        self.ready, self.waiting, self.in_flight = [], [], []
+        self.ready, self.waiting, self.in_flight, self.posted = [], [], [], []
         self.shared_arrays = [[] for _ in range(grid)]
         self.message_barriers = {}
         self.arrived = {}
@@ -111,6 +113,8 @@ class Emulator:
                 if self.in_flight and (not self.ready or self.random.random() < 0.2):
                     self._deliver()
                     continue
+                if self.posted and self.random.random() < 0.05:
+                    self._show(self.posted.pop(self.random.randrange(len(self.posted))))
                 if not self.ready:
                     raise Deadlock(self._who_waits())
                 thread = self._next()
@@ -181,7 +185,8 @@ class Emulator:
 
     @property
     def blockIdx(self):
-        return types.SimpleNamespace(x=getcurrent().block, y=0, z=0)
+        down, across = divmod(getcurrent().block, self.gridDim.x)
+        return types.SimpleNamespace(x=across, y=down, z=0)
 
     def syncthreads(self):
         self._barrier(("block", getcurrent().block), self.threads, "syncthreads")
@@ -246,20 +251,21 @@ class Emulator:
         return weights
 
     def multiply(
-        self, weights, memory, source, source_row, source_gate, target, target_row, target_column,
+        self, weights, memory, source, source_row, source_gate, sums, target, target_row, target_column,
         rows, quads, gates, units, pieces,
     ):  # fmt: skip
         require(source % 4 == source_row % 4 == source_gate % 4 == 0, "16-byte loads need aligned places")
+        weights = weights.reshape(quads, gates, units, 4)
         for r in range(rows):
             for g in range(gates):
                 self._pause()
-                sums = np.zeros(units, np.float32)
+                found = np.zeros(units, np.float32)
                 for q in range(quads):
                     here = source + r * source_row + g * source_gate + q * pieces * 4
-                    sums += weights[q, g] @ memory[here : here + 4]
+                    found += weights[q, g] @ memory[here : here + 4]
                 self._pause()
                 for u in range(units):
-                    memory[target + r * target_row + (g * units + u) * target_column] = sums[u]
+                    sums[target + r * target_row + (g * units + u) * target_column] = found[u]
 
     def total(self, memory, start, stride, count):
         self._pause()
@@ -275,6 +281,48 @@ class Emulator:
     def put(self, array, index, value):
         require(0 <= index < array.size, "there is no element outside of an array")
         array.reshape(-1)[index] = value
+
+    def put_four(self, array, index, a, b, c, d):
+        require(index % 4 == 0, "16-byte stores need aligned places")
+        for e, value in enumerate((a, b, c, d)):
+            self.put(array, index + e, value)
+
+    def post(self, array, index, value):
+        """Others see it when this thread, or one of its block behind a barrier, has arrived; or at any time before."""
+        require(0 <= index < array.size, "there is no element outside of an array")
+        thread = getcurrent()
+        self._pause()
+        when = thread.block, thread.number, thread.votes.get(("block", thread.block), 0)
+        self.posted.append((when, array, index, value))
+
+    def arrive(self, counters, place):
+        thread = getcurrent()
+        self._pause()
+        barriers = thread.votes.get(("block", thread.block), 0)
+        posted, self.posted = self.posted, []
+        for letter in posted:
+            (block, number, at), *_ = letter
+            if block == thread.block and (number == thread.number or at < barriers):
+                self._show(letter)
+            else:
+                self.posted.append(letter)
+        counters[place] += 1
+        self._wake()
+
+    def _show(self, letter):
+        _, array, index, value = letter
+        array.reshape(-1)[index] = value
+
+    def await_arrivals(self, counters, place, count):
+        self._pause()
+        self._wait(lambda: counters[place] >= count, "await_arrivals")
+        self._pause()
+
+    def fetch(self, array, index):
+        require(index % 4 == 0, "16-byte loads need aligned places")
+        require(0 <= index <= array.size - 4, "there is no element outside of an array")
+        self._pause()
+        return tuple(array.reshape(-1)[index : index + 4])
 
     def barrier_init(self, memory, place):
         require(place % 2 == 0, "a message barrier needs 8 aligned bytes")

@@ -33,7 +33,7 @@ RINGS = {
             "test_cuda_cells_code.py",
         ],
     ),
-    "assembler, resident kernels": ({}, ["test_cuda_resident_code.py"]),
+    "assembler, resident kernels": ({}, ["test_cuda_resident_code.py", "test_cuda_persistent_code.py"]),
     "simulator": (
         {"NUMBA_ENABLE_CUDASIM": "1"},
         [
@@ -51,6 +51,7 @@ RINGS = {
             "test_emulator.py",
             "test_cuda_cells.py",
             "test_cuda_resident.py",
+            "test_cuda_persistent.py",
         ],
     ),
 }

@@ -115,7 +115,7 @@ def test_the_first_band_that_serves_a_problem_is_launched(emulated, monkeypatch)
     assert forward._replace(back=True) == back
     assert back == bands_cuda.Problem(
         p.cell, True, batch=2, timesteps=3, units=5, dtype=np.dtype("float32"), codes=(3, 1), own_activations=False,
-        h_copies=1, saving=True, capability=cuda.capability(),
+        h_copies=1, saving=True, capability=cuda.capability(), multiprocessors=1,
     )  # fmt: skip
     answer(problem("LSTM", (2, 3, 4, 5)))
     assert seen[-1].own_activations and seen[-1].codes == (0, 1) and seen[-1].h_copies == 0

@@ -9,13 +9,17 @@ from emulator import Deadlock, Emulator, Fault  # noqa: E402
 
 from numbarnn import cuda  # noqa: E402
 from numbarnn.ptxops import (  # noqa: E402
+    arrive,
+    await_arrivals,
     barrier_expect,
     barrier_init,
     barrier_wait,
     cluster_barrier,
     cluster_rank,
+    fetch,
     hold,
     multiply,
+    post,
     send,
     total,
 )
@@ -162,7 +166,7 @@ def product(a, weights, out):
     cuda.syncthreads()
     piece, unit = thread // 4, thread % 4
     held = hold(weights, unit, piece * 4, 16, 8, unit, 4, 4, 4, 4, 2, 2, 1, 2)
-    multiply(held, memory, piece * 4, 16, 0, 32 + piece * 16 + unit, 8, 4, 2, 2, 2, 1, 2)
+    multiply(held, memory, piece * 4, 16, 0, memory, 32 + piece * 16 + unit, 8, 4, 2, 2, 2, 1, 2)
     cuda.syncthreads()
     for i in range(thread, 16, 8):
         out[i // 8, i % 8] = total(memory, 32 + i, 16, 2)
@@ -174,3 +178,37 @@ def test_products_out_of_registers():
     out = np.zeros((2, 8), np.float32)
     emulate(product, 1, 8, a, weights, out)
     np.testing.assert_allclose(out, a @ weights, rtol=1e-5, atol=1e-6)
+
+
+@cuda.kernel
+def around(out, letters, counters, rounds, places, waits, together):
+    """Hand four numbers on to the next block, each time one more; the last thread of a block is its postman."""
+    i, block, blocks = cuda.threadIdx.x, cuda.blockIdx.x, cuda.gridDim.x
+    value = float32(block)
+    for s in range(rounds):
+        post(letters, (s % places * blocks + block) * 4 + i, value + i)
+        if together:
+            cuda.syncthreads()
+        if i == 3:
+            arrive(counters, 0)
+        if waits:
+            await_arrivals(counters, 0, (s + 1) * blocks)
+        value = fetch(letters, (s % places * blocks + (block + 1) % blocks) * 4)[i] - i + 1
+    out[block * 4 + i] = value
+
+
+def went_around(**changes):
+    """Return what is handed on around three blocks, for each seed."""
+    options = {"rounds": 4, "places": 2, "waits": True, "together": True, **changes}
+    out = np.zeros(12, np.float32)
+    for seed in SEEDS:
+        letters, counters = np.full(24, np.nan, np.float32), np.zeros(1, np.int32)
+        emulate(around, 3, 4, out, letters, counters, *options.values(), seed=seed)
+        yield out.copy()
+
+
+def test_blocks_of_a_grid_see_what_others_have_posted_before_they_arrived():
+    wanted = np.repeat(np.float32([5, 6, 4]), 4)
+    assert all((found == wanted).all() for found in went_around())
+    for missing in ({"waits": False}, {"together": False}, {"places": 1}):
+        assert not all((found == wanted).all() for found in went_around(**missing)), missing

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from numbarnn import cuda
+from numbarnn import cells, cuda
+from numbarnn.cells import bands_cuda
 from numbarnn.cuda import machine
 from numbarnn.testing.gpu import __main__ as command
 from numbarnn.testing.gpu import cases, report, speed
@@ -52,6 +53,26 @@ def test_random_passes_cover_cells_dtypes_and_options_within_the_limits():
     for name, limit in zip(("batch", "timesteps", "inputs", "units"), cases.LIMITS, strict=True):
         sizes = [case[name] for case in drawn]
         assert min(sizes) == 1 and limit / 3 < max(sizes) <= limit
+
+
+def test_a_run_begins_with_sizes_of_all_bands():
+    """In float32, on GPUs with clusters and without."""
+    drawn = [case for case in itertools.islice(cases.correctness_cases(0), len(cases.CELLS) * len(cases.FIRST))]
+    sizes = [tuple(case[name] for name in ("batch", "timesteps", "inputs", "units")) for case in drawn]
+    assert sizes[:: len(cases.CELLS)] == list(cases.FIRST) and {case["dtype"] for case in drawn} == {"float32"}
+    for capability, multiprocessors, letters in (((9, 0), 132, "SMLG"), ((8, 0), 108, "SLG"), ((7, 5), 40, "SLG")):
+        for name in ("LSTM", "GRU", "SIMPLE_RNN"):
+            bands = {
+                bands_cuda.choose_band(
+                    bands_cuda.Problem(
+                        getattr(cells, name), False, *size[:2], size[3], np.dtype(dtype), (0, 0), True, 0, True,
+                        capability, multiprocessors,
+                    )
+                ).name
+                for size in cases.FIRST
+                for dtype in ("float32", "float64")
+            }  # fmt: skip
+            assert bands == set(letters)
 
 
 def test_the_grid_is_whole_and_begins_with_what_is_aimed_at():
@@ -171,7 +192,7 @@ def test_what_can_be_measured_of_a_case_is(monkeypatch):
     assert "numbarnn" in result["times"]["fp32"]["both"] and report.ratios(result) == {}
 
 
-WELL = {"worst": 0.0, "passed": True, "same_bits": True, "times": {}, "notes": []}
+WELL = {"worst": 0.0, "passed": True, "same_bits": True, "bands": "SS", "times": {}, "notes": []}
 
 
 class Clockwork:
@@ -233,7 +254,7 @@ def test_a_random_pass_is_right_on_the_stand_in(number):
     with cuda.use_array_module(fake_cupy):
         result = correctness.check(case)
     assert result["passed"] and result["same_bits"] and result["worst"] <= 1e-5, result
-    assert set(result["errors"]) == set(correctness.NAMES)
+    assert set(result["errors"]) == set(correctness.NAMES) and result["bands"] == "GG"
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, resident, simple_rnn_cuda
+from numbarnn.cells import gru_cuda, gru_reset_before_cuda, lstm_cuda, persistent, resident, simple_rnn_cuda
 from numbarnn.cells.contract import Cell
 
 __all__ = ["BANDS", "Band", "Problem", "choose_band", "rows_of_a_thread"]
@@ -52,6 +52,8 @@ class Problem(NamedTuple):
         The tape is kept for the way back.
     capability : (int, int)
         The GPU's compute capability.
+    multiprocessors : int
+        How many it has.
     """
 
     cell: Cell
@@ -65,6 +67,7 @@ class Problem(NamedTuple):
     h_copies: int
     saving: bool
     capability: tuple[int, int]
+    multiprocessors: int
 
 
 class Band(NamedTuple):
@@ -113,6 +116,7 @@ def _launch_grid(problem, *args):
 BANDS = [
     Band("S", resident.serves_block, resident.launch),
     Band("M", resident.serves_cluster, resident.launch),
+    Band("L", persistent.serves, persistent.launch),
     Band("G", lambda problem: True, _launch_grid),
 ]
 

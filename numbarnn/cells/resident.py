@@ -13,8 +13,8 @@ M    9.0 and higher SimpleRNN   up to 512  a cluster of blocks, 4 (up to 256 uni
 ==== ============== =========== ========== ====================================================
 
 Both take float32, any activations, masks, resets and dropout factors; with factors for each gate, the LSTM has room for
-64 units in a block.  What they do not take is band G's: float64, more units, and the GRU whose reset gate acts before
-the product.
+64 units in a block.  More units are band L's (`numbarnn.cells.persistent`); band G takes the rest: float64, and the GRU
+whose reset gate acts before the product.
 
 What a thread has and does in machine code for compute capability 9.0, LSTM, forward and backward:
 
@@ -36,16 +36,11 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from numbarnn import cuda
 from numbarnn.cells import resident_cuda
+from numbarnn.cells.steps_cuda import STEPS
 
-__all__ = ["Layout", "choose", "launch", "serves_block", "serves_cluster"]
+__all__ = ["Layout", "choose", "chosen", "launch", "serves_block", "serves_cluster"]
 
-_STEPS = {
-    "LSTM": (resident_cuda.lstm_step, resident_cuda.lstm_step_back),
-    "GRU": (resident_cuda.gru_step, resident_cuda.gru_step_back),
-    "SimpleRNN": (resident_cuda.simple_rnn_step, resident_cuda.simple_rnn_step_back),
-}
 _WARP = 32
 _ROWS = (4, 2, 1)
 _SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
@@ -110,7 +105,7 @@ class Layout:
         slots = sums + pieces * self.rows * sums_row
         slots_size = self.rows * self.units if self.cluster > 1 and self.backward else 0
         barriers = slots + 2 * slots_size
-        step, step_back = _STEPS[self.cell.name]
+        step, step_back = STEPS[self.cell.name]
         threads = max(groups * pieces, self.rows * block_units)
         return {
             "CELL_STEP": step,
@@ -213,7 +208,8 @@ def choose(cell, backward, units, batch, copies, capability, multiprocessors):
     return None
 
 
-def _layout_of(problem, multiprocessors):
+def chosen(choose, problem, multiprocessors):
+    """Return what `choose`, of this module or one like it, has for a `numbarnn.cells.bands_cuda.Problem`, or None."""
     if problem.dtype != np.float32 or not problem.timesteps or not problem.batch:
         return None
     return choose(
@@ -223,19 +219,19 @@ def _layout_of(problem, multiprocessors):
 
 def serves_block(problem):
     """Whether band S takes a `numbarnn.cells.bands_cuda.Problem`."""
-    layout = _layout_of(problem, 1)
+    layout = chosen(choose, problem, 1)
     return layout is not None and layout.cluster == 1
 
 
 def serves_cluster(problem):
     """Whether band M takes a `numbarnn.cells.bands_cuda.Problem`."""
-    layout = _layout_of(problem, 1)
+    layout = chosen(choose, problem, 1)
     return layout is not None and layout.cluster > 1
 
 
 def launch(problem, *args):
     """Launch band S or M, as `numbarnn.cells.bands_cuda.Band` has it."""
-    layout = _layout_of(problem, cuda.multiprocessors())
+    layout = chosen(choose, problem, problem.multiprocessors)
     codes = (None, None) if problem.own_activations else problem.codes
     cluster = layout.cluster if layout.cluster > 1 else None
     layout.kernel.launch(layout.blocks(problem.batch), layout.threads, *args, *codes, cluster=cluster)

@@ -20,9 +20,8 @@ The arguments are those of band G, `numbarnn.cells.rows_cuda`, in float32.
 from numpy import float32
 
 from numbarnn import cuda
-from numbarnn.cells import gru, lstm, simple_rnn
 from numbarnn.cells.contract import COUNTS, CUT, SILENT
-from numbarnn.jit import device
+from numbarnn.cells.steps_cuda import lstm_step, lstm_step_back
 from numbarnn.ptxops import (
     barrier_expect,
     barrier_init,
@@ -38,56 +37,6 @@ from numbarnn.ptxops import (
     total,
 )
 from numbarnn.simd import fma
-
-
-@device
-def lstm_step(z, sums, state, kept, activation, recurrent_activation):
-    """Take a step: from the gates' inputs and products to the new state and what the tape keeps."""
-    state[0], state[1], kept[0], kept[1], kept[2], kept[3] = lstm.step(
-        z[0] + sums[0], z[1] + sums[1], z[2] + sums[2], z[3] + sums[3], state[1], activation, recurrent_activation
-    )
-
-
-@device
-def lstm_step_back(d_state, kept, before, after, dz, activation, recurrent_activation):
-    """Take a step back: to the gradients of the gates' inputs and of the state, but for those through the product."""
-    dz[0], dz[1], dz[2], dz[3], d_state[1] = lstm.step_back(
-        d_state[0], d_state[1], kept[0], kept[1], kept[2], kept[3], before[1], after[1], activation,
-        recurrent_activation,
-    )  # fmt: skip
-    d_state[0] = float32(0)
-
-
-@device
-def gru_step(z, sums, state, kept, activation, recurrent_activation):
-    """See `lstm_step`; the fourth of `z` is where the candidate's own product begins."""
-    m = z[3] + sums[2]
-    state[0], kept[0], kept[1], kept[2] = gru.step(
-        z[0] + sums[0], z[1] + sums[1], z[2], m, state[0], activation, recurrent_activation
-    )
-    kept[3] = m
-
-
-@device
-def gru_step_back(d_state, kept, before, after, dz, activation, recurrent_activation):
-    """See `lstm_step_back`."""
-    dz[0], dz[1], dz[2], dz[3], d_state[0] = gru.step_back(
-        d_state[0], kept[0], kept[1], kept[2], kept[3], before[0], activation, recurrent_activation
-    )
-
-
-@device
-def simple_rnn_step(z, sums, state, kept, activation, recurrent_activation):
-    """See `lstm_step`."""
-    state[0], kept[0] = simple_rnn.step(z[0] + sums[0], activation)
-
-
-@device
-def simple_rnn_step_back(d_state, kept, before, after, dz, activation, recurrent_activation):
-    """See `lstm_step_back`."""
-    dz[0] = simple_rnn.step_back(d_state[0], kept[0], activation)
-    d_state[0] = float32(0)
-
 
 # What the kernels have to know in numbers; `Layout.constants` says what they mean, and sets them.
 CELL_STEP, CELL_STEP_BACK = lstm_step, lstm_step_back
@@ -178,7 +127,7 @@ def forward(
         if piece < PIECES:
             multiply(
                 weights, memory, now * STAGE_SIZE + piece * 4, STAGE_ROW, SOURCE_GATE,
-                SUMS + piece * SUMS_PIECE + group, SUMS_ROW, GROUPS, ROWS, QUADS, GATES, THREAD_UNITS, PIECES,
+                memory, SUMS + piece * SUMS_PIECE + group, SUMS_ROW, GROUPS, ROWS, QUADS, GATES, THREAD_UNITS, PIECES,
             )  # fmt: skip
         cuda.syncthreads()
 
@@ -313,8 +262,8 @@ def backward(
         cuda.syncthreads()
         if piece < PIECES:
             multiply(
-                weights, memory, gate * BLOCK_UNITS + part * 4, STAGE_ROW, 0, SUMS + piece * SUMS_PIECE + group,
-                SUMS_ROW, GROUPS, ROWS, QUADS, 1, THREAD_UNITS, GATE_PIECES,
+                weights, memory, gate * BLOCK_UNITS + part * 4, STAGE_ROW, 0, memory,
+                SUMS + piece * SUMS_PIECE + group, SUMS_ROW, GROUPS, ROWS, QUADS, 1, THREAD_UNITS, GATE_PIECES,
             )  # fmt: skip
         if steps:  # zeros, too: the gradients of the weights are sums over all steps
             for p in range(GATES):

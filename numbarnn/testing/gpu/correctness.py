@@ -3,6 +3,7 @@
 import numpy as np
 
 from numbarnn import cells, cuda, devices
+from numbarnn.cells.bands_cuda import Problem, choose_band
 from numbarnn.recurrence import PackedWeights, run, step_flags
 from numbarnn.testing.errors import TOLERANCE, relative_error
 
@@ -20,7 +21,8 @@ def check(case):
     Returns
     -------
     dict
-        ``errors`` by result, ``worst``, ``same_bits`` (of two runs), ``passed``.
+        ``errors`` by result, ``worst``, ``same_bits`` (of two runs), ``passed``, ``bands``: the letters of those that
+        took the pass forward and back.
     """
     cell = getattr(cells, case["cell"])
     given = arguments(cell, case)
@@ -28,6 +30,7 @@ def check(case):
         expected = both_ways(cell, _converted(given, np.float64), case)
     with devices.device("cuda"), cuda.poisoned_memory():
         on_gpu = {name: _moved(value) for name, value in given.items()}
+        bands = "".join(band(cell, given, case, back).name for back in (False, True))
         results = [[cuda.to_host(array) for array in both_ways(cell, on_gpu, case)] for _ in range(2)]
     names = [name for name in NAMES for _ in range(cell.states if name in ("states", "d_initial") else 1)]
     errors = {}
@@ -39,6 +42,7 @@ def check(case):
     worst = max(errors.values())
     return {
         "errors": errors, "worst": worst, "same_bits": same, "passed": bool(worst <= TOLERANCE[case["dtype"]] and same),
+        "bands": bands,
     }  # fmt: skip
 
 
@@ -76,6 +80,17 @@ def arguments(cell, case):
         "d_out": normal(*((batch, timesteps, units) if long else (batch, units))),
         "d_states": [normal(batch, units) for _ in range(cell.states)],
     }
+
+
+def band(cell, given, case, back):
+    """Return the band that takes a pass on the current GPU, one way."""
+    copies = 0 if given["h_factors"] is None else len(given["h_factors"])
+    return choose_band(
+        Problem(
+            cell, back, case["batch"], case["timesteps"], case["units"], given["x"].dtype, (0, 0),
+            case["activation"] is None, copies, True, cuda.capability(), cuda.multiprocessors(),
+        )
+    )  # fmt: skip
 
 
 def both_ways(cell, given, case):

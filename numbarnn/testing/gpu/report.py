@@ -103,7 +103,7 @@ def print_correctness(result):
     if "error" in result:
         verdict = f"FAILED: {result['error']}"
     else:
-        verdict = f"{result['worst']:.1e} {'ok' if result['passed'] else 'WRONG'}"
+        verdict = f"{result['worst']:.1e} {'ok' if result['passed'] else 'WRONG'}, bands {result['bands']}"
         verdict += "" if result["same_bits"] else ", other bits the second time"
     sizes = "x".join(str(result[name]) for name in ("batch", "timesteps", "inputs", "units"))
     print(f"{result['seed']:4d} {result['cell']:<16} {result['dtype']} {sizes:<18} {verdict}", flush=True)
