@@ -1,6 +1,9 @@
 """The short way of a recurrent layer's call on one array gives the bits of the long way, and goes no further."""
 
 import copy
+import functools
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 import numbarnn
 from numbarnn import layers, ops
 from numbarnn.gradients import value_and_grad
-from numbarnn.layers.base import Layer
+from numbarnn.layers.base import Layer, call_context
 from numbarnn.layers.masks import get_mask, set_mask
 
 
@@ -228,3 +231,59 @@ def test_penalties_are_collected_at_each_call(x):
     assert len(layer.losses) == 1
     layer(x)
     assert not layer.losses
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.LSTMCell])
+def test_a_call_that_is_put_into_a_class_is_called(kind, x, monkeypatch):
+    layer = layers.LSTM(5)
+    before = layer(x)
+    assert equal(layer(x), before)
+    inner = kind.call
+
+    @functools.wraps(inner)
+    def call(self, *args, **kwargs):
+        results = inner(self, *args, **kwargs)
+        return (-results[0], results[1]) if isinstance(results, tuple) else -results  # of a cell, of a layer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "call", call)
+        for one in (layer, kind_like(layer)):
+            np.testing.assert_allclose(one(x), -before, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one(x), -before, rtol=1e-5, atol=1e-6)
+    assert equal(layer(x), before)
+    assert equal(layer(x), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_goes_with_its_last_reference(kind, x):
+    layer = kind()
+    layer(x)
+    layer(x)
+    gone = weakref.ref(layer)
+    gc.disable()
+    try:
+        del layer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_call_within_another_or_a_trace_does_not_bar_the_short_way(x, long_ways):
+    layer = layers.LSTM(5)
+    layer.build((None, None, 4))
+    value_and_grad(lambda: ops.sum(layer(x)), layer.trainable_variables)()
+    with call_context(layers.Dense(1)):
+        layer(x)
+    layer(x)
+    before = len(long_ways)
+    layer(x)
+    assert len(long_ways) == before
+
+
+def test_the_reset_gate_may_change_its_place(x):
+    layer = layers.GRU(5, reset_after=False, use_bias=False)
+    before = layer(x)
+    layer.cell.reset_after = True
+    assert equal(layer(x), kind_like(layer)(x))
+    layer.cell.reset_after = False
+    assert equal(layer(x), before)
