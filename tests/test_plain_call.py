@@ -142,6 +142,18 @@ def test_states_that_go_on_do(x):
     assert equal(layer(x), first)
 
 
+def test_who_wants_states_too_late_is_told(x):
+    layer = layers.GRU(5)
+    before = layer(x)
+    layer(x)
+    layer.stateful = True
+    for _ in range(2):
+        with pytest.raises(ValueError, match="'gru.*' was built without states .* `stateful=True` to its constructor"):
+            layer(x)
+    layer.stateful = False
+    assert equal(layer(x), before)
+
+
 def test_what_a_call_within_another_takes_from_it_counts(x):
     class Wrapped(Layer):
         def __init__(self):
