@@ -147,10 +147,11 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
         (checks.real_numbers, [1, 10**400]),
         (checks.real_numbers, np.array(1.0)),
         (checks.whole_numbers, np.array(1)),
+        (lambda _, value: optimizers.SGD(value), 10**400),
     ],
 )
 def test_what_no_float_holds_and_arrays_without_axes_are_refused_by_name(kind, value):
-    with pytest.raises(ValueError, match="`rates` must be a "):
+    with pytest.raises(ValueError, match="`(rates|learning_rate)` must be a "):
         kind("rates", value)
 
 

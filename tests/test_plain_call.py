@@ -267,15 +267,17 @@ def test_a_call_that_is_put_into_a_class_is_called(kind, x, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_goes_with_its_last_reference(kind, x):
-    layer = kind()
-    layer(x)
-    layer(x)
-    gone = weakref.ref(layer)
+def test_a_layer_and_its_weights_go_with_their_last_reference(kind, x):
     gc.disable()
     try:
+        layer = kind()
+        layer(x)
+        layer(x)
+        layer.get_weights()
+        layer._named_variables()
+        gone = [weakref.ref(one) for one in (layer, *layer.trainable_weights)]
         del layer
-        assert gone() is None
+        assert all(one() is None for one in gone)
     finally:
         gc.enable()
 

@@ -351,7 +351,11 @@ class Tracked:
                 free = f"{name}_{copies}"
             found[free] = variable
 
-        def visit(layer, path):
+        waiting = [(self, "")]
+        while waiting:
+            layer, path = waiting.pop()
+            if id(layer) in seen:
+                continue
             seen.add(id(layer))
             for variable in layer._own_variables():
                 if id(variable) not in seen:
@@ -363,31 +367,23 @@ class Tracked:
                     put(state, f"{path}{place}", generator.state)
             for number, variable in enumerate(layer._carried_variables()):
                 put(state, f"{path}states/{number}", variable)
-            for place, inner in layer._named_members(_is_layer):
-                if id(inner) not in seen:
-                    visit(inner, f"{path}{place}/")
-
-        visit(self, "")
+            inner = layer._named_members(_is_layer)
+            waiting += [(member, f"{path}{place}/") for place, member in reversed(inner)]
         return weights, state
 
     def _collect(self, with_seeds, trainable=False):
-        found, seen = [], set()
-
-        def visit(layer):
-            if trainable and not getattr(layer, "_trainable", True):
-                return
+        found, seen, waiting = {}, set(), [self]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) in seen or (trainable and not getattr(layer, "_trainable", True)):
+                continue
+            seen.add(id(layer))
             mine = layer._own_variables()
             if with_seeds:
                 mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
-            for variable in mine:
-                if id(variable) not in seen and (variable.trainable or not trainable):
-                    seen.add(id(variable))
-                    found.append(variable)
-            for inner in layer._sublayers:
-                visit(inner)
-
-        visit(self)
-        return found
+            found.update((id(v), v) for v in mine if id(v) not in found and (v.trainable or not trainable))
+            waiting += reversed(layer._sublayers)
+        return list(found.values())
 
     @property
     def weights(self):
