@@ -121,14 +121,18 @@ def _is_integer(value):
 
 def level(name, value):
     """Return how much is to be told, a whole number of at least 0; True is 1."""
-    return integer(name, int(value) if isinstance(value, bool) else value, least=0)
+    return integer(name, int(value) if isinstance(value, (bool, np.bool_)) else value, least=0)
+
+
+def _is_list(value):
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def real_numbers(name, value, optional=False):
     """Return a list, tuple or array of finite numbers as it is; None too if it is `optional`."""
     if value is None and optional:
         return None
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if not _is_list(value):
         refuse(name, "a list of numbers" + (" or None" if optional else ""), value)
     for each in value:
         number(name, each)
@@ -139,7 +143,7 @@ def whole_numbers(name, value):
     """Return several whole numbers as a list of int; a tuple stays one, and a range, however long, is one."""
     if isinstance(value, range):
         return value
-    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(_is_integer, value)):
+    if not _is_list(value) or not all(map(_is_integer, value)):
         refuse(name, "a list of integers", value)
     found = [int(each) for each in value]
     return tuple(found) if isinstance(value, tuple) else found
@@ -175,13 +179,23 @@ def number(name, value, least=-math.inf, above=-math.inf, most=math.inf, below=m
     """
     if value is None and optional:
         return None
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_number = _is_number(value)
     within = is_number and least <= value <= most and (math.isfinite(value) or not finite)
     if not within or (above > -math.inf and value <= above) or (below < math.inf and value >= below):
         bounds = _interval(least, above, most, below)
         what = "a finite number" if finite and (not bounds or (is_number and math.isinf(value))) else "a number"
         refuse(name, what + bounds + (" or None" if optional else ""), value)
     return _plain(value)
+
+
+def _is_number(value):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:  # an int beyond all floats
+        return False
+    return True
 
 
 def _interval(least, above, most, below):

@@ -125,6 +125,7 @@ def test_arguments_out_of_range_are_named(make, message):
 
 
 def test_numbers_of_numpy_are_as_good_as_pythons():
+    assert checks.level("verbose", np.True_) == 1
     layer = layers.LSTM(np.int64(3), dropout=np.float32(0.5), return_sequences=np.bool_(True), use_bias=1)
     assert (layer.units, layer.dropout, layer.return_sequences, layer.cell.use_bias) == (3, 0.5, True, True)
     assert type(layer.return_sequences) is bool and type(layer.cell.use_bias) is bool
@@ -134,6 +135,24 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
         checks.number("a", math.inf, least=0, optional=True)
     assert checks.axes("a", [0, np.int64(1)]) == [0, 1] and checks.level("a", True) == 1
     assert callbacks.EarlyStopping(baseline=-np.inf).baseline == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (checks.number, 10**400),
+        (checks.number, -(10**400)),
+        (functools.partial(checks.number, finite=False), 10**400),
+        (checks.fraction, 10**400),
+        (checks.real_numbers, [1, 10**400]),
+        (checks.real_numbers, np.array(1.0)),
+        (checks.whole_numbers, np.array(1)),
+        (lambda _, value: optimizers.SGD(value), 10**400),
+    ],
+)
+def test_what_no_float_holds_and_arrays_without_axes_are_refused_by_name(kind, value):
+    with pytest.raises(ValueError, match="`(rates|learning_rate)` must be a "):
+        kind("rates", value)
 
 
 def test_intervals_are_what_they_say():

@@ -1,6 +1,9 @@
 """The short way of a recurrent layer's call on one array gives the bits of the long way, and goes no further."""
 
 import copy
+import functools
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 import numbarnn
 from numbarnn import layers, ops
 from numbarnn.gradients import value_and_grad
-from numbarnn.layers.base import Layer
+from numbarnn.layers.base import Layer, call_context
 from numbarnn.layers.masks import get_mask, set_mask
 
 
@@ -139,6 +142,18 @@ def test_states_that_go_on_do(x):
     assert equal(layer(x), first)
 
 
+def test_who_wants_states_too_late_is_told(x):
+    layer = layers.GRU(5)
+    before = layer(x)
+    layer(x)
+    layer.stateful = True
+    for _ in range(2):
+        with pytest.raises(ValueError, match="'gru.*' was built without states .* `stateful=True` to its constructor"):
+            layer(x)
+    layer.stateful = False
+    assert equal(layer(x), before)
+
+
 def test_what_a_call_within_another_takes_from_it_counts(x):
     class Wrapped(Layer):
         def __init__(self):
@@ -228,3 +243,61 @@ def test_penalties_are_collected_at_each_call(x):
     assert len(layer.losses) == 1
     layer(x)
     assert not layer.losses
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.LSTMCell])
+def test_a_call_that_is_put_into_a_class_is_called(kind, x, monkeypatch):
+    layer = layers.LSTM(5)
+    before = layer(x)
+    assert equal(layer(x), before)
+    inner = kind.call
+
+    @functools.wraps(inner)
+    def call(self, *args, **kwargs):
+        results = inner(self, *args, **kwargs)
+        return (-results[0], results[1]) if isinstance(results, tuple) else -results  # of a cell, of a layer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "call", call)
+        for one in (layer, kind_like(layer)):
+            np.testing.assert_allclose(one(x), -before, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one(x), -before, rtol=1e-5, atol=1e-6)
+    assert equal(layer(x), before)
+    assert equal(layer(x), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_and_its_weights_go_with_their_last_reference(kind, x):
+    gc.disable()
+    try:
+        layer = kind()
+        layer(x)
+        layer(x)
+        layer.get_weights()
+        layer._named_variables()
+        gone = [weakref.ref(one) for one in (layer, *layer.trainable_weights)]
+        del layer
+        assert all(one() is None for one in gone)
+    finally:
+        gc.enable()
+
+
+def test_a_call_within_another_or_a_trace_does_not_bar_the_short_way(x, long_ways):
+    layer = layers.LSTM(5)
+    layer.build((None, None, 4))
+    value_and_grad(lambda: ops.sum(layer(x)), layer.trainable_variables)()
+    with call_context(layers.Dense(1)):
+        layer(x)
+    layer(x)
+    before = len(long_ways)
+    layer(x)
+    assert len(long_ways) == before
+
+
+def test_the_reset_gate_may_change_its_place(x):
+    layer = layers.GRU(5, reset_after=False, use_bias=False)
+    before = layer(x)
+    layer.cell.reset_after = True
+    assert equal(layer(x), kind_like(layer)(x))
+    layer.cell.reset_after = False
+    assert equal(layer(x), before)

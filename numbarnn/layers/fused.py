@@ -150,7 +150,8 @@ class PackedCache:
         versions = tuple([v.version for v in variables if v is not None])
         kept = self._kept
         if kept is not None and kept[0] == versions and all([a is b for a, b in zip(kept[1], arrays, strict=True)]):
-            return kept[2]
+            if kept[2].cell is cell:  # a GRU may put its reset gate elsewhere
+                return kept[2]
         packed = recurrence.PackedWeights(cell, *arrays)
         if all(a is None if v is None else a is v.value for v, a in zip(variables, arrays, strict=True)):
             self._kept = versions, arrays, packed

@@ -21,15 +21,18 @@ def call_plainly(layer, sequences, long_way):
     """Call a layer on an array of NumPy's own type: the short way if that is open, or else ``long_way(sequences)``."""
     plain = layer._plain_call
     if plain.fits(sequences):
-        return plain(sequences)
+        return layer._plain_end(plain(sequences))
     outputs = long_way(sequences)
-    if plain.clock != structure_clock():
+    # Within another call or a trace it would be of no use.
+    if plain.clock != structure_clock() and not calls.stack and not is_tracing():
         layer._set_untracked("_plain_call", PlainCall(layer, sequences))
     return outputs
 
 
 class PlainCall:
     """What a call of a layer on one array comes to; the results have the bits of the long way.
+
+    It does not refer to the layer, which goes as soon as nobody else does.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class PlainCall:
     def __init__(self, layer=None, sequences=None):
         self.clock = None if layer is None else structure_clock()
         self._features = None
-        if layer is None or is_tracing() or not _is_plain(layer):
+        if layer is None or not _is_plain(layer):
             return
         parts = layer._plain_parts()
         if not parts or not all(map(_runs_its_kernels, parts)):
@@ -56,8 +59,10 @@ class PlainCall:
         self._runs = [_Run(part, sequences) for part in parts]
         if all(run.possible for run in self._runs):
             self._dtype, self._features = sequences.dtype, sequences.shape[2]
-            self._end = layer._plain_end
             self._losses = [one._losses for one in layer._flatten_layers()]
+            # A class is not watched as a layer is.
+            self._kinds = [type(one) for one in (layer, *parts, *[part.cell for part in parts])]
+            self._calls = [kind.call for kind in self._kinds]
 
     def __reduce__(self):
         return PlainCall, ()  # a copy of the layer makes its own
@@ -71,6 +76,7 @@ class PlainCall:
             and sequences.shape[1] > 0
             and sequences.dtype == self._dtype
             and self.clock == structure_clock()
+            and [kind.call for kind in self._kinds] == self._calls
             and not calls.stack
             and not is_tracing()
             and observer() is None
@@ -80,9 +86,9 @@ class PlainCall:
         )
 
     def __call__(self, sequences):
-        """Return what the layer returns for an array that `fits`."""
+        """Return ``(out, states)`` of each part of the layer, for an array that `fits`."""
         results = recurrence.run_together([run.call(sequences) for run in self._runs])
-        return self._end([(out, states) for out, states, _ in results])
+        return [(out, states) for out, states, _ in results]
 
 
 class _Run:
@@ -136,8 +142,9 @@ def _runs_its_kernels(layer):
 
 
 def _is_our_own(layer):
-    """Say whether no method of a layer or cell is the user's."""
+    """Say whether no method of a layer or cell is the user's, `call` not even where it was put into our class."""
     kind = type(layer)
-    return kind.__module__.partition(".")[0] == _LIBRARY and not any(
+    modules = kind.__module__, getattr(kind.call, "__globals__", {}).get("__name__", "")
+    return all(module.partition(".")[0] == _LIBRARY for module in modules) and not any(
         callable(getattr(kind, name, None)) for name in vars(layer)
     )

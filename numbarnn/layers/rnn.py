@@ -432,6 +432,11 @@ class RNN(Layer):
                 initial_state = self._made_states(sequences)
             return initial_state
         if self.stateful:
+            if self._fresh is None:
+                raise ValueError(
+                    f"Layer '{self.name}' was built without states to go on from. Give `stateful=True` to its "
+                    "constructor, or set it before the layer is built"
+                )
             if batch is not None and batch != self._fresh.shape[0]:
                 raise ValueError(_BATCH_SIZE.format(self._fresh.shape[0], batch))
             *variables, fresh = self._carried_variables()

@@ -180,6 +180,17 @@ def _without(variables, others):
     return [v for v in variables if id(v) not in others]
 
 
+def _within(path, value, wanted):
+    """Yield what is ``wanted`` of a value and, if it is a container, in it: pairs of a path and a member."""
+    # No function within another that calls itself: a cycle, which would keep the members alive.
+    if wanted(value):
+        yield path, value
+    elif isinstance(value, (dict, list, tuple, set)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if type(item) not in _PLAIN:
+                yield from _within(f"{path}/{key}", item, wanted)
+
+
 # Attributes whose contents are not the layer's members, or are found otherwise.
 _NOT_MEMBERS = frozenset(
     (
@@ -274,26 +285,12 @@ class Tracked:
 
     def _named_members(self, wanted):
         """Return the same with where each is: pairs of a path, such as ``cells/0``, and a member."""
-        found, seen = [], set()
-
-        def visit(path, value):
-            if wanted(value):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    found.append((path, value))
-            elif isinstance(value, dict):
-                for key, item in value.items():
-                    if type(item) not in _PLAIN:
-                        visit(f"{path}/{key}", item)
-            elif isinstance(value, (list, tuple, set)):
-                for index, item in enumerate(value):
-                    if type(item) not in _PLAIN:
-                        visit(f"{path}/{index}", item)
-
+        found = {}
         for name, value in self.__dict__.items():
             if type(value) not in _PLAIN and name not in _NOT_MEMBERS and name not in self._untracked_names:
-                visit(name.strip("_"), value)
-        return found
+                for path, member in _within(name.strip("_"), value, wanted):
+                    found.setdefault(id(member), (path, member))
+        return list(found.values())
 
     @property
     def _sublayers(self):
@@ -301,20 +298,15 @@ class Tracked:
 
     def _flatten_layers(self, include_self=True, recursive=True):
         """Return this layer and those within it, outer before inner, each once."""
-        found, seen = [], set()
-
-        def visit(layer, depth):
-            if id(layer) in seen:
-                return
-            seen.add(id(layer))
-            if depth or include_self:
-                found.append(layer)
-            if depth == 0 or recursive:
-                for inner in layer._sublayers:
-                    visit(inner, depth + 1)
-
-        visit(self, 0)
-        return found
+        found, waiting = {}, [self]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) not in found:
+                found[id(layer)] = layer
+                if recursive or layer is self:
+                    waiting += reversed(layer._sublayers)
+        layers = list(found.values())
+        return layers if include_self else layers[1:]
 
     @property
     def structure_version(self):
@@ -359,7 +351,11 @@ class Tracked:
                 free = f"{name}_{copies}"
             found[free] = variable
 
-        def visit(layer, path):
+        waiting = [(self, "")]
+        while waiting:
+            layer, path = waiting.pop()
+            if id(layer) in seen:
+                continue
             seen.add(id(layer))
             for variable in layer._own_variables():
                 if id(variable) not in seen:
@@ -371,31 +367,23 @@ class Tracked:
                     put(state, f"{path}{place}", generator.state)
             for number, variable in enumerate(layer._carried_variables()):
                 put(state, f"{path}states/{number}", variable)
-            for place, inner in layer._named_members(_is_layer):
-                if id(inner) not in seen:
-                    visit(inner, f"{path}{place}/")
-
-        visit(self, "")
+            inner = layer._named_members(_is_layer)
+            waiting += [(member, f"{path}{place}/") for place, member in reversed(inner)]
         return weights, state
 
     def _collect(self, with_seeds, trainable=False):
-        found, seen = [], set()
-
-        def visit(layer):
-            if trainable and not getattr(layer, "_trainable", True):
-                return
+        found, seen, waiting = {}, set(), [self]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) in seen or (trainable and not getattr(layer, "_trainable", True)):
+                continue
+            seen.add(id(layer))
             mine = layer._own_variables()
             if with_seeds:
                 mine = mine + [generator.state for generator in layer._members(_is_seed_generator)]
-            for variable in mine:
-                if id(variable) not in seen and (variable.trainable or not trainable):
-                    seen.add(id(variable))
-                    found.append(variable)
-            for inner in layer._sublayers:
-                visit(inner)
-
-        visit(self)
-        return found
+            found.update((id(v), v) for v in mine if id(v) not in found and (v.trainable or not trainable))
+            waiting += reversed(layer._sublayers)
+        return list(found.values())
 
     @property
     def weights(self):

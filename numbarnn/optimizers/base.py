@@ -170,7 +170,7 @@ class Optimizer(OptimizerState):
             )
         try:
             rate = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(
                 "`learning_rate` must be a number or a schedule that can be called with the step number. "
                 f"Received: learning_rate={value!r} (of type {type(value).__name__})"
