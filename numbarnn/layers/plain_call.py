@@ -146,5 +146,5 @@ def _is_our_own(layer):
     kind = type(layer)
     modules = kind.__module__, getattr(kind.call, "__globals__", {}).get("__name__", "")
     return all(module.partition(".")[0] == _LIBRARY for module in modules) and not any(
-        callable(getattr(kind, name, None)) for name in vars(layer)
+        callable(getattr(kind, name, None)) for name in list(vars(layer))
     )
