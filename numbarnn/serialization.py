@@ -245,7 +245,7 @@ def _serialize(obj):
         if obj.__name__ == "<lambda>":
             raise ValueError(
                 "A lambda cannot be serialized: it has no name. Define a function with `def` and decorate it with "
-                f"`register_keras_serializable()`. Received: {obj!r}"
+                f"`numbarnn.saving.register_keras_serializable()`. Received: {obj!r}"
             )
         registered = None if obj in _MODULE_OF else get_registered_name(obj)
         module, name = _MODULE_OF.get(obj, (obj.__module__, registered))
@@ -354,7 +354,7 @@ def _deserialize(config, custom_objects, module_objects=None):
     if name == "__lambda__":
         raise ValueError(
             "The configuration holds the code of a lambda, which numbarnn never runs. Write a function with `def`, "
-            "register it by `register_keras_serializable()`, and save the model with that."
+            "register it by `numbarnn.saving.register_keras_serializable()`, and save the model with that."
         )
     mark = config.get("shared_object_id")
     if mark is not None and mark in _scopes.read:
@@ -450,6 +450,6 @@ def _unknown(kind, name, module):
     return (
         f"Could not locate {kind} '{name}'"
         + (f" of module '{module}'" if module else "")
-        + ". Make sure custom classes "
-        "and functions are decorated with `register_keras_serializable()` or passed in `custom_objects`."
+        + ". Make sure custom classes and functions are decorated with "
+        "`numbarnn.saving.register_keras_serializable()` or passed in `custom_objects`."
     )

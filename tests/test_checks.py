@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from numbarnn import (
     models,
     optimizers,
     regularizers,
+    saving,
+    utils,
 )
 from numbarnn.optimizers import schedules
 
@@ -227,3 +230,179 @@ def test_mistakes_of_beginners_are_told_with_the_way_out(make, message):
         make()
     assert message in str(caught.value)
     assert ("Did you mean" in message) == ("Did you mean" in str(caught.value))
+
+
+def of_objects(sequences):
+    array = np.empty(len(sequences), object)
+    array[:] = sequences
+    return array
+
+
+def reader():
+    model = models.Sequential([layers.Input((None, 3)), layers.GRU(2), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+SEVERAL = (
+    "A list is taken as several inputs; sequences of different lengths go in as `numbarnn.utils.Ragged(list)`, of "
+)
+
+
+@pytest.mark.parametrize("lengths", [(2, 3), (3, 3), (2, 2), (2, 3, 4)])
+@pytest.mark.parametrize("built", [True, False])
+def test_a_list_of_sequences_is_told_how_to_go_in(lengths, built):
+    model = reader() if built else models.Sequential([layers.GRU(2), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = [np.ones((n, 3), "float32") for n in lengths], np.zeros(len(lengths))
+    calls = [
+        lambda: model.fit(x, y, verbose=0), lambda: model.evaluate(tuple(x), y, verbose=0),
+        lambda: model.predict(x, verbose=0), lambda: model.train_on_batch(x, y), lambda: model.test_on_batch(x, y),
+        lambda: model.predict_on_batch(x), lambda: model.fit(iter([(x, y)]), verbose=0),
+    ]  # fmt: skip
+    for number, call in enumerate(calls):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value).endswith(SEVERAL + "equal length as `np.stack(list)`."), number
+        ambiguous = len({*lengths, *([len(lengths)] if number not in (2, 5) else [])}) > 1
+        assert ("Data cardinality is ambiguous" in str(caught.value)) == ambiguous
+    for call in (model.fit, model.train_on_batch):
+        with pytest.raises(TypeError, match=r"dtype object.*Ragged\(list\)`, of equal length as `np.stack\(list\)`"):
+            call(of_objects(x), y)
+
+
+def test_lists_for_several_inputs_hear_nothing_of_sequences():
+    a, b = layers.Input((2,)), layers.Input((2,))
+    model = models.Model([a, b], layers.Dense(1)(layers.add([a, b])))
+    model.compile("sgd", "mse")
+    x = np.ones((4, 2), "float32")
+    assert model.predict([x, x], verbose=0).shape == (4, 1)
+    with pytest.raises(ValueError, match="Data cardinality is ambiguous") as caught:
+        model.fit([x, x[1:]], np.zeros(4), verbose=0)
+    assert "Ragged" not in str(caught.value)
+    with pytest.raises(TypeError, match="dtype object") as caught:
+        model.fit([x, np.full((4, 2), None)], np.zeros(4), verbose=0)
+    assert "Ragged" not in str(caught.value)
+
+
+class Forgetful(layers.Layer):
+    state_size = output_size = 2
+
+    def __init__(self):
+        self.units = 2
+
+    def call(self, inputs, states):
+        return inputs, states
+
+
+@pytest.mark.parametrize(
+    "make, kind, message",
+    [
+        (
+            lambda: models.Sequential(layers.LSTM(3), layers.Dense(1)),
+            ValueError,
+            "Sequential takes one list of layers: Sequential([a, b]).",
+        ),
+        (
+            lambda: models.Sequential(layers.Input((3,)), layers.Dense(1), layers.Dense(1), layers.Dense(1)),
+            ValueError,
+            "Sequential takes one list of layers: Sequential([a, b]).",
+        ),
+        (
+            lambda: layers.Input(None, 1),
+            ValueError,
+            "You must pass a `shape` argument. `shape` is one tuple: Input((None, 1))",
+        ),
+        (
+            lambda: layers.RNN(Forgetful()),
+            RuntimeError,
+            "In layer 'Forgetful', you forgot to call `super().__init__()`",
+        ),
+        (lambda: layers.RNN([layers.LSTMCell(2), Forgetful()]), RuntimeError, "In layer 'Forgetful', you forgot"),
+        (lambda: optimizers.Adam(lr=0.1), ValueError, "not recognized: {'lr': 0.1}. Did you mean 'learning_rate'?"),
+        (lambda: optimizers.Adam(beta1=0.1), ValueError, "not recognized: {'beta1': 0.1}. Did you mean 'beta_1'?"),
+        (lambda: optimizers.SGD("0.1"), ValueError, "`learning_rate` must be a number or a schedule"),
+        (
+            lambda: layers.LSTM(4, batch_first=True),
+            ValueError,
+            "passed to LSTM: {'batch_first': True}. Inputs are (batch, timesteps, features) anyway; with "
+            "`time_major=True` (timesteps, batch, features)",
+        ),
+        (lambda: layers.LSTM(4, dtype="int32"), ValueError, "`dtype` must be a floating point type"),
+        (lambda: layers.GRUCell(4, dtype=np.int32), ValueError, "`dtype` must be a floating point type"),
+        (lambda: layers.LSTM(4)(X * 1j), TypeError, "computes in float32, which has no imaginary part. Received: an a"),
+        (lambda: layers.Dense(4)(X * 1j), TypeError, "computes in float32, which has no imaginary part"),
+        (lambda: layers.LSTMCell(4)(X[0] * 1j, [np.zeros((5, 4))] * 2), TypeError, "which has no imaginary part"),
+        (
+            lambda: layers.LSTM(4, name="read")(X, state=1),
+            TypeError,
+            "Call of layer 'read' (of type LSTM): got an unexpected keyword argument 'state'. It takes (sequences, ",
+        ),
+        (
+            lambda: layers.LSTM(4, name="read")(layers.Input((5, 3)), state=1),
+            TypeError,
+            "Call of layer 'read' (of type LSTM): got an unexpected keyword argument 'state'. It takes (sequences, ",
+        ),
+        (
+            lambda: layers.LSTMCell(4, name="step")(X[0]),
+            TypeError,
+            "Call of layer 'step' (of type LSTMCell): missing a required argument: 'states'. It takes (inputs, states,",
+        ),
+        (lambda: layers.Dense(4, name="head")(), TypeError, "Call of layer 'head' (of type Dense): missing a required"),
+        (lambda: reader().compile(optimiser="sgd"), TypeError, "Model.compile() got an unexpected keyword argument"),
+        (lambda: reader().fit(X, nb_epoch=3), TypeError, "Model.fit() got an unexpected keyword argument 'nb_epoch'"),
+        (lambda: reader().fit(X, callbacks=[3]), TypeError, "`callbacks` must hold instances of"),
+        (
+            lambda: models.Model(np.zeros((50, 3)), np.zeros((50, 3))),
+            ValueError,
+            "Received: inputs=array of shape (50, 3), dtype float64 including invalid value array of shape (50, 3), ",
+        ),
+    ],
+)  # fmt: skip
+def test_first_steps_that_go_wrong(make, kind, message):
+    with pytest.raises(kind) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "train_on_batch"])
+def test_who_passes_a_mask_is_told_where_masks_come_from(method):
+    with pytest.raises(TypeError) as caught:
+        getattr(reader(), method)(X, mask=np.ones((4, 5), bool))
+    assert str(caught.value) == (
+        f"Model.{method}() got an unexpected keyword argument 'mask'. Masks come from `numbarnn.utils.Ragged`, "
+        "`Masking` or `Embedding(mask_zero=True)`"
+    )
+
+
+def test_a_type_error_within_a_call_is_left_as_it_is():
+    class Broken(layers.Layer):
+        def call(self, inputs):
+            return len(3)
+
+    with pytest.raises(TypeError, match="^object of type 'int' has no len"):
+        Broken()(X)
+
+
+class Unknown(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def test_files_that_cannot_be_written_or_read_say_why(tmp_path, monkeypatch):
+    model = reader()
+    for save, name in ((model.save, "a.numbarnn"), (model.save_weights, "a.weights.numbarnn")):
+        with pytest.raises(FileNotFoundError) as caught:
+            save(tmp_path / "none" / name)
+        assert caught.value.filename == str(tmp_path.resolve() / "none")
+        assert f"Cannot write '{name}' into this folder: there is no such folder" in str(caught.value)
+    path = tmp_path / "c.numbarnn"
+    models.Sequential([layers.Input((3,)), Unknown()]).save(path)
+    with pytest.raises(ValueError) as caught:
+        models.load_model(path)
+    assert f"{path} cannot be loaded: Could not locate class 'Unknown'" in str(caught.value)
+    assert "decorated with `numbarnn.saving.register_keras_serializable()`" in str(caught.value)
+    assert utils.register_keras_serializable is saving.register_keras_serializable
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install 'numbarnn\[hdf5\]'"):
+        model.save_weights(tmp_path / "a.weights.h5")

@@ -611,7 +611,7 @@ def test_errors(rng):
         ),
         ((pad(x)[0], y), "`y` is Ragged but `x` is not"),
         ((x[:0], y[:0]), "holds no samples"),
-        ((list(x), np.ones((10, 2))), r"(?s)cardinality is ambiguous.*numbarnn.utils.Ragged\(sequences\)"),
+        ((list(x), np.ones((10, 2))), r"(?s)cardinality is ambiguous.*numbarnn.utils.Ragged\(list\)"),
     ]:
         for method in (model.fit, model.evaluate, *([] if "no samples" in message else [model.train_on_batch])):
             with pytest.raises(ValueError, match=message):

@@ -362,7 +362,7 @@ def test_stateful_layers_need_one_batch_size():
         with pytest.raises(ValueError) as error:
             wrong()
         assert str(error.value).startswith(message)
-        assert "want `batch_size` to be that size" in str(error.value)
+        assert "need `batch_size=4`, and a number of samples that is a multiple of 4." in str(error.value)
     same(layer.states, before)
     layer.build((B, T, F))
     same(layer.states, before)

@@ -16,7 +16,7 @@ __all__ = ["TensorBoard"]
 class TensorBoard(Callback):
     """Writes losses, metrics, the learning rate and histograms of the weights to files that TensorBoard shows.
 
-    Needs tensorboardX (``pip install numbarnn[tensorboard]``), which is imported in `fit`. Show them by
+    Needs tensorboardX (``pip install 'numbarnn[tensorboard]'``), which is imported in `fit`. Show them by
     ``tensorboard --logdir logs``.
 
     Parameters
@@ -91,7 +91,7 @@ class TensorBoard(Callback):
             try:
                 from tensorboardX import SummaryWriter
             except ImportError as error:
-                raise ImportError("`TensorBoard` needs tensorboardX: pip install numbarnn[tensorboard]") from error
+                raise ImportError("`TensorBoard` needs tensorboardX: pip install 'numbarnn[tensorboard]'") from error
             self._writers[name] = SummaryWriter(os.path.join(self.log_dir, name))
         return self._writers[name]
 

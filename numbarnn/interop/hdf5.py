@@ -31,7 +31,7 @@ def require_h5py():
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("Files of Keras need h5py: pip install numbarnn[hdf5]") from error
+        raise ImportError("Files of Keras need h5py: pip install 'numbarnn[hdf5]'") from error
     return h5py
 
 

@@ -29,7 +29,7 @@ from ..variable import Variable
 from .input_spec import InputSpec
 from .masks import ReadOnly, attach_mask, get_mask, masks_of, set_mask
 from .nests import is_shape, is_values, leaves_of, map_nest, map_shapes, shape_of
-from .signatures import call_info, shape_parameters, wrap_build
+from .signatures import arguments_problem, call_info, shape_parameters, wrap_build
 from .tracking import Tracked, call_context, calls, structure_clock
 
 __all__ = ["InputSpec", "Layer", "call_context", "get_mask", "serialize_policy", "set_mask", "structure_clock"]
@@ -97,6 +97,7 @@ class Layer(Tracked):
 
     _allow_non_tensor_positional_args = False
     _call_info = None
+    _argument_hints = {}  # what to say of arguments that other libraries have: name -> hint
     _wraps_function = False  # whether `call` is ours, but calls a function of the user
 
     def __init_subclass__(cls, **kwargs):
@@ -132,7 +133,8 @@ class Layer(Tracked):
         state["_initial_weights"] = kwargs.pop("weights", None)
         if kwargs:
             known = [name for cls in type(self).__mro__ for name in inspect.signature(cls.__init__).parameters]
-            meant = suggestion(next(iter(kwargs)), known)
+            hints = [hint for name, hint in self._argument_hints.items() if name in kwargs]
+            meant = f". {hints[0]}" if hints else suggestion(next(iter(kwargs)), known)
             raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}{meant}")
         state["_call_info"] = call_info(type(self).call)
 
@@ -535,7 +537,14 @@ class Layer(Tracked):
 
     def _working(self, x):
         """Bring an input or a weight into the type to compute in: the policy's, but float32 instead of float16."""
-        return x if x.dtype == self._working_dtype else ops.cast(x, self._working_dtype)
+        if x.dtype == self._working_dtype:
+            return x
+        if x.dtype.kind == "c" and self._working_dtype.kind != "c":
+            raise TypeError(
+                f"Layer '{self.name}' computes in {self._working_dtype}, which has no imaginary part. Received: an "
+                f"array of dtype {x.dtype}. Pass real and imaginary part as features"
+            )
+        return ops.cast(x, self._working_dtype)
 
     def _take_positional(self, x):
         taken = self._take(x)
@@ -580,7 +589,8 @@ class Layer(Tracked):
         elif info.first is not None and info.first in kwargs:
             first = kwargs[info.first]
         else:
-            first = info.signature.bind(self, *args, **kwargs) and None  # raises TypeError, naming what is missing
+            self._refuse_misfits(args, kwargs)  # naming what is missing
+            first = None
 
         training = kwargs.pop("training", None)
         if training is None and 0 <= info.training_index < len(args):
@@ -629,12 +639,24 @@ class Layer(Tracked):
                 outputs = self._finish(self._call_guarded(args, kwargs))
             else:
                 outputs = self._finish(self.call(*args, **kwargs))
+        except TypeError:
+            self._refuse_misfits(args, kwargs)
+            raise
         finally:
             stack.pop()
 
         if previous is None and (not self._supports_masking or type(self).compute_mask is Layer.compute_mask):
             return outputs
         return self._pass_mask(first, previous, outputs)
+
+    def _refuse_misfits(self, args, kwargs):
+        """Raise TypeError if it is not what `call` takes, and say what that is."""
+        problem = arguments_problem(self.call, args, kwargs)
+        if problem is not None:
+            raise TypeError(
+                f"Call of layer '{self.name}' (of type {type(self).__name__}): {problem}. It takes "
+                f"{inspect.signature(self.call)}"
+            ) from None
 
     def _call_guarded(self, args, kwargs):
         """Run a `call` that a user wrote on arrays that it cannot write to."""
@@ -712,6 +734,7 @@ class Layer(Tracked):
                     self._maybe_build(args, kwargs)
         if training is not None and self._call_info.training_index >= len(args):
             kwargs["training"] = training
+        self._refuse_misfits(args, kwargs)  # `compute_output_spec` may take more than `call`
         specs = self.compute_output_spec(*args, **kwargs)
         outputs = graph.record(self, args, kwargs, specs)
         node = next(x for x in leaves_of(outputs) if isinstance(x, Tensor)).node

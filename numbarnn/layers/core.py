@@ -83,7 +83,9 @@ class InputLayer(Layer):
             if batch_size is not None and batch_shape is not None:
                 raise ValueError("You cannot pass both `batch_size` and `batch_shape` at the same time.")
             if shape is None and batch_shape is None:
-                raise ValueError("You must pass a `shape` argument.")
+                several = batch_size is not None or isinstance(dtype, int)
+                hint = " `shape` is one tuple: Input((None, 1))" if several else ""
+                raise ValueError(f"You must pass a `shape` argument.{hint}")
             if shape is not None:
                 batch_shape = (batch_size, *_shape(shape))
         self.batch_shape = _shape(batch_shape)

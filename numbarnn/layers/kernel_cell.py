@@ -147,6 +147,8 @@ class KernelCell(Layer):
             raise ValueError(f"Argument `implementation` must be 0, 1 or 2. Received: implementation={implementation}")
         own = {name: given.pop(name) for name in self.argument_names if name in given}
         super().__init__(**given)
+        if self._working_dtype.kind != "f":
+            raise ValueError(f"`dtype` must be a floating point type. Received: dtype={self.dtype!r}")
         self.units = int(units)
         for name, value in own.items():
             kind = argument_kind(name)

@@ -42,9 +42,9 @@ _AXES = (
 )
 _BATCH_SIZE = (
     "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of the initial "
-    "state. \n- Expected batch size: {}\n- Received batch size: {}\n"
-    "`fit`, `evaluate` and `predict` of a model with a stateful layer want `batch_size` to be that size, and a "
-    "multiple of it as the number of samples."
+    "state. \n- Expected batch size: {0}\n- Received batch size: {1}\n"
+    "`fit`, `evaluate` and `predict` of a model with a stateful layer need `batch_size={0}`, and a number of samples "
+    "that is a multiple of {0}."
 )
 _STATEFUL_BATCH = (
     "If a RNN is stateful, it needs to know its batch size: when using `stateful=True` in a RNN, the batch size must "
@@ -108,6 +108,11 @@ class RNN(Layer):
     (2, 5, 4)
     """
 
+    _argument_hints = {
+        "batch_first": "Inputs are (batch, timesteps, features) anyway; with `time_major=True` (timesteps, batch, "
+        "features)",
+    }
+
     def __init__(
         self,
         cell,
@@ -134,6 +139,8 @@ class RNN(Layer):
                 "The RNN cell should have a `state_size` attribute (tuple of integers, one integer per RNN state). "
                 f"Received: cell={cell}"
             )
+        if isinstance(cell, Layer):
+            cell._check_super_called()
         super().__init__(**kwargs)
         self.cell = cell
         self.return_sequences = flag("return_sequences", return_sequences)

@@ -8,7 +8,7 @@ import inspect
 from ..graph import suspended
 from .tracking import calls
 
-__all__ = ["CallInfo", "call_info", "shape_parameters", "wrap_build"]
+__all__ = ["CallInfo", "arguments_problem", "call_info", "shape_parameters", "wrap_build"]
 
 
 def _parameters(signature):
@@ -62,6 +62,15 @@ def shape_parameters(function):
     """Return the names of the parameters of a `build` or `compute_output_shape`, but `self`, ``*`` and ``**``."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in _parameters(inspect.signature(function)) if p.kind in kinds]
+
+
+def arguments_problem(function, args, kwargs):
+    """Say why a function cannot be called so: str, or None if it can."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def wrap_build(build):

@@ -62,6 +62,8 @@ class StackedRNNCells(Layer):
         if not isinstance(cells, (list, tuple)) or not cells:
             raise ValueError(f"Argument `cells` must be a list of one cell at least. Received: cells={cells}")
         for cell in cells:
+            if isinstance(cell, Layer):
+                cell._check_super_called()
             if not callable(getattr(cell, "call", None)):
                 raise ValueError(f"All cells must have a `call` method. Received cell without a `call` method: {cell}")
             if not hasattr(cell, "state_size"):

@@ -425,5 +425,5 @@ class Epochs:
         warnings.warn(
             f"Your input ran out of data; interrupting {what}. Make sure that your dataset or generator can generate "
             f"at least `{self.argument}{times}` batches.",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -12,7 +12,11 @@ from ..utils.sequence import Ragged
 from .frames import as_columns, is_frame
 from .ragged import check_lengths
 
-__all__ = ["Collected", "check_batch", "check_cardinality", "standardize", "train_validation_split"]
+__all__ = ["Collected", "check_batch", "check_cardinality", "check_list", "standardize", "train_validation_split"]
+
+_SEQUENCES = (
+    "sequences of different lengths go in as `numbarnn.utils.Ragged(list)`, of equal length as `np.stack(list)`."
+)
 
 
 def standardize(data, float_dtype, what):
@@ -68,8 +72,10 @@ def _array(x, float_dtype, what):
         return array if array.dtype == float_dtype else array.astype(float_dtype)
     if kind in "iub":
         return array
+    holds_arrays = kind == "O" and array.size and hasattr(array.flat[0], "__len__")
+    hint = f". What an array of objects holds is not looked into; {_SEQUENCES}" if holds_arrays else ""
     raise TypeError(
-        f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}"
+        f"`{what}` must hold numbers or booleans. Received: an array of dtype {array.dtype}, shape {array.shape}{hint}"
     )
 
 
@@ -121,17 +127,39 @@ def check_cardinality(*named):
     counts = {n for found in sizes.values() for n in found}
     if len(counts) > 1:
         text = "".join(f"'{name}' sizes: {', '.join(map(str, found))}\n" for name, found in sizes.items())
-        if any(len(found) > 2 for found in sizes.values()):
-            text += (
-                "A list of arrays is a list of inputs. One input of sequences of different lengths is "
-                "`numbarnn.utils.Ragged(sequences)`.\n"
-            )
         raise ValueError(
             f"Data cardinality is ambiguous. Make sure all arrays contain the same number of samples.\n{text}"
         )
     if not counts:
         raise ValueError("No data: at least one array is needed.")
     return counts.pop()
+
+
+def check_list(x, y, sample_weight, rank):
+    """Raise where a list of arrays, meant as one input, cannot be the data of several; say how to pass it.
+
+    Parameters
+    ----------
+    x, y, sample_weight : nest of ndarray and Ragged, or None
+    rank : int or None
+        How many axes the only input of the model has, 0 if that is not known; None for a model of several inputs.
+
+    Raises
+    ------
+    ValueError
+        If `x` is a list of several arrays, and the numbers of samples differ or all of them lack one axis.
+    """
+    if rank is None or not isinstance(x, (list, tuple)) or len(x) < 2:
+        return
+    try:
+        check_cardinality(("x", x), ("y", y), ("sample_weight", sample_weight))
+    except ValueError as error:
+        problem = str(error).rstrip()
+    else:
+        if any(leaf is None or leaf.ndim + 1 != rank for leaf in tree.leaves(x)):
+            return
+        problem = f"The model has one input, of {rank} axes. Received: a list of {len(x)} arrays of {rank - 1} axes."
+    raise ValueError(f"{problem}\nA list is taken as several inputs; {_SEQUENCES}")
 
 
 def check_batch(x, y, sample_weight):

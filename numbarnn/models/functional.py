@@ -78,7 +78,8 @@ class Functional(Model):
                 if not isinstance(x, Tensor) or x.trace is not None:
                     raise ValueError(
                         f"All `{what}` values must be symbolic tensors, as `Input` returns and layers called on them. "
-                        f"Received: {what}={nest} including invalid value {x} of type {type(x)}"
+                        f"Received: {what}={tree.map_structure(_shown, nest)} including invalid value {_shown(x)} of "
+                        f"type {type(x)}"
                     )
             if not tree.leaves(nest):
                 raise ValueError(f"A model needs `{what}`. Received: {what}={nest}")
@@ -317,6 +318,9 @@ class Functional(Model):
         wide = any(x.dtype == np.float64 for x in (*self._graph.inputs, *self._graph.outputs))
         return np.dtype(np.float64) if wide else super()._float_dtype()
 
+    def _rank_of_input(self):
+        return len(self._graph.inputs[0].shape) if len(self._graph.inputs) == 1 else None
+
     _is_connected = True
 
     @property
@@ -325,6 +329,11 @@ class Functional(Model):
 
     def _rows(self):
         return self._order.rows()
+
+
+def _shown(x):
+    """Return what stands for a value in a message: of an array its shape and type."""
+    return f"array of shape {x.shape}, dtype {x.dtype}" if isinstance(x, np.ndarray) else x
 
 
 # What is drawn anew in a copy.

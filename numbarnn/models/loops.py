@@ -16,8 +16,9 @@ from ..gradients import kept, put_back
 from ..utils.sequence import Ragged
 from .batches import ArrayBatches, Epochs, holds_batches, source_of
 from .class_weight import check_class_weight
-from .data import Collected, standardize, train_validation_split
+from .data import Collected, check_list, standardize, train_validation_split
 from .loss_watch import watched
+from .method_names import of_model
 from .own_steps import OwnSteps
 from .state import Progress
 from .truncated import Pieces
@@ -28,6 +29,7 @@ __all__ = ["Loops"]
 class Loops(OwnSteps):
     """`fit`, `evaluate` and `predict`; a part of `Trainer`."""
 
+    @of_model
     def fit(
         self,
         x=None,
@@ -335,6 +337,7 @@ class Loops(OwnSteps):
         callbacks.on_test_end(logs)
         return logs
 
+    @of_model
     def evaluate(
         self,
         x=None,
@@ -382,6 +385,7 @@ class Loops(OwnSteps):
 
     # ------------------------------------------------------------------------------------------------ prediction
 
+    @of_model
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """The model's outputs, batch by batch; `compile` is not needed.
 
@@ -440,7 +444,10 @@ class Loops(OwnSteps):
         return results[0] if single else tree.unflatten(treedef, results)
 
     def _inputs_alone(self, x, y, sample_weight):
-        return standardize(x, self._float_dtype(), "x"), None, None
+        x = standardize(x, self._float_dtype(), "x")
+        if type(x) is not np.ndarray:
+            check_list(x, None, None, self._rank_of_input())
+        return x, None, None
 
 
 def _positive(name, value):

@@ -81,7 +81,7 @@ class LossWatch:
                 f"The loss of model '{self.model.name}' is not finite from batch {batch} of epoch {epoch + 1} on "
                 f"(batches count from 0). {self.found}",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def end(self):
@@ -96,7 +96,7 @@ class LossWatch:
                 f"batch {batch} of epoch {epoch + 1}: {describe_variables(spoilt, 'hold')} (learning rate "
                 f"{float(self.model.optimizer.learning_rate):g}).",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def look_into_batch(self, step, arrays, before, data, predictions):

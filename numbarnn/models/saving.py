@@ -355,7 +355,7 @@ def _speaking_of(path):
     try:
         yield
     except Exception as error:
-        said = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        said = error if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} cannot be loaded: {said}") from error
 
 

@@ -41,6 +41,11 @@ class Sequential(Model):
     49
     """
 
+    def __new__(cls, *args, **kwargs):  # noqa: D102 - as Model's
+        if cls.__init__ is Sequential.__init__ and any(isinstance(x, (Layer, Tensor)) for x in args):
+            raise ValueError(f"Sequential takes one list of layers: Sequential([a, b]). Received: {args}")
+        return super().__new__(cls, *args, **kwargs)
+
     def __init__(self, layers=None, trainable=True, name=None):
         # Inputs go to the first layer as they are; it casts them to its own type.
         super().__init__(trainable=trainable, autocast=False, name=name)
@@ -301,6 +306,11 @@ class Sequential(Model):
         return unique_names([self._layers[-1].name] * count)
 
     # ------------------------------------------------------------------------------------------------ types, config
+
+    def _rank_of_input(self):
+        if self._input is not None:
+            return len(self._input.batch_shape)
+        return getattr(self._layers[0].input_spec, "ndim", None) or 0 if self._layers else 0
 
     def _float_dtype(self):
         first = self._layers[0] if self._layers else self

@@ -271,7 +271,11 @@ class _Walk:
             if getattr(layer, option):
                 self.refuse(layer, f"it has {option}=True")
         if cells is None:
-            self.refuse(layer, f"its cell {layer.cell} has no kernels; built-in cells with activations of theirs have")
+            self.refuse(
+                layer,
+                f"its cell {layer.cell} does not run on kernels (`kernel_path` is 'program'). A stepper needs a "
+                "built-in cell with one of the activations listed in `LSTMCell`",
+            )
         memories = []
         for cell in cells:
             self._begin(cell)

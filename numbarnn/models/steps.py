@@ -191,7 +191,7 @@ class BatchSteps:
                 "attribute of one of its layers changes at every step. Keep a number that changes in a variable, which "
                 "is read at every step: `self.beta = numbarnn.Variable(1.0, trainable=False)`, then "
                 "`self.beta.assign(0.5)`. What `call` does not depend on is better kept elsewhere.",
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _structure(self):

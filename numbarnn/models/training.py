@@ -12,10 +12,11 @@ import numpy as np
 
 from .. import backend, optimizers, tree
 from .class_weight import check_class_weight, with_class_weight
-from .data import check_batch, standardize
+from .data import check_batch, check_list, standardize
 from .input_gradient import InputGradient
 from .looking_inside import LookingInside
 from .loops import Loops
+from .method_names import of_model
 from .outputs import check_loss, check_metrics
 from .ragged import padded
 from .state import State
@@ -28,6 +29,7 @@ class Trainer(InputGradient, LookingInside, Loops):
 
     # ------------------------------------------------------------------------------------------------ compile
 
+    @of_model
     def compile(
         self,
         optimizer="rmsprop",
@@ -155,6 +157,10 @@ class Trainer(InputGradient, LookingInside, Loops):
         """What floating point data are cast to: float32, or float64 for a model that computes in it."""
         return np.dtype(np.float64 if backend.floatx() == "float64" or self.compute_dtype == "float64" else np.float32)
 
+    def _rank_of_input(self):
+        """How many axes the only input has, 0 if that is not known; None if there are several inputs."""
+        return 0
+
     def _standardize(self, x, y, sample_weight, class_weight=None):
         dtype = self._float_dtype()
         if type(x) is not np.ndarray or (x.dtype.kind == "f" and x.dtype != dtype) or x.dtype.kind not in "fiub":
@@ -167,12 +173,15 @@ class Trainer(InputGradient, LookingInside, Loops):
             sample_weight = tree.map_structure(
                 lambda w: w if w is None or w.dtype == dtype else w.astype(dtype), sample_weight
             )
+        if type(x) is not np.ndarray:
+            check_list(x, y, sample_weight, self._rank_of_input())
         if class_weight is not None:
             sample_weight = with_class_weight(y, sample_weight, class_weight, dtype)
         return x, y, sample_weight
 
     # ------------------------------------------------------------------------------------------------ one batch
 
+    @of_model
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Do one step of training.
 
@@ -204,6 +213,7 @@ class Trainer(InputGradient, LookingInside, Loops):
         self._train(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
+    @of_model
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Loss and metrics on one batch; arguments and result as `train_on_batch`."""
         self._require_compiled()
@@ -213,6 +223,7 @@ class Trainer(InputGradient, LookingInside, Loops):
         self._test(padded(x), padded(y), padded(sample_weight))
         return self._report(return_dict)
 
+    @of_model
     def predict_on_batch(self, x):
         """The model's outputs for one batch, computed at once.
 
@@ -225,5 +236,5 @@ class Trainer(InputGradient, LookingInside, Loops):
         ndarray, Ragged (as `predict` does), or nest of these
         """
         if type(x) is not np.ndarray or x.dtype.kind not in "iub":
-            x = standardize(x, self._float_dtype(), "x")
+            x, _, _ = self._inputs_alone(x, None, None)
         return self._predict(padded(x))

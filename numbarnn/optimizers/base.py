@@ -108,7 +108,10 @@ class Optimizer(OptimizerState):
         if kwargs.pop("decay", None) is not None:
             warnings.warn("Argument `decay` is no longer supported and will be ignored.", stacklevel=2)
         if kwargs:
-            raise ValueError(f"Argument(s) not recognized: {kwargs}")
+            known = inspect.signature(type(self).__init__).parameters
+            first = next(iter(kwargs))
+            meant = serialization.suggestion({"lr": "learning_rate"}.get(first, first), known)
+            raise ValueError(f"Argument(s) not recognized: {kwargs}{meant}")
         clipping = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {key: value for key, value in clipping.items() if value is not None}
         if len(given) > 1:
@@ -169,7 +172,7 @@ class Optimizer(OptimizerState):
                 f"Received: learning_rate={value!r}"
             )
         try:
-            rate = float(value)
+            rate = float(None if isinstance(value, (str, bytes)) else value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(
                 "`learning_rate` must be a number or a schedule that can be called with the step number. "

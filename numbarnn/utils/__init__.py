@@ -1,5 +1,6 @@
 """Helpers around training: seeds, labels, data that come batch by batch, sequences, pictures of models."""
 
+from ..serialization import register_keras_serializable
 from .batches import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from .model_plot import plot_model
 from .numerical import normalize, to_categorical
@@ -17,6 +18,7 @@ __all__ = [
     "pad",
     "pad_sequences",
     "plot_model",
+    "register_keras_serializable",
     "set_random_seed",
     "timeseries_dataset_from_array",
     "to_categorical",

@@ -10,6 +10,15 @@ from pathlib import Path
 __all__ = ["replacing"]
 
 
+def _opened(temporary, path):
+    try:
+        return open(temporary, "xb")
+    except OSError as error:
+        why = "there is no such folder" if isinstance(error, FileNotFoundError) else error.strerror
+        said = f"Cannot write '{path.name}' into this folder: {why}"
+        raise OSError(error.errno, said, str(path.parent)) from None
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Write a file that takes the place of another only when it is whole and on the disk.
@@ -35,7 +44,7 @@ def replacing(path):
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with contextlib.ExitStack() as on_error:
-        with open(temporary, "xb") as file:
+        with _opened(temporary, path) as file:
             on_error.callback(temporary.unlink, missing_ok=True)
             yield file
             file.flush()
