@@ -154,7 +154,7 @@ def kernel_array(array):
 
 
 def set_num_threads(n):
-    """Set how many threads `parallel_for` uses, for the whole process. Results do not depend on it.
+    """Set how many threads kernels use, for the whole process. Results do not depend on it.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def set_num_threads(n):
 
 
 def get_num_threads():
-    """Return how many threads `parallel_for` uses.
+    """Return how many threads kernels use.
 
     By default ``NUMBARNN_NUM_THREADS`` of the environment, else the number of CPUs that this process may run on.
     """

@@ -18,8 +18,8 @@ class Stepper:
     ``x[:, 0], ..., x[:, t]`` the output is ``model.predict(x[:, : t + 1])``, or its last timestep where the model
     returns sequences. The states start as a sequence's do; those of ``stateful=True`` layers in the model are neither
     read nor changed. The first step ever of a kind of chain compiles, for some seconds; the code is kept on disk. Use a
-    stepper from one thread at a time. Steps are
-    taken on the CPU, whatever the device is; weights that were trained on a GPU are fetched.
+    stepper from one thread at a time. Steps are taken on the CPU, whatever the device is; weights that were trained on
+    a GPU are fetched.
 
     Parameters
     ----------
