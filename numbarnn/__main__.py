@@ -21,7 +21,7 @@ def demo_arguments(parser):
     )
     parser.add_argument("--epochs", type=positive, default=40, help="passes over the data (default: %(default)s)")
     parser.add_argument("--units", type=positive, default=64, help="units of the LSTM (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("demo.png"), help="picture to write (default: %(default)s)")
+    parser.add_argument("--out", type=picture, default=Path("demo.png"), help="picture to write (default: %(default)s)")
 
 
 def demo(options):
@@ -180,8 +180,24 @@ def positive(text):
     return value
 
 
+def picture(text):
+    """Read the path of a picture to write from the command line."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    if path.suffix.lower() not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(_PICTURES)}, got {text}")
+    return path
+
+
+_PICTURES = (".png", ".pdf", ".svg", ".jpg")
+
 COMMANDS = {
-    "demo": (demo_arguments, demo, "train an LSTM on handwritten digits (a few seconds)"),
+    "demo": (
+        demo_arguments,
+        demo,
+        "train an LSTM on handwritten digits (some seconds; a quarter of a minute with kernels to compile)",
+    ),
     "warmup": (warmup_arguments, warmup, "compile the kernels ahead of time, for container images and CI caches"),
     "info": (info_arguments, info, "print versions, CPU features, threads and the kernel cache's folder"),
     "bench": (bench_arguments, bench, "measure numbarnn beside other libraries on this machine"),
@@ -202,7 +218,7 @@ def main(arguments=None):
         Exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="numbarnn", description="Recurrent networks in plain Python.")
+    parser = argparse.ArgumentParser(prog="numbarnn", description="Recurrent networks on NumPy and Numba.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (add_arguments, run, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")

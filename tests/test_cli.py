@@ -25,6 +25,16 @@ def test_demo_learns_and_draws(tmp_path, capsys):
     assert picture.shape == (660, 1210, 4) and picture.std() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("path", "said"), [("absent/a.png", "there is no folder .*absent"), ("a.foo", "must end in one")]
+)
+def test_demo_asks_where_the_picture_goes_before_it_trains(path, said, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--out", str(tmp_path / path)])
+    assert stop.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
 def test_demo_names_the_extra(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert cli.main(["demo", "--out", str(tmp_path / "x.png")]) == 1
