@@ -26,6 +26,7 @@ __all__ = ["compile_here", "compile_meanwhile"]
 _PATIENCE = 60  # seconds that the other process may take; it needs four
 _CODE = """
 import json, sys
+sys.modules["scipy"] = None  # Numba imports it in passing, in a tenth of a second, for BLAS
 sys.path[:], *job = json.loads(sys.argv[1])
 from numbarnn.way_back import compile_here
 compile_here(*job)
@@ -98,7 +99,6 @@ class _Unpacked:
 
 def compile_here(module, dtype, activation, recurrent_activation):
     """Compile the way back of the cell of a module into the cache: go it for one row, step and unit."""
-    sys.modules.setdefault("scipy", None)  # Numba imports it in passing, in a tenth of a second, for BLAS
     from numbarnn import recurrence  # which imports this module
 
     cell = importlib.import_module(module).CELL
