@@ -17,7 +17,7 @@ from reference import fma, one_chain
 from numbarnn import cells, gemm, jit, recurrence
 from numbarnn import teams as teams_
 from numbarnn.cells.contract import OPERAND, PRODUCT
-from numbarnn.cells.products import DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
+from numbarnn.cells.products import _FEW_LINKS, _FEW_ROWS, DEPTH_BLOCK, ROWS_BLOCK, weight_gradients
 from numbarnn.cells.rows import ROW_BLOCK, mark_steps, measure_rows, steps_ahead
 from numbarnn.meeting import ALONE, assembly
 from numbarnn.recurrence import kernel_calls
@@ -594,20 +594,46 @@ def test_every_gate_is_one_chain_in_the_order_of_the_law(dtype, cell):
 
 @EACH
 @BOTH
-def test_every_gradient_of_a_weight_is_one_chain_in_the_order_of_the_law(dtype, cell):
-    """Over falling steps, and in each over rising rows, of those that count."""
-    p = problem(cell, (3, 4, 2, 3), dtype, mask="scattered", x_copies="gates")
-    found = kernels(p, [(0, 4)], [(0, 3)])
-    links = [(t, b) for t in (3, 2, 1, 0) for b in range(3) if p.mask[b, t]]
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((3, 4, 2, 3), {"mask": "scattered", "x_copies": "gates"}),
+        ((3, 4, 2, 3), {"h_copies": "gates"}),
+        ((3, 4, 2, 3), {}),
+        # Links that are read where they lie: all but those of x above, x of one row of data, of many, in two blocks.
+        ((1, 5, 2, 3), {}),
+        ((1, 5, 2, 3), {"backwards": True}),
+        ((_FEW_LINKS, 3, 2, 2), {"backwards": True}),
+        ((_FEW_LINKS + 1, DEPTH_BLOCK // _FEW_LINKS + 1, 1, 1), {}),
+        ((2, 2, 3, _FEW_ROWS), {}),  # copied, for many rows
+    ],
+    ids=str,
+)
+def test_every_gradient_of_a_weight_is_one_chain_in_the_order_of_the_law(size, options, dtype, cell):
+    """Over falling steps, and in each over falling rows, of those that count."""
+    p = problem(cell, size, dtype, **options)
+    batch, steps, _, units = size
+    found = kernels(p, [(0, steps)], [(0, batch)])
+    timestep = range(steps)[::-1] if p.backwards else range(steps)
+    links = [
+        (s, b)
+        for s in reversed(range(steps))
+        for b in reversed(range(batch))
+        if p.mask is None or p.mask[b, timestep[s]]
+    ]
     kept, dz, h = (np.array([found[name][link] for link in links]) for name in ("kept", "tape", "before"))
     for gate in range(p.cell.gates):
-        own, extra = (slice(3 * g, 3 * g + 3) for g in (gate, p.cell.gates))
-        x = np.array([p.x[b, t] * p.x_factors[gate, b] for t, b in links])
+        own, extra = (slice(units * g, units * (g + 1)) for g in (gate, p.cell.gates))
+        x = np.array([p.x[b, timestep[s]] for s, b in links])
+        if p.x_factors is not None:
+            x *= np.array([p.x_factors[gate, b] for _, b in links])
         left, right = h, dz[:, own]
         if gate == p.cell.gates - 1 and p.cell.apart == PRODUCT:
             right = dz[:, extra]
         if gate == p.cell.gates - 1 and p.cell.apart == OPERAND:
             left = kept[:, extra]
+        elif p.h_factors is not None:
+            left = h * np.array([p.h_factors[gate, b] for _, b in links])
         np.testing.assert_array_equal(found["d_kernel"][:, own], one_chain(x.T, dz[:, own]))
         np.testing.assert_array_equal(found["d_recurrent"][:, own], one_chain(left.T, right))
         for d_bias, d in zip(np.atleast_2d(found["d_bias"]), (dz[:, own], right), strict=False):

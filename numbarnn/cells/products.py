@@ -25,6 +25,8 @@ from numbarnn.simd import (
 DEPTH_BLOCK = 256
 ROWS_BLOCK = 528
 _BAND = 48
+_FEW_ROWS = 48  # of the result: the right side is read from where it is
+_FEW_LINKS = 32  # rows of the data: with fewer, products of one step's links would be too short
 _ROWS_BACK = 192  # rows of gradients, of several steps, that go back to the inputs together
 
 
@@ -273,10 +275,10 @@ def weight_gradients(
 ):  # fmt: skip
     """Add the gradients of the weights over the steps last-1 .. first to `d_kernel`, `d_recurrent` and `d_bias`.
 
-    Each element is one chain over the steps in falling order and, within a step, over the data's rows in rising order,
+    Each element is one chain over the steps in falling order and, within a step, over the data's rows in falling order,
     of the rows that count. A call computes the elements of rows start..stop of the kernel with the recurrent kernel
-    below it (`by_rows`; calls with their first rows also the bias), or of the column panels start..stop of both: calls
-    on disjoint ranges may run at once.
+    below it and a like share of the bias (`by_rows`), or of the column panels start..stop of all three: calls on
+    disjoint ranges may run at once.
 
     Parameters
     ----------
@@ -299,11 +301,18 @@ def weight_gradients(
     first_panel, last_panel = (0, panels) if by_rows else (start, stop)
     blocks = (bottom - top + ROWS_BLOCK - 1) // ROWS_BLOCK
     block = (bottom - top + 6 * blocks - 1) // (6 * max(blocks, 1)) * 6  # nearly equal ones, of whole tiles
+    # Links one after the other in memory need not be copied: the tape's for few rows, narrow ones of h, those of x of
+    # one row of data.
+    even = order.size == 0 and all_count(flags, first, last)
+    in_h = even and h_factors.shape[0] == 0 and units <= width
+    in_x = even and x_factors.shape[0] == 0 and inputs <= width and not 1 < batch < _FEW_LINKS
+    x_step = -timesteps * inputs  # from one of its links to the next
+    if batch == 1:
+        x_step = inputs if backwards else -inputs
     left_room = (block + 2 * _BAND) * DEPTH_BLOCK  # two parts of whole bands
     scratch = working_memory(DEPTH_BLOCK * width + left_room, x)
-    right = aligned_pointer(scratch)
-    left = advance(right, DEPTH_BLOCK * width)
-    # Of each link of the chains: where its rows of x, of h (-1: zeros) and of the tape begin, and its kernel row.
+    copied = aligned_pointer(scratch)
+    left = advance(copied, DEPTH_BLOCK * width)
     places = empty(4 * DEPTH_BLOCK + batch, order)
     x_places = pointer(places)
     h_places, tape_places, rows = (
@@ -312,23 +321,11 @@ def weight_gradients(
     rank = places[4 * DEPTH_BLOCK :]  # the kernel's row of each row of the data
     for r in range(batch):
         rank[row_of(order, r)] = r
-    s, b = last - 1, 0
+    s, b = last - 1, batch - 1
     while s >= first:
-        depth = 0
-        while s >= first and depth < DEPTH_BLOCK:
-            if b < batch:
-                r = rank[b]
-                flag = flags[s, r]
-                if flag & COUNTS:
-                    t = timesteps - 1 - s if backwards else s
-                    x_places[depth] = (b * timesteps + t) * inputs
-                    h_places[depth] = -1 if flag & CUT else (s * batch + r) * units
-                    tape_places[depth] = (s * batch + r) * tape_row
-                    rows[depth] = r
-                    depth += 1
-                b += 1
-            else:
-                s, b = s - 1, 0
+        depth, s, b = collect_links(
+            s, b, first, timesteps, batch, inputs, units, tape_row, backwards, flags, even, rank, places
+        )
         row = top
         while row < bottom:
             end = min(row + block, bottom)
@@ -340,28 +337,38 @@ def weight_gradients(
                 last_gate = apart != NOTHING and column >= columns - units
                 # Sides differ by their factors, and by the operand of the last gate.
                 side = segment if max(x_factors.shape[0], h_factors.shape[0]) > 1 or apart == OPERAND else 0
+                source, origin, h_side, here = pointer(states), h_places, side, split - inputs
+                if last_gate and apart == OPERAND:
+                    source, origin, h_side, here = pointer(tape), tape_places, -1, columns + split - inputs
                 if side != gathered:
                     gathered = side
-                    gather_links(pointer(x), x_places, depth, row, split - row, x_factors, side, rows, left)
-                    source, origin, h_side, here = pointer(states), h_places, side, split - inputs
-                    if last_gate and apart == OPERAND:
-                        source, origin, h_side, here = pointer(tape), tape_places, -1, columns + split - inputs
-                    gather_links(source, origin, depth, here, end - split, h_factors, h_side, rows, h_left)
+                    if not in_x:
+                        gather_links(pointer(x), x_places, depth, row, split - row, x_factors, side, rows, left)
+                    if not in_h:
+                        gather_links(source, origin, depth, here, end - split, h_factors, h_side, rows, h_left)
+                # The bias is dealt out like the rows: a row's share of a panel's four vectors.
+                some = -(-4 * row // (inputs + units)) * vector
+                n = min(-(-4 * end // (inputs + units)) * vector, valid) - some
+                for which in range(d_bias.shape[0] if n > 0 else 0):
+                    here = column + some + (units if which and last_gate and apart == PRODUCT else 0)
+                    goal = advance(pointer(d_bias), which * columns + column + some)
+                    total_bias(advance(pointer(tape), here), tape_places, depth, n, goal)
+                # Whole vectors only: lanes behind the last column could lie behind the end of the tape.
+                in_tape = even and bottom - top <= _FEW_ROWS and valid in (vector, 2 * vector, width)
                 packed, fetched = -1, 0
                 for part in range(2):
                     begin, finish = (split, end) if part else (row, split)
                     if begin == finish:
                         continue
                     here = column + (units if part and last_gate and apart == PRODUCT else 0)
-                    if packed != here:
+                    right, right_step = copied, width
+                    if in_tape:
+                        right, right_step = advance(pointer(tape), tape_places[0] + here), -tape_row
+                    elif packed != here:
                         packed = here
                         for k in range(depth):
                             for v in range(0, valid, vector):
                                 store(right, k * width + v, load_n(pointer(tape), tape_places[k] + here + v, valid - v))
-                    for which in range(d_bias.shape[0]):
-                        if begin == which * inputs and (part == which or inputs == 0):
-                            goal = advance(pointer(d_bias), which * columns + column)
-                            total_bias(pointer(tape), tape_places, here if which else column, depth, valid, goal)
                     goal = advance(pointer(d_kernel), begin * columns + column)
                     if part:
                         goal = advance(pointer(d_recurrent), (begin - inputs) * columns + column)
@@ -376,26 +383,107 @@ def weight_gradients(
                             for v in range(width, 2 * width, vector):
                                 prefetch(pointer(tape), tape_places[k] + here + v)
                         fetched = following
-                        band = advance(h_left if part else left, (first_row - begin) * DEPTH_BLOCK)
-                        for some in range(0, valid, panel_columns(right)):
-                            target = advance(goal, (first_row - begin) * columns + some)
-                            rows_product(
-                                band, 1, _BAND, count, advance(right, some), width, depth,
-                                target, columns, target, columns, valid - some,
-                            )  # fmt: skip
+                        band, step = advance(h_left if part else left, (first_row - begin) * DEPTH_BLOCK), _BAND
+                        if part and in_h:
+                            band, step = advance(source, origin[0] + first_row - inputs), -units
+                            if last_gate and apart == OPERAND:
+                                band, step = advance(band, columns), -tape_row
+                        straight = in_x and not part
+                        done = 0
+                        while done < depth:  # one product, or one for each step's rows of x
+                            links = depth - done
+                            if straight:
+                                band, step = advance(pointer(x), x_places[done] + first_row), x_step
+                                if batch > 1:
+                                    links = min(links, rows[done] + 1)
+                            for some in range(0, valid, panel_columns(right)):
+                                target = advance(goal, (first_row - begin) * columns + some)
+                                rows_product(
+                                    band, 1, step, count, advance(right, done * right_step + some), right_step, links,
+                                    target, columns, target, columns, valid - some,
+                                )  # fmt: skip
+                            done += links
             row = end
     hold(scratch)
     hold(places)
 
 
 @device
-def total_bias(source, places, column, depth, valid, target):
-    """Add `valid` columns of the rows at `places` to the chains of a bias."""
-    for v in range(0, valid, lanes(source)):
-        total = load_n(target, v, valid - v)
-        for k in range(depth):
-            total = total + load_n(source, places[k] + column + v, valid - v)
-        store_n(target, v, valid - v, total)
+def collect_links(s, b, first, timesteps, batch, inputs, units, tape_row, backwards, flags, even, rank, places):
+    """Find the next DEPTH_BLOCK links that count, or how many there are, from step s and row b of the data on.
+
+    Parameters
+    ----------
+    even : bool
+        All of them count, and the data's rows are the kernel's.
+    rank : array [B]
+        The kernel's row of each row of the data.
+    places : array [4 * DEPTH_BLOCK]
+        To: where their rows of x, of h (-1: zeros) and of the tape begin, and their kernel rows.
+
+    Returns
+    -------
+    depth, s, b : int
+        How many, and the step and row to go on from (a step below `first`: none).
+    """
+    x_places = pointer(places)
+    h_places, tape_places, rows = (
+        advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)
+    )  # fmt: skip
+    depth = 0
+    while s >= first and depth < DEPTH_BLOCK:
+        t = timesteps - 1 - s if backwards else s
+        begin, x_place, place = depth, t * inputs, s * batch
+        if even:
+            depth = min(begin + b + 1, DEPTH_BLOCK)
+            for k in range(begin, depth):
+                r = b + begin - k
+                x_places[k] = x_place + r * (timesteps * inputs)
+                h_places[k] = (place + r) * units
+                tape_places[k] = (place + r) * tape_row
+                rows[k] = r
+            b -= depth - begin
+        else:
+            step_flags = advance(pointer(flags), place)
+            while b >= 0 and depth < DEPTH_BLOCK:
+                r = rank[b]
+                if step_flags[r] & COUNTS:
+                    x_places[depth] = x_place + b * (timesteps * inputs)
+                    h_places[depth] = -1 if step_flags[r] & CUT else (place + r) * units
+                    tape_places[depth] = (place + r) * tape_row
+                    rows[depth] = r
+                    depth += 1
+                b -= 1
+        if b < 0:
+            s, b = s - 1, batch - 1
+    return depth, s, b
+
+
+@device
+def all_count(flags, first, last):
+    """Whether the steps first..last count for all rows, whose states go on."""
+    same = True
+    for s in range(first, last):
+        for r in range(flags.shape[1]):
+            same &= flags[s, r] == COUNTS
+    return same
+
+
+@device
+def total_bias(source, places, depth, valid, target):
+    """Add `valid` columns of the rows at `places`, four vectors at most, to the chains of a bias."""
+    n = lanes(source)
+    n1, n2, n3 = valid - n, valid - 2 * n, valid - 3 * n
+    total, total1 = load_n(target, 0, valid), load_n(target, n, n1)
+    total2, total3 = load_n(target, 2 * n, n2), load_n(target, 3 * n, n3)
+    for k in range(depth):
+        here = advance(source, places[k])
+        total, total1 = total + load_n(here, 0, valid), total1 + load_n(here, n, n1)
+        total2, total3 = total2 + load_n(here, 2 * n, n2), total3 + load_n(here, 3 * n, n3)
+    store_n(target, 0, valid, total)
+    store_n(target, n, n1, total1)
+    store_n(target, 2 * n, n2, total2)
+    store_n(target, 3 * n, n3, total3)
 
 
 @device
