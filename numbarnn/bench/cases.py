@@ -91,12 +91,16 @@ class Case:
         float
             A multiply-add counts as two.
         """
+        directions = 2 if self.bidirectional else 1
+        widths = [self.inputs] + [directions * self.units] * (self.layers - 1)
+        return 2 * GATES[cell] * self.updates() / self.layers * sum(width + self.units for width in widths)
+
+    def updates(self):
+        """How many units step in a forward pass, each as often as it does, a masked case's padding left out."""
         from .peers.recipes import lengths
 
         steps = sum(lengths(self.request())) if self.masked else self.batch * self.timesteps
-        directions = 2 if self.bidirectional else 1
-        widths = [self.inputs] + [directions * self.units] * (self.layers - 1)
-        return sum(2 * GATES[cell] * steps * directions * self.units * (width + self.units) for width in widths)
+        return steps * self.units * self.layers * (2 if self.bidirectional else 1)
 
 
 def parse_cases(given):

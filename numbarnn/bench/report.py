@@ -19,6 +19,7 @@ def _notes(row):
     """What a row's details say beside its ratios."""
     formats = {
         "share of FMA peak": "{:.0%} of the FMA peak",
+        "best peer, in floors": "best peer at {:.1f} times the floor",
         "samples/s": "{:,.0f} samples/s",
         "GB/s": "reading at {:.3g} GB/s",
         "peak GFLOP/s": "peak {:.4g} GFLOP/s",
@@ -80,6 +81,10 @@ def closing(rows):
         groups.setdefault(f"{first}, {row.what}" if first in CELLS else row.what, []).append(row)
     found = [_sum(*group) for group in groups.items()] if len(groups) > 1 else []
     found.append(_sum("all", compared))
+    floors = [row.details["best peer, in floors"] for row in compared if "best peer, in floors" in row.details]
+    if floors:
+        mean, least = geometric_mean(floors), min(floors)
+        found.append(f"at the floor of arithmetic it would be: geometric mean {mean:.2f}x, least {least:.2f}x")
     slower = sorted((row for row in compared if row.best[0] < 1), key=lambda row: row.best[0])
     found.append(f"below {reference} in {len(slower)} of {len(compared)} comparisons{':' * bool(slower)}")
     return found + [f"    {row.best[0]:.2f}x {row.best[1]}: {row.name}, {row.what}" for row in slower]
