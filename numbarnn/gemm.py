@@ -9,6 +9,7 @@ of the matrix), row after row: ``packed[panel, k, column]``, so that the micro-k
 """
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -315,12 +316,19 @@ def aligned_empty(shape, dtype):
     ndarray
         Uninitialised, C-contiguous.
     """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
+    (array,) = _aligned_together([shape], np.dtype(dtype))
+    return array
+
+
+def _aligned_together(shapes, dtype):
+    """Allocate several arrays as `aligned_empty` does, in one piece of memory: much of its time is one address."""
+    sizes = [-(-math.prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
+    size = sum(sizes)
     if size < 1 << 10:  # alignment costs more than it saves
-        return np.empty(shape, dtype)
+        return [np.empty(shape, dtype) for shape in shapes]
     memory = np.empty(size + 63, np.uint8)
-    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % 64)
+    places = itertools.accumulate(sizes, initial=-memory.__array_interface__["data"][0] % 64)
+    return [np.ndarray(shape, dtype, memory, place) for shape, place in zip(shapes, places, strict=False)]
 
 
 @functools.cache
@@ -470,14 +478,13 @@ def pack_gates(matrix, gates, shared=None):
         raise ValueError(f"pack_gates: matrix must be (depth, gates * units), got {matrix.shape}, gates={gates}")
     if not 1 <= shared <= gates:
         raise ValueError(f"pack_gates: shared must be in 1 .. {gates}, got {shared}")
-    packed = _empty_gates(matrix, gates, shared)
+    packed = aligned_empty(_gates_shape(matrix, gates, shared), matrix.dtype)
     parallel_for(_pack, packed.shape[0], _panel_grain(packed), kernel_array(matrix), gates, shared, packed)
     return packed
 
 
-def _empty_gates(matrix, gates, shared):
-    shape = packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, shared, matrix.dtype)
-    return aligned_empty(shape, matrix.dtype)
+def _gates_shape(matrix, gates, shared):
+    return packed_gates_shape(matrix.shape[0], matrix.shape[1] // gates, gates, shared, matrix.dtype)
 
 
 def pack_cell(kernel, recurrent_kernel, bias, gates, shared):
@@ -497,7 +504,8 @@ def pack_cell(kernel, recurrent_kernel, bias, gates, shared):
     """
     matrices = [kernel_array(matrix) for matrix in (kernel, recurrent_kernel, bias.reshape(1, -1))]
     bias_gates = bias.size * gates // max(1, kernel.shape[1])
-    packed = [_empty_gates(m, n, shared) for m, n in zip(matrices, (gates, gates, bias_gates), strict=True)]
+    shapes = [_gates_shape(m, n, shared) for m, n in zip(matrices, (gates, gates, bias_gates), strict=True)]
+    packed = _aligned_together(shapes, kernel.dtype)
     grain = _panel_grain(*packed[:2])
     parallel_for(_pack_cell, packed[0].shape[0], grain, *matrices, gates, bias_gates, shared, *packed)
     return tuple(packed)
@@ -511,7 +519,7 @@ def pack_cell_transposed(kernel, recurrent_kernel):
     tuple of two ndarrays
     """
     matrices = [kernel_array(kernel), kernel_array(recurrent_kernel)]
-    packed = [aligned_empty(packed_shape(m.shape[1], m.shape[0], m.dtype), m.dtype) for m in matrices]
+    packed = _aligned_together([packed_shape(m.shape[1], m.shape[0], m.dtype) for m in matrices], kernel.dtype)
     panels = packed[0].shape[0] + packed[1].shape[0]
     parallel_for(_pack_cell_transposed, panels, _panel_grain(packed[0]), *matrices, *packed)
     return tuple(packed)

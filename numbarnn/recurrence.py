@@ -5,6 +5,7 @@ The one place where the device is chosen: what is on a GPU, or is computed where
 kernels below see nothing else.
 """
 
+import functools
 import os
 import threading
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbarnn import cuda, devices, gemm
-from numbarnn.cells.contract import COUNTS, SILENT, check_array
+from numbarnn.cells.contract import COUNTS, SILENT, check_array, plain_options
 from numbarnn.cells.gates import value_of
 from numbarnn.cells.products import gradient_panels, weight_gradients
 from numbarnn.cells.rows import mark_steps, measure_rows
@@ -77,6 +78,9 @@ class _Spares:
 _spares = _Spares(1 << 27, 64)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_spares.renew_lock)
+
+
+_plain_options = functools.lru_cache(64)(plain_options)
 
 
 class PackedWeights:
@@ -231,12 +235,8 @@ def _loop(cell, direction, rows, units, grain, args):
     name, kernel = (cell.name, direction), getattr(cell, direction)
     meeting = team_of(cell, rows, units, args[0].itemsize)
     if meeting is None:
-        return _Job(name, _run_alone, rows, grain, (kernel, *args))
+        return _Job(name, kernel, rows, grain, (*args, 0, ALONE))
     return _Job(name, run_members, len(meeting), 1, (kernel, rows, args, meeting))
-
-
-def _run_alone(start, stop, kernel, *args):
-    kernel(start, stop, *args, 0, ALONE)
 
 
 def run(
@@ -390,7 +390,8 @@ class _Pass:
             given = {name: np.take(array, self.order, axis=1) for name, array in given.items()}
             given["order"] = self.order
         empty = _spares.take if save else gemm.aligned_empty
-        self.work = cell.workspace(batch, timesteps, inputs, units, dtype, save, return_sequences, empty)
+        sizes = batch, timesteps, inputs, units, dtype
+        self.work = cell.workspace(*sizes, save, return_sequences, empty, _plain_options(*sizes))
         if given:
             self.work = self.work._replace(**given)
         for n, state in enumerate(initial_states or ()):

@@ -205,6 +205,7 @@ class Cell:
         training=False,
         return_sequences=True,
         empty=gemm.aligned_empty,
+        plain=None,
     ):
         """Allocate what a pass needs beside inputs and weights: first states zero, every step counts, no dropout.
 
@@ -222,6 +223,8 @@ class Cell:
             Make room for the outputs of all steps.
         empty : callable
             ``empty(shape, dtype)`` gives the memory of states and tape.
+        plain : tuple, optional
+            What `plain_options` returned for these sizes; no kernel writes to it.
 
         Returns
         -------
@@ -229,14 +232,12 @@ class Cell:
         """
         states = empty((self.states, timesteps + 1 if training else 2, batch, units), dtype)
         states[:, 0] = 0
-        flags = np.empty((timesteps, batch), np.uint8)
-        flags.fill(COUNTS)
-        return Workspace(
-            states=states,
-            out=np.empty((batch, timesteps if return_sequences else 0, units), dtype),
-            flags=flags,
-            order=np.empty(0, np.int64),
-            x_factors=np.empty((0, batch, inputs), dtype),
-            h_factors=np.empty((0, batch, units), dtype),
-            tape=empty((timesteps if training else 0, batch, self.planes * units), dtype),
-        )
+        out = np.empty((batch, timesteps if return_sequences else 0, units), dtype)
+        tape = empty((timesteps if training else 0, batch, self.planes * units), dtype)
+        return Workspace(states, out, *(plain or plain_options(batch, timesteps, inputs, units, dtype)), tape)
+
+
+def plain_options(batch, timesteps, inputs, units, dtype):
+    """Return the flags, order and dropout factors of a pass without options: every step counts."""
+    flags = np.full((timesteps, batch), COUNTS, np.uint8)
+    return flags, np.empty(0, np.int64), np.empty((0, batch, inputs), dtype), np.empty((0, batch, units), dtype)
