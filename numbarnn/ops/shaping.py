@@ -166,7 +166,8 @@ def squeeze(x, axis=None):
 
 
 def _everywhere(x, shape):
-    if isinstance(x, (np.ndarray, np.generic)) and x.ndim == 0:  # gradients of sums and means: ten times as fast
+    # Gradients of whole sums and means: a third of the time of the general way.
+    if isinstance(x, (np.ndarray, np.generic)) and x.ndim == 0 and x.dtype.kind == "f":
         view = np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
         view.flags.writeable = False
         return view
