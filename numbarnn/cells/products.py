@@ -112,8 +112,8 @@ def multiply_back(
 
 @device
 def multiply_back_with_factors(
-    dz, dz_row, rows, weights, panel, first, length, factors, gate, flags, s, start, order, zeros, product, target,
-    target_row,
+    dz, dz_row, rows, weights, panel, first, length, factors, gate, flags, s, start, order, in_order, zeros, product,
+    target, target_row,
 ):  # fmt: skip
     """Add ``dz[:, :length] @ weights[:, first : first + length].T``, times factors, to the rows that count of a step.
 
@@ -127,8 +127,8 @@ def multiply_back_with_factors(
         Dropout factors of the forward product; `gate` tells which of them.
     flags : array [T, B]
         At step `s`, row `start` is the first row here.
-    order : array
-        Row `start` goes to row ``order[start]`` of the target.
+    order, in_order : array, bool
+        Row `start` goes to row ``order[start]`` of the target, or to row `start`.
     zeros, product : pointer
         A panel's width of zeros, and room for `rows` rows of a panel.
     target : pointer
@@ -144,7 +144,7 @@ def multiply_back_with_factors(
         if not flags[s, start + r] & COUNTS:
             continue
         plane = (min(gate, copies - 1) * batch + start + r) * columns + column
-        here = row_of(order, start + r) * target_row + column
+        here = (start + r if in_order else order[start + r]) * target_row + column
         for k in range(0, valid, lanes(dz)):
             value = load_n(product, r * width + k, valid - k) * load_n(pointer(factors), plane + k, valid - k)
             store_n(target, here + k, valid - k, load_n(target, here + k, valid - k) + value)
@@ -189,7 +189,10 @@ def back_to_h_and_x(
     row = tape.shape[2]
     gates = row // units if apart == NOTHING else row // units - 1
     for back_to_x in range(2 if timesteps and steps else 1):  # a loop, for one copy of the code
-        weights, factors, place, columns = recurrent, h_factors, order[:0], units
+        # One at a time: Numba makes tuples of several, and counts references to what is in them.
+        weights = recurrent
+        factors = h_factors
+        in_order, columns = True, units
         target, target_row, target_step = pointer(d_states), units, 0
         begin, end, first_turn, last = s, s + 1, first_panel, last_panel
         joint = gates - (apart != NOTHING)
@@ -197,13 +200,15 @@ def back_to_h_and_x(
         if back_to_x:
             mine, following = share(steps, member, members)
             begin, end, first_turn, last = s + mine, s + following, 0, kernel.shape[0]
-            weights, factors, place, columns = kernel, x_factors, order, inputs
+            weights = kernel
+            factors = x_factors
+            in_order, columns = order.shape[0] == 0, inputs
             t, target_step = (timesteps - 1 - begin, -inputs) if backwards else (begin, inputs)
             target, target_row = advance(pointer(d_x), t * inputs), timesteps * inputs
             joint = count = gates
         rows, many = stop - start, end - begin
         together = 1 if factors.shape[0] > 1 else joint  # gates that share their factors
-        along_steps = place.shape[0] > 0 or rows < many
+        along_steps = not in_order or rows < many
         turn = first_turn
         while turn < last:
             panel = to_and_fro(turn, first_turn, last, s)
@@ -219,11 +224,11 @@ def back_to_h_and_x(
                     goal = advance(target, (at - begin) * target_step)
                     if factors.shape[0]:
                         multiply_back_with_factors(
-                            dz, row, rows, weights, panel, g * units, length, factors, g, flags, at, start, place,
-                            zeros, product, goal, target_row,
+                            dz, row, rows, weights, panel, g * units, length, factors, g, flags, at, start, order,
+                            in_order, zeros, product, goal, target_row,
                         )  # fmt: skip
                         continue
-                    goal = advance(goal, row_of(place, r) * target_row)
+                    goal = advance(goal, (r if in_order else order[r]) * target_row)
                     dz_next, next_flag, target_next, n = row, 1, target_row, rows
                     if along_steps:
                         dz_next, next_flag, target_next, n = batch * row, batch, target_step, many

@@ -162,8 +162,10 @@ def any_cut(flags, s, start, stop):
 
 
 @device
-def gather_rows(source, row, width, start, stop, order, factors, first, gates, target):
+def gather_rows(source, row, width, start, stop, order, in_order, factors, first, gates, target):
     """Copy rows start..stop, of which the data's row b lies at ``source + b * row``, to `target`.
+
+    With `in_order` the data's rows are those of the kernel.
 
     With dropout factors for each gate, `target` holds the products of each element with the factors of `gates` gates
     from `first` on, side by side; else one copy, times the factors that all gates share.
@@ -172,7 +174,7 @@ def gather_rows(source, row, width, start, stop, order, factors, first, gates, t
     scale = pointer(factors)
     sides = gates if copies > 1 else 1
     for r in range(start, stop):
-        here = row_of(order, r) * row
+        here = (r if in_order else order[r]) * row
         there = (r - start) * width * sides
         if copies == 0:
             copy(source, here, target, there, width)
@@ -207,8 +209,8 @@ def operand_of_x(x, s, steps, backwards, start, stop, order, x_factors, first, g
     later = (stop - start) * inputs * step
     for k in range(steps):
         gather_rows(
-            advance(source, k * ahead * inputs), row, inputs, start, stop, order, x_factors, first, gates,
-            advance(room, k * later),
+            advance(source, k * ahead * inputs), row, inputs, start, stop, order, order.shape[0] == 0, x_factors, first,
+            gates, advance(room, k * later),
         )  # fmt: skip
     return room, inputs * step, later, step
 
@@ -221,7 +223,7 @@ def operand_of_h(states, slot, start, stop, order, flags, s, h_factors, first, g
     cut = any_cut(flags, s, start, stop)
     if h_factors.shape[0] == 0 and not cut:
         return advance(source, start * units), units, 1
-    gather_rows(source, units, units, start, stop, order[:0], h_factors, first, gates, room)
+    gather_rows(source, units, units, start, stop, order, True, h_factors, first, gates, room)
     step = gates if h_factors.shape[0] > 1 else 1
     if cut:
         for r in range(start, stop):
