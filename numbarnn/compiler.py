@@ -11,14 +11,23 @@ kernels with `fastmath`, whose sums LLVM makes into vectors in its one thorough 
 """
 
 import gc
+import operator
 from types import BuiltinFunctionType
 
+from llvmlite import binding as llvm
+from numba.core import cgutils, config, ir, types
 from numba.core import typed_passes as typed
-from numba.core import types
 from numba.core import untyped_passes as untyped
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import JITCodeLibrary, _parse_refprune_flags
 from numba.core.compiler import Compiler
-from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.debuginfo import DummyDIBuilder
+from numba.core.extending import _Intrinsic
+from numba.core.ir_utils import build_definitions
+from numba.core.lowering import Lower
+from numba.core.ssa import reconstruct_ssa
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin
 
 __all__ = ["CalleeCompiler", "KernelCompiler"]
 
@@ -27,7 +36,7 @@ _signatures = {}  # by function and types of arguments
 
 
 class _TypingContext:
-    """Numba's typing context, asked once in a process what a builtin function makes of which integers.
+    """Numba's typing context, asked once in a process what a builtin function or an intrinsic makes of which values.
 
     Each time it would try the rules for sets, strings, dates and arrays as well: a tenth of the time of compiling.
     """
@@ -40,7 +49,7 @@ class _TypingContext:
 
     def resolve_function_type(self, func, args, kws):
         """Return the signature of a call."""
-        if kws or not all(isinstance(arg, types.Integer | types.Boolean) for arg in args) or not _is_builtin(func):
+        if kws or not _is_lasting(func, args):
             return self._context.resolve_function_type(func, args, kws)
         key = func, args
         if key not in _signatures:
@@ -48,9 +57,103 @@ class _TypingContext:
         return _signatures[key]
 
 
-def _is_builtin(func):
+def _is_lasting(func, args):
+    """Whether nothing but the types of its arguments decides what a function returns."""
     function = func.typing_key if isinstance(func, types.Function) else func
-    return isinstance(function, BuiltinFunctionType) or function is bool
+    if isinstance(function, _Intrinsic):
+        return True
+    if not (isinstance(function, BuiltinFunctionType) or function in (bool, least, most)):
+        return False
+    return all(isinstance(arg, types.Number | types.Boolean | types.CPointer) for arg in args)
+
+
+def least(*numbers):
+    """Return the least of numbers: `min` in compiled code."""
+    return min(numbers)
+
+
+def most(*numbers):
+    """Return the greatest of numbers: `max` in compiled code."""
+    return max(numbers)
+
+
+def _define_extreme(function, better):
+    @infer_global(function)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            if kws or len(args) < 2 or not all(isinstance(arg, types.Number | types.Boolean) for arg in args):
+                return None
+            return signature(self.context.unify_types(*args), *args)
+
+    @lower_builtin(function, types.VarArg(types.Any))
+    def lower(context, builder, sig, args):
+        from numba.cpython.builtins import do_minmax  # which Numba imports when it compiles
+
+        return do_minmax(context, builder, sig.args, args, better)
+
+
+_define_extreme(least, operator.lt)
+_define_extreme(most, operator.gt)
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _Extremes(FunctionPass):
+    """Replace `min` and `max`, of which Numba compiles a function for each combination of types, by instructions."""
+
+    _name = "kernel_extremes"
+
+    def __init__(self):
+        super().__init__()
+
+    def run_pass(self, state):
+        """Replace the functions where they are looked up."""
+        for block in state.func_ir.blocks.values():
+            for assignment in block.find_insts(ir.Assign):
+                found = assignment.value
+                if isinstance(found, ir.Global) and found.value in (min, max):
+                    assignment.value = ir.Global(found.name, least if found.value is min else most, found.loc)
+        return True
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _ReconstructSSA(untyped.ReconstructSSA):
+    """Numba's pass without the lifetimes of variables, which those behind it compute when they need them."""
+
+    _name = "kernel_ssa"
+
+    def run_pass(self, state):
+        """Give each assignment a variable of its own."""
+        state.func_ir = reconstruct_ssa(state.func_ir)
+        self._patch_locals(state)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _StripPhis(typed.PreLowerStripPhis):
+    """Numba's pass without the lifetimes of variables, which the one behind it computes."""
+
+    _name = "kernel_strip_phis"
+
+    def run_pass(self, state):
+        """Replace phi nodes by assignments."""
+        state.func_ir = self._strip_phi_nodes(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+class _Lower(Lower):
+    def alloca_lltype(self, name, lltype, datamodel=None):
+        """Make room for a variable, whose size (LLVM parses a module to say it) only a debugger wants to know."""
+        if type(self.debuginfo) is not DummyDIBuilder:
+            return super().alloca_lltype(name, lltype, datamodel)
+        return cgutils.alloca_once(self.builder, lltype, name=name, zfill=False)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _NativeLowering(typed.NativeLowering):
+    _name = "kernel_lowering"
+    lowering_class = _Lower
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -71,15 +174,16 @@ _PASSES = (
     untyped.TranslateByteCode,
     untyped.FixupArgs,
     untyped.IRProcessing,
+    _Extremes,
     untyped.RewriteSemanticConstants,
     untyped.DeadBranchPrune,
     untyped.GenericRewrites,
-    untyped.ReconstructSSA,
+    _ReconstructSSA,
     untyped.DeadBranchPrune,  # again: a variable that two branches set has become several
     _TypeInference,
-    typed.PreLowerStripPhis,
+    _StripPhis,
     typed.IRLegalization,
-    typed.NativeLowering,
+    _NativeLowering,
     typed.NoPythonBackend,
 )
 
@@ -91,7 +195,12 @@ class _KernelLibrary(JITCodeLibrary):
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
-        passes, builder = self._codegen._module_pass_manager()
+        options = llvm.create_pipeline_tuning_options(int(config.OPT))
+        options.loop_vectorization, options.slp_vectorization = config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+        options.loop_unrolling = False  # a kernel's loops are unrolled where it pays: the rest is a quarter of the code
+        builder = llvm.create_pass_builder(self._codegen._tm, options)
+        passes = builder.getModulePassManager()
+        passes.add_refprune_pass(_parse_refprune_flags())
         passes.run(self._final_module, builder)
 
 
