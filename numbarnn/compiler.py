@@ -4,7 +4,11 @@ Numba optimises a function three times (by itself, its module cheaply, its modul
 it, then all of that once more in each caller, as it might be called from Python or through its address. Our kernels
 have many small callees which are nothing but parts of them. So a callee is neither optimised nor made machine code,
 but taken into its callers as it is, and a kernel is optimised once, as a whole. The steps between for what kernels do
-not contain (closures, array expressions, ``with`` blocks, generators, literal loops) are left out.
+not contain (closures, array expressions, ``with`` blocks, generators, literal loops) are left out, and so is what would
+be removed again or never read: counts of references that a caller holds, lifetimes of variables between passes.
+
+LLVM unrolls no loop by itself. Kernels ran as fast without, or faster where sequences run alone, and compile with a
+quarter less code.
 
 What is computed stays the same to the last bit: the steps left in keep the order of all operations on floats, but for
 kernels with `fastmath`, whose sums LLVM makes into vectors in its one thorough pass.
@@ -143,7 +147,7 @@ class _StripPhis(typed.PreLowerStripPhis):
 
 
 class _Lower(Lower):
-    """Numba's, which writes out less that LLVM would have to remove: half of the instructions.
+    """Numba's, which writes out less that LLVM would have to remove: a fifth of the instructions.
 
     A caller holds its arguments while the function runs. So their references are not counted, nor those of other names
     for them; and what holds no reference is not cleared after its last use.
@@ -236,7 +240,7 @@ class _KernelLibrary(JITCodeLibrary):
     def _optimize_final_module(self):
         options = llvm.create_pipeline_tuning_options(int(config.OPT))
         options.loop_vectorization, options.slp_vectorization = config.LOOP_VECTORIZE, config.SLP_VECTORIZE
-        options.loop_unrolling = False  # a kernel's loops are unrolled where it pays: the rest is a quarter of the code
+        options.loop_unrolling = False
         builder = llvm.create_pass_builder(self._codegen._tm, options)
         passes = builder.getModulePassManager()
         passes.add_refprune_pass(_parse_refprune_flags())
