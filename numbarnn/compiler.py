@@ -114,7 +114,7 @@ class _Extremes(FunctionPass):
         for block in state.func_ir.blocks.values():
             for assignment in block.find_insts(ir.Assign):
                 found = assignment.value
-                if isinstance(found, ir.Global) and found.value in (min, max):
+                if isinstance(found, ir.Global) and (found.value is min or found.value is max):
                     assignment.value = ir.Global(found.name, least if found.value is min else most, found.loc)
         return True
 
@@ -153,6 +153,8 @@ class _Lower(Lower):
     for them; and what holds no reference is not cleared after its last use.
     """
 
+    _counts = True  # whether the statement that is being emitted counts references
+
     def pre_lower(self):
         """Find the variables that need no count of references."""
         super().pre_lower()
@@ -165,7 +167,6 @@ class _Lower(Lower):
             owners.update(alias for name, alias in aliases if name in owners)
         models = self.context.data_model_manager
         self._counted = {name for name in owners if models[self.typeof(name)].contains_nrt_meminfo()}
-        self._counts = True
 
     def lower_inst(self, inst):
         """Emit the instructions of a statement."""
