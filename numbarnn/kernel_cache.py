@@ -104,8 +104,9 @@ class KernelCache(NullCache):
         found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
         if found is None and is_ours(self._function):
             self._begun = progress.begin()
-            if self._function in elsewhere:
-                elsewhere[self._function]()
+            other = elsewhere.pop(self._function, None)
+            while found is None and other is not None:
+                other = other if other() else None
                 found = self._read(key, lambda result: CompileResult._rebuild(target_context, *result))
                 if found is not None:
                     self._note_end("had %s compiled by another process in %.1f s")
@@ -232,7 +233,7 @@ class _Progress:
 
 
 progress = _Progress()  #: of this process
-elsewhere = {}  #: for Python functions that another process is compiling, what waits until it has (or has failed)
+elsewhere = {}  #: for Python functions that another process compiles, what waits a moment and says if it still runs
 
 
 def _sources():

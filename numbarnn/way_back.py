@@ -2,17 +2,18 @@
 
 Half of what the first training step of a process waits for is Python at work, in Numba, and threads would take turns.
 So a Python of its own compiles the kernels of the gradients, into the same cache (`numbarnn.kernel_cache`). When this
-process comes to need them, it waits for the other one and reads what that has stored.
+process comes to need one of them, it waits until the other one has stored it, or has ended.
 
 That is an offer, not a condition: with one thread (``NUMBARNN_NUM_THREADS=1``) or no cache to write, where no process
 can be started, or where it fails, this process compiles everything itself.
 """
 
-import functools
 import importlib
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from numbarnn.jit import get_num_threads
 __all__ = ["compile_here", "compile_meanwhile"]
 
 _PATIENCE = 60  # seconds that the other process may take; it needs four
+_MOMENT = 0.01  # seconds between two looks at what it has stored
 _CODE = """
 import json, sys
 sys.modules["scipy"] = None  # Numba imports it in passing, in a tenth of a second, for BLAS
@@ -55,8 +57,9 @@ def compile_meanwhile(cell, dtype, activation=None, recurrent_activation=None):
         paths = [str(path) for path in sys.path]
         process = _start(json.dumps([paths, module, str(dtype), activation, recurrent_activation]))
         if process is not None:
+            other = _Other(process)
             for kernel in (cell.backward, weight_gradients):
-                kernel_cache.elsewhere[kernel.py_func] = functools.partial(_wait, process)
+                kernel_cache.elsewhere[kernel.py_func] = other.runs_on
 
 
 def _is_python():
@@ -74,12 +77,22 @@ def _start(job):
         return None
 
 
-def _wait(process):
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+class _Other:
+    """The other process, which a thread waits for, so that it leaves nothing behind when it ends."""
+
+    def __init__(self, process):
+        self._process = process
+        self._end = time.monotonic() + _PATIENCE
+        self._ending = threading.Thread(target=process.wait, name="numbarnn-way-back", daemon=True)
+        self._ending.start()
+
+    def runs_on(self):
+        """Wait a moment; say whether it still runs then, which it may not for ever."""
+        self._ending.join(_MOMENT)
+        if self._ending.is_alive() and time.monotonic() > self._end:
+            self._process.kill()
+            self._ending.join()
+        return self._ending.is_alive()
 
 
 class _Unpacked:
