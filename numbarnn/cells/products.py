@@ -320,16 +320,15 @@ def weight_gradients(
     left = advance(copied, DEPTH_BLOCK * width)
     places = empty(4 * DEPTH_BLOCK + batch, order)
     x_places = pointer(places)
-    h_places, tape_places, rows = (
-        advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)
-    )  # fmt: skip
-    rank = places[4 * DEPTH_BLOCK :]  # the kernel's row of each row of the data
+    h_places, tape_places = advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK)
+    rows = advance(x_places, 3 * DEPTH_BLOCK)
+    rank = advance(x_places, 4 * DEPTH_BLOCK)  # the kernel's row of each row of the data
     for r in range(batch):
         rank[row_of(order, r)] = r
     s, b = last - 1, batch - 1
     while s >= first:
         depth, s, b = collect_links(
-            s, b, first, timesteps, batch, inputs, units, tape_row, backwards, flags, even, rank, places
+            s, b, first, timesteps, batch, inputs, units, tape_row, backwards, flags, even, rank, x_places
         )
         row = top
         while row < bottom:
@@ -359,7 +358,8 @@ def weight_gradients(
                     goal = advance(pointer(d_bias), which * columns + column + some)
                     total_bias(advance(pointer(tape), here), tape_places, depth, n, goal)
                 # Whole vectors only: lanes behind the last column could lie behind the end of the tape.
-                in_tape = even and bottom - top <= _FEW_ROWS and valid in (vector, 2 * vector, width)
+                whole = valid == vector or valid == 2 * vector or valid == width
+                in_tape = even and bottom - top <= _FEW_ROWS and whole
                 packed, fetched = -1, 0
                 for part in range(2):
                     begin, finish = (split, end) if part else (row, split)
@@ -421,20 +421,18 @@ def collect_links(s, b, first, timesteps, batch, inputs, units, tape_row, backwa
     ----------
     even : bool
         All of them count, and the data's rows are the kernel's.
-    rank : array [B]
-        The kernel's row of each row of the data.
-    places : array [4 * DEPTH_BLOCK]
-        To: where their rows of x, of h (-1: zeros) and of the tape begin, and their kernel rows.
+    rank : pointer
+        To the kernel's row of each row of the data.
+    places : pointer
+        To DEPTH_BLOCK numbers four times: where their rows of x, of h (-1: zeros) and of the tape begin; kernel rows.
 
     Returns
     -------
     depth, s, b : int
         How many, and the step and row to go on from (a step below `first`: none).
     """
-    x_places = pointer(places)
-    h_places, tape_places, rows = (
-        advance(x_places, DEPTH_BLOCK), advance(x_places, 2 * DEPTH_BLOCK), advance(x_places, 3 * DEPTH_BLOCK)
-    )  # fmt: skip
+    x_places, h_places = places, advance(places, DEPTH_BLOCK)
+    tape_places, rows = advance(places, 2 * DEPTH_BLOCK), advance(places, 3 * DEPTH_BLOCK)
     depth = 0
     while s >= first and depth < DEPTH_BLOCK:
         t = timesteps - 1 - s if backwards else s
