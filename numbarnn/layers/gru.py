@@ -110,7 +110,7 @@ kernel_regularizer, recurrent_regularizer, bias_regularizer
     implementation
         See `GRUCell`.
     **kwargs
-        Of `Layer`.
+        Of `Layer`, and `checkpoint` of `RNN`.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """`KernelRNN`: what the layers that are a cell and its `RNN` in one share."""
 
 from .. import backend, regularizers
+from .docstrings import with_what_is_seen
 from .rnn import RNN
 
 __all__ = ["KernelRNN"]
@@ -25,6 +26,8 @@ class KernelRNN(RNN):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if KernelRNN in cls.__bases__:
+            if cls.__doc__:  # not under python -OO
+                cls.__doc__ = with_what_is_seen(cls.__doc__, (cls.cell_type, RNN), RNN.call)
             for name in (*cls.cell_type.argument_names, "implementation"):
                 setattr(cls, name, _of_cell(cls.cell_type, name))
 

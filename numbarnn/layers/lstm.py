@@ -115,7 +115,7 @@ unit_forget_bias, kernel_regularizer, recurrent_regularizer, bias_regularizer
     implementation
         See `LSTMCell`.
     **kwargs
-        Of `Layer`.
+        Of `Layer`, and `checkpoint` of `RNN`.
 
     Examples
     --------

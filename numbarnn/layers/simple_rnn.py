@@ -92,7 +92,7 @@ recurrent_regularizer, bias_regularizer
     implementation
         See `SimpleRNNCell`.
     **kwargs
-        Of `Layer`.
+        Of `Layer`, and `checkpoint` of `RNN`.
 
     Examples
     --------
