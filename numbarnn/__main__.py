@@ -4,12 +4,16 @@ A command is one entry of `COMMANDS`: a function that adds its arguments to a pa
 """
 
 import argparse
+import os
 import platform
 import sys
 import time
+from importlib import util
 from pathlib import Path
 
 import numpy as np
+
+from numbarnn import __version__
 
 __all__ = ["main"]
 
@@ -119,8 +123,12 @@ def info(options):
 
     features = sorted(simd.target_features())
     packages = ("numbarnn", "numba", "llvmlite", "numpy", "scipy", "optree")
+    found = [f"{name} {version(name)}" for name in _OPTIONAL if util.find_spec(_MODULES.get(name, name))]
+    threads, cpus = jit.get_num_threads(), len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count()
+    cache = KernelCache(info, {}).cache_path
     rows = {
         "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "optional": ", ".join(found) or "none of " + ", ".join(_OPTIONAL),
         "python": f"{platform.python_version()} ({platform.python_implementation()}) on {platform.platform()}",
         "cpu": cpu_name(),
         "cpu features": " ".join(features) or "none beyond the base of the architecture",
@@ -128,20 +136,36 @@ def info(options):
         f"{simd.vector_bytes() // 8} float64), {simd.register_count()} registers, "
         + ("fused multiply-add" if simd.has_fma() else "no fused multiply-add"),
         "device": devices.describe(),
-        "threads": jit.get_num_threads(),
-        "kernel cache": KernelCache(info, {}).cache_path,
+        "threads": f"{threads} on {cpus} CPUs" + " (more threads than CPUs wait for each other)" * (threads > cpus),
+        "kernel cache": cache + ("" if _can_be_written(cache) else " (cannot be written: each process compiles anew)"),
     }
     for name, value in rows.items():
         print(f"{name + ':':<14} {value}")
     return 0
 
 
+_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+_MODULES = {"scikit-learn": "sklearn", "numba-cuda": "numba_cuda"}
+_OPTIONAL = (
+    "h5py", "onnx", "scikit-learn", "pandas", "matplotlib", "pooch", "tensorboardX", "keras", "torch", "numba-cuda",
+)  # fmt: skip
+
+
+def _can_be_written(folder):
+    """Say whether files can be put into a folder, which may not be there yet."""
+    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def warmup_arguments(parser):
     """Add the arguments of ``warmup``."""
     from numbarnn.warmup import CELLS, DTYPES
 
-    cells = tuple(CELLS)
-    parser.add_argument("--cells", nargs="+", choices=cells, default=cells, help="recurrent layers (default: all)")
+    cells, names = tuple(CELLS), {name.lower(): name for name in CELLS}
+    parser.add_argument(
+        "--cells", nargs="+", type=lambda text: names.get(text.lower(), text), choices=cells, default=cells,
+        help="recurrent layers (default: all); what else is compiled, and what is not: help(numbarnn.warmup.warm_up)",
+    )  # fmt: skip
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:1], help="(default: float32)")
 
 
@@ -219,6 +243,7 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="numbarnn", description="Recurrent networks on NumPy and Numba.")
+    parser.add_argument("--version", action="version", version=f"numbarnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (add_arguments, run, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")

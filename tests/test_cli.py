@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+import numbarnn
 from numbarnn import __main__ as cli
 
 
@@ -60,6 +61,7 @@ def test_info_tells_the_target():
     rows = dict(re.findall(r"^([a-z ]+): +(.*)$", printed, re.MULTILINE))
     assert list(rows) == [
         "versions",
+        "optional",
         "python",
         "cpu",
         "cpu features",
@@ -70,9 +72,30 @@ def test_info_tells_the_target():
     ]
     assert f"numpy {np.__version__}" in rows["versions"]
     assert rows["vector width"].startswith(f"{8 * simd.vector_bytes()} bits")
-    assert int(rows["threads"]) >= 1
+    assert re.match(r"[1-9]\d* on [1-9]\d* CPUs", rows["threads"])
+    assert re.search(r"(^|, )scikit-learn \d", rows["optional"])
     assert rows["device"].startswith("cpu:0")
     assert "numbarnn-kernels" in rows["kernel cache"]
+
+
+def test_info_tells_what_slows_down(capsys, monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr("numbarnn.kernel_cache.KernelCache.cache_path", str(blocked / "numbarnn-kernels"))
+    monkeypatch.setattr("numbarnn.jit._num_threads", 1000)
+    monkeypatch.setattr(cli.util, "find_spec", lambda name: None)
+    assert cli.main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"threads: +1000 on \d+ CPUs \(more threads than CPUs wait for each other\)", printed)
+    assert re.search(r"kernel cache: .*file.numbarnn-kernels \(cannot be written", printed)
+    assert re.search(r"optional: +none of h5py, ", printed)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"numbarnn {numbarnn.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["demo", "--epochs", "0"], ["demo", "--units", "-1"]])

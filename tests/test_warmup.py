@@ -95,10 +95,11 @@ def test_the_command_tells_where_kernels_lie_and_what_is_not_kept(monkeypatch, c
 
     monkeypatch.setattr("numbarnn.warmup.warm_up", fake)
     for dtypes, status in ((["float64", "float32"], 0), (["float64"], 1)):
-        assert cli.main(["warmup", "--cells", "GRU", "--dtypes", *dtypes]) == status
+        assert cli.main(["warmup", "--cells", "gru", "GRU-Before", "--dtypes", *dtypes]) == status
         out, err = capsys.readouterr()
         assert out.startswith("a line\n3 kernels compiled, ") and out.endswith("kernels lie in /a, /b\n")
         assert ("1 of them could not be kept" in err) == (status == 1)
-    assert asked == [(["GRU"], ["float64", "float32"]), (["GRU"], ["float64"])]
+    cells = ["GRU", "GRU-before"]
+    assert asked == [(cells, ["float64", "float32"]), (cells, ["float64"])]
     with pytest.raises(SystemExit):
         cli.main(["warmup", "--cells", "RNN"])
