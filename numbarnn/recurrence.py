@@ -233,7 +233,7 @@ def _run_parts(start, stop, parts):
 def _loop(cell, direction, rows, units, grain, args):
     """The job of a loop over time: threads share the rows, or the units of all of them where there are few rows."""
     name, kernel = (cell.name, direction), getattr(cell, direction)
-    meeting = team_of(cell, rows, units, args[0].itemsize)
+    meeting = team_of(cell, direction, rows, units, args[0].itemsize)
     if meeting is None:
         return _Job(name, kernel, rows, grain, (*args, 0, ALONE))
     return _Job(name, run_members, len(meeting), 1, (kernel, rows, args, meeting))

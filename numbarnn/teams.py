@@ -13,10 +13,14 @@ from numbarnn.meeting import assembly, rests
 __all__ = ["run_members", "team_of"]
 
 # A team forms where there are fewer rows than threads, or so few for each of them and recurrent weights of so many
-# bytes that each thread is better off with a part of them: fewer rows than a tile of the products has, or a few tiles
-# where the weights do not fit in a second-level cache. Each member takes as many units as make a panel, and
-# multiply-adds of a step that are worth a meeting.
-_ROWS_AND_BYTES = (6, 1 << 19), (17, 1 << 21)
+# bytes that each thread is better off with a part of them: fewer rows than a tile of the products has, or some tiles
+# where the weights do not fit in a second-level cache (on the way back that was seen to pay for fewer of them). Each
+# member takes as many units as make a panel, and multiply-adds of a step that are worth a meeting.
+_LESS_THAN_A_TILE = 6, 1 << 19
+_ROWS_AND_BYTES = {
+    "forward": (_LESS_THAN_A_TILE, (33, 1 << 21)),
+    "backward": (_LESS_THAN_A_TILE, (17, 1 << 21)),
+}
 _UNITS = 64
 _STEP = 1 << 16
 
@@ -59,12 +63,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_trust.renew_lock)
 
 
-def team_of(cell, rows, units, itemsize):
+def team_of(cell, direction, rows, units, itemsize):
     """Return a new `meeting` for the team that computes a pass, None where its threads do better without.
 
     Parameters
     ----------
     cell : numbarnn.cells.Cell
+    direction : str
+        "forward" or "backward".
     rows, units : int
         B and H.
     itemsize : int
@@ -79,7 +85,7 @@ def team_of(cell, rows, units, itemsize):
     if members < 2 or len(cell.phases) > 1:
         return None
     weights = cell.gates * units * units
-    few = rows < members or any(rows < r * members and weights * itemsize > b for r, b in _ROWS_AND_BYTES)
+    few = rows < members or any(rows < r * members and weights * itemsize > b for r, b in _ROWS_AND_BYTES[direction])
     if few and rows * weights >= _STEP * members and _trust.ask():
         return assembly(members)
     return None

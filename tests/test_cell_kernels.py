@@ -384,7 +384,11 @@ TEAMS = ["LSTM", "GRU", "SIMPLE_RNN"]  # of a cell with two phases the first mem
 @pytest.fixture
 def teams(monkeypatch):
     """Let teams form for the smallest problems."""
-    for name, value in (("_UNITS", 1), ("_ROWS_AND_BYTES", ((6, 0),)), ("_STEP", 0)):
+    for name, value in (
+        ("_UNITS", 1),
+        ("_ROWS_AND_BYTES", {"forward": ((6, 0),), "backward": ((6, 0),)}),
+        ("_STEP", 0),
+    ):
         monkeypatch.setattr(teams_, name, value)
     monkeypatch.setattr(teams_._Trust, "ask", lambda trust: True)
     before = jit.get_num_threads()
