@@ -93,10 +93,14 @@ def test_the_better_number_of_threads_counts():
 def test_sums_and_losses():
     ratios = {("LSTM text", "forward"): 4.0, ("LSTM wide", "forward"): 0.5, ("GRU text", "forward"): 2.0}
     rows = [Row("layers", *what, times(numbarnn=(1.0, 1.0), torch=(r, 2 * r))) for what, r in ratios.items()]
+    for row, floors in zip(rows, (2.0, 4.0, 8.0), strict=True):
+        row.details["best peer, in floors"] = floors
     assert report.closing(rows) == [
         f"LSTM, forward: geometric mean {math.sqrt(2):.2f}x, least 0.50x (LSTM wide, torch)",
         "GRU, forward: geometric mean 2.00x, least 2.00x (GRU text, torch)",
         f"all: geometric mean {4 ** (1 / 3):.2f}x, least 0.50x (LSTM wide, torch)",
+        f"all, by one kind of time: geometric mean {4 ** (1 / 3):.2f}x of minima, {2 * 4 ** (1 / 3):.2f}x of medians",
+        "at the floor of arithmetic it would be: geometric mean 4.00x, least 2.00x",
         "below the best peer in 1 of 3 comparisons:",
         "    0.50x torch: LSTM wide, forward",
     ]

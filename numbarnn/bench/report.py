@@ -81,6 +81,8 @@ def closing(rows):
         groups.setdefault(f"{first}, {row.what}" if first in CELLS else row.what, []).append(row)
     found = [_sum(*group) for group in groups.items()] if len(groups) > 1 else []
     found.append(_sum("all", compared))
+    minima, medians = (geometric_mean([_best(row, kind) for row in compared]) for kind in ("minimum", "median"))
+    found.append(f"all, by one kind of time: geometric mean {minima:.2f}x of minima, {medians:.2f}x of medians")
     floors = [row.details["best peer, in floors"] for row in compared if "best peer, in floors" in row.details]
     if floors:
         mean, least = geometric_mean(floors), min(floors)
@@ -88,6 +90,12 @@ def closing(rows):
     slower = sorted((row for row in compared if row.best[0] < 1), key=lambda row: row.best[0])
     found.append(f"below {reference} in {len(slower)} of {len(compared)} comparisons{':' * bool(slower)}")
     return found + [f"    {row.best[0]:.2f}x {row.best[1]}: {row.name}, {row.what}" for row in slower]
+
+
+def _best(row, kind):
+    """The ratio to the fastest peer by minima, or by medians, alone."""
+    own = row.times[row.subject][kind]
+    return min(its[kind] / own for who, its in row.times.items() if who != row.subject)
 
 
 def _sum(title, rows):
