@@ -403,14 +403,18 @@ def test_steps_into_out_allocate_nothing(count, rng):
     try:
         for _ in range(500):  # Python keeps up to so many small objects for the next time
             stepper.step(x, out=out)
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        for _ in range(count):
-            stepper.step(x, out=out)
-        after, peak = tracemalloc.get_traced_memory()
+        grown, peaks = [], []
+        for _ in range(3):  # an end of a thread or process of another test may fall into one of them
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            for _ in range(count):
+                stepper.step(x, out=out)
+            after, peak = tracemalloc.get_traced_memory()
+            grown.append(after - before)
+            peaks.append(peak - before)
     finally:
         tracemalloc.stop()
-    assert after - before < 1000 and peak - before < 2000 < out.nbytes  # no array, not even for a moment
+    assert min(grown) < 1000 and min(peaks) < 2000 < out.nbytes  # no array, not even for a moment
 
 
 # --------------------------------------------------------------------------------------------------- arguments
