@@ -147,7 +147,8 @@ def info(options):
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 _MODULES = {"scikit-learn": "sklearn", "numba-cuda": "numba_cuda"}
 _OPTIONAL = (
-    "h5py", "onnx", "scikit-learn", "pandas", "matplotlib", "pooch", "tensorboardX", "keras", "torch", "numba-cuda",
+    "h5py", "onnx", "onnxruntime", "scikit-learn", "pandas", "matplotlib", "pooch", "tensorboardX", "keras", "torch",
+    "tensorflow", "jax", "numba-cuda",
 )  # fmt: skip
 
 
