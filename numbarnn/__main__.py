@@ -124,7 +124,7 @@ def info(options):
     features = sorted(simd.target_features())
     packages = ("numbarnn", "numba", "llvmlite", "numpy", "scipy", "optree")
     found = [f"{name} {version(name)}" for name in _OPTIONAL if util.find_spec(_MODULES.get(name, name))]
-    threads, cpus = jit.get_num_threads(), len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count()
+    threads, cpus = jit.get_num_threads(), jit.usable_cpus()
     cache = KernelCache(info, {}).cache_path
     rows = {
         "versions": ", ".join(f"{name} {version(name)}" for name in packages),
@@ -144,7 +144,6 @@ def info(options):
     return 0
 
 
-_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 _MODULES = {"scikit-learn": "sklearn", "numba-cuda": "numba_cuda"}
 _OPTIONAL = (
     "h5py", "onnx", "onnxruntime", "scikit-learn", "pandas", "matplotlib", "pooch", "tensorboardX", "keras", "torch",

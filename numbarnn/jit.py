@@ -24,7 +24,7 @@ from numbarnn.kernel_cache import KernelCache, is_ours
 
 __all__ = [
     "chunks", "device", "get_num_threads", "inlined", "kernel_array", "njit", "parallel_for", "run_chunks",
-    "set_num_threads",
+    "set_num_threads", "usable_cpus",
 ]  # fmt: skip
 
 INLINE = {"error_model": "numpy", "forceinline": True}  # Numba's options of what is compiled into its callers
@@ -346,13 +346,18 @@ class _Pool:
             self.offers.get().help()
 
 
+def usable_cpus():
+    """Return how many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_num_threads():
     text = os.environ.get("NUMBARNN_NUM_THREADS")
     if text:
         if not text.isdecimal() or int(text) < 1:
             raise ValueError(f"environment variable NUMBARNN_NUM_THREADS must be a whole number >= 1, got {text!r}")
         return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cpus()
 
 
 def _keep_freed_memory():

@@ -99,7 +99,7 @@ def test_sums_and_losses():
         f"LSTM, forward: geometric mean {math.sqrt(2):.2f}x, least 0.50x (LSTM wide, torch)",
         "GRU, forward: geometric mean 2.00x, least 2.00x (GRU text, torch)",
         f"all: geometric mean {4 ** (1 / 3):.2f}x, least 0.50x (LSTM wide, torch)",
-        f"all, by one kind of time: geometric mean {4 ** (1 / 3):.2f}x of minima, {2 * 4 ** (1 / 3):.2f}x of medians",
+        f"all, one kind alone: geometric mean {4 ** (1 / 3):.2f}x of minima, {2 * 4 ** (1 / 3):.2f}x of medians",
         "at the floor of arithmetic it would be: geometric mean 4.00x, least 2.00x",
         "below the best peer in 1 of 3 comparisons:",
         "    0.50x torch: LSTM wide, forward",

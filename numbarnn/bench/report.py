@@ -82,7 +82,7 @@ def closing(rows):
     found = [_sum(*group) for group in groups.items()] if len(groups) > 1 else []
     found.append(_sum("all", compared))
     minima, medians = (geometric_mean([_best(row, kind) for row in compared]) for kind in ("minimum", "median"))
-    found.append(f"all, by one kind of time: geometric mean {minima:.2f}x of minima, {medians:.2f}x of medians")
+    found.append(f"all, one kind alone: geometric mean {minima:.2f}x of minima, {medians:.2f}x of medians")
     floors = [row.details["best peer, in floors"] for row in compared if "best peer, in floors" in row.details]
     if floors:
         mean, least = geometric_mean(floors), min(floors)
